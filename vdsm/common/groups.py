@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Process groups of our children on record, so that none outlives a killed agent.
+
+PR_SET_PDEATHSIG ends a direct child; its own children may go on. So the group of every command
+is recorded as a file named ``<pgid>`` under ``/run/vdsm/commands`` that holds the leader's start
+time, and `kill_recorded` ends those groups at the next start, before anything is recovered.
+
+A process id may have been given to a stranger meanwhile: a group is killed only when a process of
+it has the recorded session, or when its leader has the recorded start time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+
+log = logging.getLogger("vdsm.commands")
+
+_folder: str | None = None
+
+
+def set_folder(folder: str) -> None:
+    """Record groups of this process's commands in ``folder`` from now on."""
+    global _folder  # noqa: PLW0603 - one folder a process, set once by its composition root
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    _folder = folder
+
+
+def record(pgid: int) -> None:
+    if _folder is not None:
+        with open(os.path.join(_folder, str(pgid)), "w", encoding="ascii") as f:
+            f.write(f"{start_time(pgid) or 0}\n")
+
+
+def forget(pgid: int) -> None:
+    if _folder is not None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(_folder, str(pgid)))
+
+
+def kill_group(pgid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pgid, signal.SIGKILL)
+
+
+def start_time(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (proc(5) stat field 22); None when it is gone."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else None
+
+
+def kill_recorded(folder: str, wait_s: float = 5.0) -> list[int]:
+    """Kill every group on record that is still ours, wait until they are gone; the killed pgids."""
+    killed = []
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    for name in names:
+        path = os.path.join(folder, name)
+        with contextlib.suppress(ValueError, OSError):
+            with open(path, encoding="ascii") as f:
+                recorded = int(f.read())
+            if _is_ours(int(name), recorded):
+                log.warning("killing process group %s that an earlier run left behind", name)
+                kill_group(int(name))
+                killed.append(int(name))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    end = time.monotonic() + wait_s
+    while any(_alive(pgid) for pgid in killed) and time.monotonic() < end:
+        time.sleep(0.01)
+    return killed
+
+
+def members(pgid: int) -> list[int]:
+    """Pids of the group that are not zombies."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            fields = _stat(int(name))
+            if fields and int(fields[2]) == pgid and fields[0] not in ("Z", "X"):
+                found.append(int(name))
+    return found
+
+
+def _is_ours(pgid: int, recorded_start: int) -> bool:
+    leader = start_time(pgid)
+    if leader is not None:
+        return leader == recorded_start
+    # the leader is gone: while members of its group live, the kernel gives its id to nobody else
+    return bool(members(pgid))
+
+
+def _alive(pgid: int) -> bool:
+    return bool(members(pgid))
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/<pid>/stat from the state on (the name may hold anything, also ')')."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
+            return f.read().rpartition(")")[2].split()
+    except OSError:
+        return None

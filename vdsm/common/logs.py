@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Logging that never blocks the loop, with the flow's id in every line.
+
+Records go into a queue; one thread writes them to stderr (the journal, under systemd) or to a
+file. A full queue drops records and counts them: a slow disk must not stop a host agent.
+
+The flow id is a context variable: it follows tasks by itself; threads are started with
+`contextvars.copy_context` where the id must follow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import logging.handlers
+import queue
+import sys
+from collections.abc import Iterator
+
+flow_id: contextvars.ContextVar[str] = contextvars.ContextVar("flow_id", default="")
+
+MAX_QUEUED = 20_000
+FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(flow)s%(message)s"
+
+
+@contextlib.contextmanager
+def flow(identifier: str) -> Iterator[None]:
+    """Everything logged in the body (and in tasks started there) carries this flow id."""
+    token = flow_id.set(identifier)
+    try:
+        yield
+    finally:
+        flow_id.reset(token)
+
+
+class _Enqueue(logging.handlers.QueueHandler):
+    """Stamps the flow id in the caller's context; drops instead of waiting when the queue is full."""
+
+    dropped = 0
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        identifier = flow_id.get()
+        record.flow = f"[{identifier}] " if identifier else ""
+        prepared: logging.LogRecord = super().prepare(record)
+        return prepared
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        try:
+            self.queue.put_nowait(record)
+        except queue.Full:
+            self.dropped += 1
+
+
+class Logs:
+    """The running logging of a process; `stop` flushes it."""
+
+    def __init__(self, level: str = "INFO", path: str | None = None) -> None:
+        records: queue.Queue[logging.LogRecord] = queue.Queue(MAX_QUEUED)
+        output: logging.Handler = (
+            logging.handlers.WatchedFileHandler(path) if path else logging.StreamHandler(sys.stderr)
+        )
+        output.setFormatter(logging.Formatter(FORMAT, defaults={"flow": ""}))
+        self._enqueue = _Enqueue(records)
+        self._listener = logging.handlers.QueueListener(records, output)
+        root = logging.getLogger()
+        root.handlers[:] = [self._enqueue]
+        root.setLevel(level)
+        self._listener.start()
+
+    @property
+    def dropped(self) -> int:
+        return self._enqueue.dropped
+
+    def stop(self) -> None:
+        logging.getLogger().removeHandler(self._enqueue)
+        self._listener.stop()
+
+
+def setup(level: str = "INFO", path: str | None = None) -> Logs:
+    return Logs(level, path)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where things lie on a host. The defaults are contracts; tests move them elsewhere."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Paths:
+    repository: str = "/rhev/data-center"
+    run: str = "/run/vdsm"
+    state: str = "/var/lib/vdsm"
+    etc: str = "/etc/vdsm"
+    usr_lib: str = "/usr/lib/vdsm"
+    log: str = "/var/log/vdsm"
+    hooks: str = "/usr/libexec/vdsm/hooks"
+    # the root helper's own records: writable by root only
+    root_state: str = "/var/lib/vdsm-root"
+    root_run: str = "/run/vdsm-root"
+
+    @property
+    def socket(self) -> str:
+        """The agent's unix socket: HTTP and WebSocket, identity by peer credentials."""
+        return os.path.join(self.run, "vdsm.sock")
+
+    @property
+    def root_socket(self) -> str:
+        return os.path.join(self.root_run, "root.sock")
+
+    @property
+    def mounts(self) -> str:
+        return os.path.join(self.repository, "mnt")
+
+    @property
+    def storage_run(self) -> str:
+        """Run links of prepared images: /run/vdsm/storage/<sd>/<img>."""
+        return os.path.join(self.run, "storage")
+
+    @property
+    def host_id_file(self) -> str:
+        return os.path.join(self.etc, "vdsm.id")
+
+    @property
+    def commands(self) -> str:
+        """Records of running command groups, read at start to kill what a killed agent left."""
+        return os.path.join(self.run, "commands")
+
+    @property
+    def root_commands(self) -> str:
+        return os.path.join(self.root_run, "commands")
