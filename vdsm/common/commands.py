@@ -100,15 +100,13 @@ async def _communicate(
 ) -> tuple[bytes, bytes]:
     assert process.stdout is not None and process.stderr is not None
     out, err = bytearray(), bytearray()
-    reading = asyncio.gather(
-        _read(process.stdout, out, max_output, shown), _read(process.stderr, err, max_output, shown)
-    )
-    ending = asyncio.ensure_future(process.wait())
+    reading = asyncio.ensure_future(_read_both(process.stdout, out, process.stderr, err, max_output, shown))
+    ending = asyncio.ensure_future(_exited(process.pid))
     try:
         await _feed(process, data)
-        await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([reading, ending], return_when=asyncio.FIRST_COMPLETED)
         if not reading.done():
-            await asyncio.wait({reading}, timeout=DRAIN_S)
+            await asyncio.wait([reading], timeout=DRAIN_S)
         if reading.done():
             reading.result()
         await ending
@@ -117,6 +115,33 @@ async def _communicate(
         ending.cancel()
         await asyncio.gather(reading, ending, return_exceptions=True)
     return bytes(out), bytes(err)
+
+
+async def _exited(pid: int) -> None:
+    """Until the process has ended. asyncio's own wait() also waits for the pipes, which others may hold."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:  # ended and reaped already
+        return
+    loop.add_reader(fd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
+async def _read_both(
+    stdout: asyncio.StreamReader,
+    out: bytearray,
+    stderr: asyncio.StreamReader,
+    err: bytearray,
+    limit: int,
+    shown: str,
+) -> None:
+    await asyncio.gather(_read(stdout, out, limit, shown), _read(stderr, err, limit, shown))
 
 
 async def _read(stream: asyncio.StreamReader, into: bytearray, limit: int, shown: str) -> None:

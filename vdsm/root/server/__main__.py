@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The root helper's process: ``python -m vdsm.root.server``.
+
+It listens on a unix socket that only root and the agent's user may use; who calls is read from the
+socket (SO_PEERCRED), never from the message. A verb that has begun runs to its end when the
+caller goes away. SIGTERM ends it after the verbs that run (at most `DRAIN_S` seconds).
+
+At start it kills what an earlier run left behind, then lets each part mend what a crash left
+half done (the network's journal), and only then accepts calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import pwd
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+from vdsm.common import groups, logs
+from vdsm.common.link import Link
+from vdsm.common.paths import Paths
+from vdsm.common.types import Json
+from vdsm.root.server import verbs
+from vdsm.root.server.registry import VERBS, Helper, dispatch
+
+log = logging.getLogger("vdsm.root")
+
+AGENT_USER = "vdsm"
+DRAIN_S = 10.0
+
+_UCRED = struct.Struct("3i")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="vdsm-root", description="Root helper of the vdsm host agent")
+    parser.add_argument("--log-level", default="INFO")
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("vdsm-root: must run as root")
+    try:
+        user = pwd.getpwnam(AGENT_USER)
+    except KeyError:
+        sys.exit(f"vdsm-root: there is no user {AGENT_USER!r}; 'vdsm doctor' tells how to make it")
+    running = logs.setup(arguments.log_level)
+    try:
+        asyncio.run(serve(Helper(Paths(), user.pw_uid, user.pw_gid)))
+    finally:
+        running.stop()
+
+
+async def serve(helper: Helper) -> None:
+    paths = helper.paths
+    for folder in (paths.root_run, paths.root_state):
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        os.chown(folder, 0, 0)
+        os.chmod(folder, 0o755)
+    _make_run_folder(helper)
+    groups.kill_recorded(paths.root_commands)
+    groups.set_folder(paths.root_commands)
+    await verbs.recover(helper)
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    calls: set[asyncio.Task[Json]] = set()
+
+    async def run(verb: str, params: dict[str, Any]) -> Json:
+        # a task of its own: the verb outlives the connection that asked for it
+        task = asyncio.ensure_future(dispatch(helper, verb, params))
+        calls.add(task)
+        task.add_done_callback(calls.discard)
+        return await asyncio.shield(task)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pid, uid, _ = peer(writer)
+        if uid not in (0, helper.agent_uid):
+            log.warning("refused a connection of uid %d (pid %d)", uid, pid)
+            writer.close()
+            return
+        await Link(reader, writer, serve=run, name=f"pid {pid}").run()
+
+    server = await _listen(helper, connected)
+    log.info("root helper is ready: %d verbs at %s", len(VERBS), paths.root_socket)
+    await stop.wait()
+    server.close()
+    if calls:
+        log.info("waiting for %d calls", len(calls))
+        await asyncio.wait(calls, timeout=DRAIN_S)
+
+
+def peer(writer: asyncio.StreamWriter) -> tuple[int, int, int]:
+    """(pid, uid, gid) of the process at the other end, as the kernel knows it."""
+    connection = writer.get_extra_info("socket")
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(data)
+    return pid, uid, gid
+
+
+async def _listen(helper: Helper, connected: Any) -> asyncio.Server:
+    path = helper.paths.root_socket
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    server = await asyncio.start_unix_server(connected, path, backlog=64)
+    os.chown(path, 0, helper.agent_gid)
+    os.chmod(path, 0o660)
+    return server
+
+
+def _make_run_folder(helper: Helper) -> None:
+    """The agent's own folders, so that it never needs root to start."""
+    paths = helper.paths
+    for folder in (paths.run, paths.state, paths.repository, paths.mounts, paths.log):
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        os.chown(folder, helper.agent_uid, helper.agent_gid)
+
+
+if __name__ == "__main__":
+    main()
