@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Named shared and exclusive locks of one process, always taken in one order.
+
+A flow names all it needs before its first step. The locks are sorted by namespace and name, so
+two flows can never wait for each other; naming one lock in both modes is a mistake of the caller.
+
+- First in, first out: a shared request joins the holders only when nobody waits before it, so
+  a stream of readers cannot starve a writer.
+- Safety between hosts does not come from here but from the leases (SDM lease, volume leases).
+
+Namespaces sort by their number: domains and pools, images, volumes, volume leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from storage.errors import StorageError
+
+WAIT_S = 120.0
+
+
+class Mode(StrEnum):
+    SHARED = "shared"
+    EXCLUSIVE = "exclusive"
+
+
+class LockTimeout(StorageError):
+    name: str
+    mode: str
+    waited_s: float
+    msg = "Lock {self.name} was not free for {self.mode} use within {self.waited_s:g} s"
+
+
+class LockModesConflict(StorageError):
+    name: str
+    msg = "Lock {self.name} was asked for in shared and in exclusive mode by one flow"
+
+
+@dataclass(frozen=True)
+class Lock:
+    namespace: str
+    name: str
+    mode: Mode
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.namespace, self.name
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+def domain(domain_id: str, mode: Mode = Mode.SHARED) -> Lock:
+    return Lock("00_storage", domain_id, mode)
+
+
+def image(domain_id: str, image_id: str, mode: Mode = Mode.EXCLUSIVE) -> Lock:
+    return Lock(f"01_img_{domain_id}", image_id, mode)
+
+
+def volume(domain_id: str, volume_id: str, mode: Mode = Mode.EXCLUSIVE) -> Lock:
+    return Lock(f"02_vol_{domain_id}", volume_id, mode)
+
+
+@dataclass
+class _Held:
+    """One named lock: how many share it, whether one owns it alone, who waits."""
+
+    shared: int = 0
+    exclusive: bool = False
+    queue: deque[tuple[Mode, asyncio.Future[None]]] = field(default_factory=deque)
+
+    def free_for(self, mode: Mode) -> bool:
+        return not self.exclusive and (mode is Mode.SHARED or self.shared == 0)
+
+    def take(self, mode: Mode) -> None:
+        if mode is Mode.SHARED:
+            self.shared += 1
+        else:
+            self.exclusive = True
+
+    def give_back(self, mode: Mode) -> None:
+        if mode is Mode.SHARED:
+            self.shared -= 1
+        else:
+            self.exclusive = False
+        self.wake()
+
+    def wake(self) -> None:
+        while self.queue and self.free_for(self.queue[0][0]):
+            mode, turn = self.queue.popleft()
+            if not turn.done():
+                self.take(mode)
+                turn.set_result(None)
+
+    @property
+    def idle(self) -> bool:
+        return not (self.shared or self.exclusive or self.queue)
+
+
+class Locks:
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, str], _Held] = {}
+
+    @asynccontextmanager
+    async def hold(self, wanted: Iterable[Lock], *, wait_s: float = WAIT_S) -> AsyncIterator[None]:
+        """All of ``wanted``, in order. Raises `LockTimeout`, `LockModesConflict`."""
+        async with AsyncExitStack() as stack:
+            for lock in _in_order(wanted):
+                await stack.enter_async_context(self._one(lock, wait_s))
+            yield
+
+    @property
+    def names(self) -> list[str]:
+        """Locks that somebody holds or waits for."""
+        return sorted("/".join(key) for key in self._held)
+
+    @asynccontextmanager
+    async def _one(self, lock: Lock, wait_s: float) -> AsyncIterator[None]:
+        held = self._held.setdefault(lock.key, _Held())
+        await self._enter(held, lock, wait_s)
+        try:
+            yield
+        finally:
+            held.give_back(lock.mode)
+            if held.idle:
+                self._held.pop(lock.key, None)
+
+    async def _enter(self, held: _Held, lock: Lock, wait_s: float) -> None:
+        if not held.queue and held.free_for(lock.mode):
+            held.take(lock.mode)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        held.queue.append((lock.mode, turn))
+        try:
+            async with asyncio.timeout(wait_s):
+                await turn
+        except (TimeoutError, asyncio.CancelledError) as e:
+            if turn.done() and not turn.cancelled():  # the turn came together with the cancel
+                held.give_back(lock.mode)
+            else:
+                held.queue = deque(entry for entry in held.queue if entry[1] is not turn)
+                held.wake()
+            if isinstance(e, TimeoutError):
+                raise LockTimeout(str(lock), lock.mode, wait_s) from None
+            raise
+
+
+def _in_order(wanted: Iterable[Lock]) -> list[Lock]:
+    modes: dict[tuple[str, str], Lock] = {}
+    for lock in wanted:
+        known = modes.setdefault(lock.key, lock)
+        if known.mode is not lock.mode:
+            raise LockModesConflict(str(lock))
+    return [modes[key] for key in sorted(modes)]
