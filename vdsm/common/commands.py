@@ -61,31 +61,38 @@ async def run(
     """
     shown = redact(" ".join(argv), secrets)
     started = time.monotonic()
-    process = await asyncio.create_subprocess_exec(
+    loop = asyncio.get_running_loop()
+    transport, child = await loop.subprocess_exec(
+        lambda: _Child(max_output),
         *argv_bound_to_us(argv),
         stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
         env=dict(ENVIRONMENT if env is None else env),
         cwd=cwd or "/",
         start_new_session=True,
     )
-    groups.record(process.pid)
+    pid = transport.get_pid()
+    groups.record(pid)
     try:
         async with asyncio.timeout(timeout_s):
-            out, err = await _communicate(process, stdin, max_output, shown)
+            _feed(transport, stdin)
+            await child.ended.wait()
+            if not child.overflowed:
+                await _drain(child)
     except TimeoutError:
         raise DeadlineExceeded(f"Command {shown!r}", timeout_s) from None
     finally:
-        groups.kill_group(process.pid)
-        await asyncio.shield(process.wait())
-        groups.forget(process.pid)
-    code = process.returncode
+        groups.kill_group(pid)
+        await asyncio.shield(child.exited.wait())
+        transport.close()
+        groups.forget(pid)
+    if child.overflowed:
+        raise OutputTooLong(shown, max_output)
+    code = transport.get_returncode()
     assert code is not None
     log.debug("%s: code %d after %.3f s", shown, code, time.monotonic() - started)
     if code != 0:
-        raise CommandFailed(shown, code, redact(err.decode(errors="replace").strip()[-2000:], secrets))
-    return Completed(out, err)
+        raise CommandFailed(shown, code, redact(child.err.decode(errors="replace").strip()[-2000:], secrets))
+    return Completed(bytes(child.out), bytes(child.err))
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:
@@ -95,68 +102,49 @@ def redact(text: str, secrets: Sequence[str]) -> str:
     return text
 
 
-async def _communicate(
-    process: asyncio.subprocess.Process, data: bytes, max_output: int, shown: str
-) -> tuple[bytes, bytes]:
-    assert process.stdout is not None and process.stderr is not None
-    out, err = bytearray(), bytearray()
-    reading = asyncio.ensure_future(_read_both(process.stdout, out, process.stderr, err, max_output, shown))
-    ending = asyncio.ensure_future(_exited(process.pid))
-    try:
-        await _feed(process, data)
-        await asyncio.wait([reading, ending], return_when=asyncio.FIRST_COMPLETED)
-        if not reading.done():
-            await asyncio.wait([reading], timeout=DRAIN_S)
-        if reading.done():
-            reading.result()
-        await ending
-    finally:
-        reading.cancel()
-        ending.cancel()
-        await asyncio.gather(reading, ending, return_exceptions=True)
-    return bytes(out), bytes(err)
+class _Child(asyncio.SubprocessProtocol):
+    """Collects the output; ``ended`` is set when the process is, or when it wrote too much."""
+
+    def __init__(self, limit: int) -> None:
+        self.out = bytearray()
+        self.err = bytearray()
+        self.overflowed = False
+        self.ended = asyncio.Event()
+        self.exited = asyncio.Event()
+        self.closed = asyncio.Event()
+        self._limit = limit
+        self._open = {1, 2}
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        into = self.out if fd == 1 else self.err
+        if len(into) + len(data) > self._limit:
+            self.overflowed = True
+            self.ended.set()
+        else:
+            into += data
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._open.discard(fd)
+        if not self._open:
+            self.closed.set()
+
+    def process_exited(self) -> None:
+        self.exited.set()
+        self.ended.set()
 
 
-async def _exited(pid: int) -> None:
-    """Until the process has ended. asyncio's own wait() also waits for the pipes, which others may hold."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:  # ended and reaped already
-        return
-    loop.add_reader(fd, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
+async def _drain(child: _Child) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            await child.closed.wait()
 
 
-async def _read_both(
-    stdout: asyncio.StreamReader,
-    out: bytearray,
-    stderr: asyncio.StreamReader,
-    err: bytearray,
-    limit: int,
-    shown: str,
-) -> None:
-    await asyncio.gather(_read(stdout, out, limit, shown), _read(stderr, err, limit, shown))
-
-
-async def _read(stream: asyncio.StreamReader, into: bytearray, limit: int, shown: str) -> None:
-    while part := await stream.read(1 << 16):
-        into += part
-        if len(into) > limit:
-            raise OutputTooLong(shown, limit)
-
-
-async def _feed(process: asyncio.subprocess.Process, data: bytes) -> None:
-    if process.stdin is not None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            process.stdin.write(data)
-            await process.stdin.drain()
-        process.stdin.close()
+def _feed(transport: asyncio.SubprocessTransport, data: bytes) -> None:
+    pipe = transport.get_pipe_transport(0)
+    if pipe is not None:
+        assert isinstance(pipe, asyncio.WriteTransport)
+        pipe.write(data)
+        pipe.close()
 
 
 def _which(name: str) -> str:

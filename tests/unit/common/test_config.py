@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+import pytest
+
+from vdsm import config
+from vdsm.common.paths import Paths
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return Paths(etc=str(tmp_path / "etc"), run=str(tmp_path / "run"), usr_lib=str(tmp_path / "lib"))
+
+
+def write(folder, name, text):
+    from pathlib import Path
+
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_defaults_without_any_file(paths):
+    assert config.load(paths) == config.Settings()
+
+
+def test_what_the_engine_writes_is_honoured(paths):
+    write(paths.etc, "vdsm.conf", "[vars]\nssl= false\nssl_ciphers= HIGH\n[addresses]\nmanagement_port= 54322\n")
+    settings = config.load(paths)
+    assert (settings.ssl, settings.management_port) == (False, 54322)
+    (warning,) = settings.warnings
+    assert "vdsm.conf:3: [vars] ssl_ciphers" in warning
+
+
+def test_unknown_or_bad_keys_of_vdsm_are_never_fatal(paths):
+    write(paths.etc, "vdsm.conf", "[irs]\nmax_tasks = many\nprocess_pool_size = 5\n[gluster]\nx = y\n")
+    settings = config.load(paths)
+    assert settings.max_tasks == 500
+    assert len(settings.warnings) == 3
+
+
+def test_etc_wins_over_run_wins_over_usr_lib(paths):
+    for folder, level in ((paths.usr_lib, "ERROR"), (paths.run, "WARNING"), (paths.etc, "DEBUG")):
+        write(folder, "vdsm.conf.d/50_level.conf", f"[agent]\nlog_level = {level}\n")
+        assert config.load(paths).log_level == level
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("[agent]\nlog_levl = INFO\n", r"vdsm\.conf:2: \[agent\] has no key 'log_levl'; it knows: .*log_level"),
+        ("[agent]\n\nlog_level = LOUD\n", r"vdsm\.conf:3: \[agent\] log_level = 'LOUD': expected DEBUG"),
+        ("[hooks]\ntimeout_s = -1\n", r"timeout_s = '-1': expected seconds"),
+        ("[hook_timeouts]\nbefore_vm_start = soon\n", r"before_vm_start = 'soon'"),
+        ("no section\n", r"vdsm\.conf: File contains no section headers"),
+    ],
+)
+def test_our_own_sections_are_strict_and_name_file_and_line(paths, text, place):
+    write(paths.etc, "vdsm.conf", text)
+    with pytest.raises(config.BadConfiguration, match=place):
+        config.load(paths)
+
+
+def test_timeouts_by_hook_point(paths):
+    write(paths.etc, "vdsm.conf", "[hook_timeouts]\nbefore_vm_start = 5\n")
+    assert config.load(paths).hook_timeouts_s == {"before_vm_start": 5.0}
