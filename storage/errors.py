@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Errors of storage. Their wire numbers are in vdsm.api.codes.storage."""
+
+from __future__ import annotations
+
+from vdsm.common.errors import AgentError
+
+
+class StorageError(AgentError):
+    msg = "Storage failed"
+
+
+# What stands on the disk
+
+
+class InvalidContent(StorageError):
+    """Bytes on shared storage that are not what the format says."""
+
+    where: str
+    reason: str
+    msg = "{self.where} is not valid: {self.reason}"
+
+
+class ChecksumMismatch(StorageError):
+    where: str
+    expected: str
+    found: str
+    msg = "{self.where} is damaged: its content has the checksum {self.found}, the stored one is {self.expected}"
+    remedy = "Restore the file from a backup; the domain is not used until then"
+
+
+class ContentTooLong(StorageError):
+    where: str
+    size_bytes: int
+    limit_bytes: int
+    msg = "{self.where} would take {self.size_bytes} bytes, the limit is {self.limit_bytes}"
+
+
+class MetadataCleared(StorageError):
+    where: str
+    msg = "{self.where} was cleared: its volume was removed"
+
+
+class UnsupportedVersion(StorageError):
+    where: str
+    version: str
+    msg = "{self.where} has format version {self.version}, which is not supported"
+
+
+class UnsupportedAlignment(StorageError):
+    block_size: int
+    max_hosts: int
+    msg = "No lease alignment for block size {self.block_size} and {self.max_hosts} hosts"
+
+
+class DescriptionTooLong(StorageError):
+    characters: int
+    utf8_bytes: int
+    max_characters: int
+    max_bytes: int
+    msg = (
+        "Parameter 'description' is invalid: it has {self.characters} characters and {self.utf8_bytes} bytes, "
+        "the limits are {self.max_characters} and {self.max_bytes}"
+    )
+
+
+# File I/O
+
+
+class IoFailed(StorageError):
+    """A file operation that the kernel refused; ``error`` is the errno's name."""
+
+    operation: str
+    path: str
+    error: str
+    text: str
+    msg = "{self.operation} of {self.path} failed: {self.text} ({self.error})"
+
+
+class StorageNotResponding(StorageError):
+    """No answer within the deadline: the mount may hang."""
+
+    path: str
+    operation: str
+    seconds: float
+    msg = "Storage at {self.path} did not answer: {self.operation} took more than {self.seconds:g} s"
+
+
+class BlockSizeUnsupported(StorageError):
+    path: str
+    wanted: int
+    found: int
+    msg = "Block size {self.wanted} does not fit the storage at {self.path}: it works with {self.found}"
+
+
+# Domains
+
+
+class DomainExists(StorageError):
+    domain_id: str
+    path: str
+    msg = "A storage domain exists at {self.path}: {self.domain_id} cannot be created there"
+
+
+class DomainNotFound(StorageError):
+    domain_id: str
+    msg = "Storage domain {self.domain_id} is not on any connected storage"
+
+
+class DomainUnsupported(StorageError):
+    domain_id: str
+    reason: str
+    msg = "Storage domain {self.domain_id} cannot be used: {self.reason}"
+
+
+class DomainMismatch(StorageError):
+    path: str
+    expected: str
+    found: str
+    msg = "Storage domain at {self.path} is {self.found}, expected {self.expected}"
+
+
+# Images and volumes
+
+
+class ImageNotFound(StorageError):
+    image_id: str
+    domain_id: str
+    msg = "Image {self.image_id} does not exist in domain {self.domain_id}"
+
+
+class VolumeNotFound(StorageError):
+    volume_id: str
+    domain_id: str
+    msg = "Volume {self.volume_id} does not exist in domain {self.domain_id}"
+
+
+class VolumeExists(StorageError):
+    volume_id: str
+    domain_id: str
+    msg = "Volume {self.volume_id} already exists in domain {self.domain_id}"
+
+
+class VolumeHasChildren(StorageError):
+    volume_id: str
+    children: list[str]
+    msg = "Volume {self.volume_id} has children: {self.children}"
+
+
+class VolumeShared(StorageError):
+    volume_id: str
+    msg = "Volume {self.volume_id} is shared: it cannot be changed or removed alone"
+
+
+class VolumeNotShared(StorageError):
+    volume_id: str
+    msg = "Volume {self.volume_id} is not shared: another image cannot be based on it"
+
+
+class InvalidVolume(StorageError):
+    """A wanted volume that breaks a rule of the format."""
+
+    volume_id: str
+    reason: str
+    msg = "Volume {self.volume_id} cannot be made: {self.reason}"
+
+
+class InvalidChain(StorageError):
+    image_id: str
+    reason: str
+    msg = "The volume chain of image {self.image_id} is broken: {self.reason}"
+
+
+class UnsafeImage(StorageError):
+    """An image that qemu would follow to places that its owner must not reach."""
+
+    path: str
+    reason: str
+    msg = "Image {self.path} is refused: {self.reason}"
+
+
+# Leases
+
+
+class LeaseError(StorageError):
+    """sanlock (or the kernel) refused; ``code`` is its number."""
+
+    operation: str
+    lease: str
+    code: int
+    text: str
+    msg = "{self.operation} of lease {self.lease} failed: {self.text} ({self.code})"
+
+
+class LeaseHeld(StorageError):
+    lease: str
+    msg = "Lease {self.lease} is held by another host"
+
+
+class LeaseNotFormatted(StorageError):
+    lease: str
+    msg = "There is no lease at {self.lease}"
+
+
+class HostIdNotAcquired(StorageError):
+    domain_id: str
+    host_id: int
+    reason: str
+    msg = "Host id {self.host_id} in domain {self.domain_id} was not acquired: {self.reason}"
+
+
+class HostIdInUse(StorageError):
+    domain_id: str
+    host_id: int
+    msg = "Host id {self.host_id} in domain {self.domain_id} is held by leases in use and was not released"
+
+
+class SanlockUnavailable(StorageError):
+    reason: str
+    msg = "The lease service sanlock does not answer: {self.reason}"
+    remedy = "Start sanlock; 'vdsm doctor' says what it needs"
+
+
+# External leases
+
+
+class NoSuchLease(StorageError):
+    lease_id: str
+    msg = "There is no lease {self.lease_id}"
+
+
+class LeaseExists(StorageError):
+    lease_id: str
+    msg = "Lease {self.lease_id} already exists"
+
+
+class NoSpaceForLease(StorageError):
+    where: str
+    msg = "No free record for another lease in {self.where}"
+
+
+class LeaseIndexUpdating(StorageError):
+    where: str
+    msg = "The lease index {self.where} is being formatted or rebuilt"
+    remedy = "Rebuild the leases of the domain"

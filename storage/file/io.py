@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""All I/O on a shared mount, through one helper process per mount, each request with a deadline.
+
+A shared mount may hang in the kernel, and a process that waits there cannot even be killed. So the
+agent itself never touches it:
+
+- One helper serves the requests of a domain, in order. What takes long (allocating a large file)
+  gets a helper of its own for that time (`allocate`).
+- A helper that does not answer within the deadline is abandoned: killed, and no longer waited for.
+  The next request starts another. While `MAX_STUCK` abandoned ones still exist, requests are
+  refused at once: a dead mount costs a bounded number of processes and no waiting.
+- A helper dies with us (PR_SET_PDEATHSIG), its process group is on record while it lives.
+
+Requests and answers are the frames of `vdsm.common.framing`; file content travels in base64.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import errno
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from storage.errors import IoFailed, StorageNotResponding
+from vdsm.common import commands, framing, groups
+
+log = logging.getLogger("vdsm.storage.io")
+
+REQUEST_S = 60.0
+"""The default deadline: the time after which a mount with the field's options gives up by itself."""
+
+MAX_STUCK = 2
+MAX_CONTENT = 8 << 20
+ALIGNMENT_DEFAULT = 4096
+START_S = 10.0
+
+_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "iohelper.py")
+_FRAMING = os.path.abspath(framing.__file__)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class FileStatus:
+    size: int
+    allocated: int
+    mode: int
+    uid: int
+    gid: int
+    links: int
+    is_folder: bool
+
+
+@dataclass(frozen=True)
+class SpaceStatus:
+    total: int
+    free: int
+
+
+class FileIo:
+    """Requests to the helper of one mount. ``name`` is the path that messages and metrics show."""
+
+    def __init__(self, name: str, *, timeout_s: float = REQUEST_S) -> None:
+        self.name = name
+        self.timeout_s = timeout_s
+        self._turn = asyncio.Lock()
+        self._helper: _Helper | None = None
+        self._stuck: set[_Helper] = set()
+        self._closed = False
+
+    @property
+    def stuck(self) -> int:
+        """Helpers that were abandoned and still exist."""
+        return len(self._stuck)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of all helpers, for memory figures."""
+        return [h.pid for h in (self._helper, *self._stuck) if h is not None]
+
+    # Reading
+
+    async def read(self, path: str, *, max_size: int = MAX_CONTENT) -> bytes:
+        """The whole file. Raises `IoFailed` (EFBIG when it is longer than ``max_size``)."""
+        return base64.b64decode(await self._ask("read", path=path, max_size=max_size))
+
+    async def read_direct(self, path: str, *, offset: int = 0, size: int = 4096) -> bytes:
+        """Past the page cache. ``offset`` and ``size`` are multiples of the block size; short at the file's end."""
+        return base64.b64decode(await self._ask("read_direct", path=path, offset=offset, size=size))
+
+    async def read_timed(self, path: str, *, size: int = 4096) -> float:
+        """Seconds that one direct read took in the helper, without the time in the queue."""
+        return float(await self._ask("read_timed", path=path, size=size))
+
+    async def exists(self, path: str) -> bool:
+        return bool(await self._ask("exists", path=path))
+
+    async def status(self, path: str) -> FileStatus:
+        return FileStatus(**await self._ask("status", path=path))
+
+    async def list_folder(self, path: str) -> list[str]:
+        """Names in a folder, sorted."""
+        return list(await self._ask("list_folder", path=path))
+
+    async def list_matching(self, path: str, suffix: str) -> dict[str, list[str]]:
+        """For each folder in ``path``: sorted names of its entries that end with ``suffix``, in one request."""
+        return dict(await self._ask("list_matching", path=path, suffix=suffix))
+
+    async def space(self, path: str) -> SpaceStatus:
+        return SpaceStatus(**await self._ask("space", path=path))
+
+    async def block_size(self, folder: str) -> int:
+        """1 (any), 512 or 4096: what direct writes into ``folder`` need, found with a probe file."""
+        return int(await self._ask("block_size", folder=folder))
+
+    # Changing
+
+    async def write_atomic(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Replace the file: ``<path>.new``, fsync, rename, fsync of the folder."""
+        await self._ask("write_atomic", path=path, data=_text(data), mode=mode)
+
+    async def write_direct(self, path: str, data: bytes, *, offset: int = 0) -> None:
+        """Into an existing file, past the page cache, then fdatasync. Lengths are multiples of the block size."""
+        await self._ask("write_direct", path=path, data=_text(data), offset=offset)
+
+    async def create(self, path: str, *, size: int = 0, mode: int = 0o660) -> None:
+        """A new file of NUL bytes that take no space. EEXIST when it exists."""
+        await self._ask("create", path=path, size=size, mode=mode)
+
+    async def truncate(self, path: str, size: int) -> None:
+        await self._ask("truncate", path=path, size=size)
+
+    async def chmod(self, path: str, mode: int) -> None:
+        await self._ask("chmod", path=path, mode=mode)
+
+    async def make_folder(self, path: str, *, mode: int = 0o755) -> None:
+        """EEXIST when it exists."""
+        await self._ask("make_folder", path=path, mode=mode)
+
+    async def make_folders(self, path: str, *, mode: int = 0o755) -> None:
+        """With missing parents; nothing happens when it exists."""
+        await self._ask("make_folders", path=path, mode=mode)
+
+    async def rename(self, source: str, target: str) -> None:
+        """Also fsync of both folders."""
+        await self._ask("rename", source=source, target=target)
+
+    async def link(self, source: str, target: str) -> None:
+        """A hard link. EEXIST when the target exists."""
+        await self._ask("link", source=source, target=target)
+
+    async def relink(self, source: str, target: str) -> None:
+        """Make ``target`` a hard link of ``source``, replacing what it was."""
+        await self._ask("relink", source=source, target=target)
+
+    async def remove(self, path: str) -> bool:
+        """Unlink; False when it was not there."""
+        return bool(await self._ask("remove", path=path))
+
+    async def remove_folder(self, path: str) -> None:
+        """An empty folder."""
+        await self._ask("remove_folder", path=path)
+
+    async def remove_tree(self, path: str) -> None:
+        """A folder with all it holds, symbolic links not followed; nothing happens when it is not there."""
+        await self._ask("remove_tree", path=path)
+
+    async def sync_folder(self, path: str) -> None:
+        await self._ask("sync_folder", path=path)
+
+    async def allocate(
+        self, path: str, size: int, *, offset: int = 0, timeout_s: float, progress: Progress | None = None
+    ) -> None:
+        """Reserve space from ``offset`` to ``size`` (fallocate, else NULs are written), in a helper of its own.
+
+        ``timeout_s`` is the longest silence: each piece of progress begins it anew.
+        """
+        self._check_usable("allocate")
+        helper = await _Helper.start(self.name)
+        try:
+            await helper.ask({"op": "allocate", "path": path, "size": size, "offset": offset}, timeout_s, progress)
+        except TimeoutError:
+            self._abandon(helper)
+            raise StorageNotResponding(self.name, "allocate", timeout_s) from None
+        finally:
+            helper.kill()
+
+    async def close(self) -> None:
+        """End the helper. A stuck one is killed and left to the kernel."""
+        self._closed = True
+        helper, self._helper = self._helper, None
+        if helper is not None:
+            helper.kill()
+            await helper.ended(1.0)
+
+    async def _ask(self, op: str, *, timeout_s: float | None = None, **params: Any) -> Any:
+        limit = self.timeout_s if timeout_s is None else timeout_s
+        started = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(limit):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise StorageNotResponding(self.name, f"{op} (waiting for its turn)", limit) from None
+        try:
+            left = max(0.01, limit - (asyncio.get_running_loop().time() - started))
+            return await self._exchange({"op": op, **params}, limit, left)
+        finally:
+            self._turn.release()
+
+    async def _exchange(self, request: dict[str, Any], limit: float, left: float) -> Any:
+        self._check_usable(request["op"])
+        if self._helper is None or not self._helper.alive:
+            self._helper = await _Helper.start(self.name)
+        helper = self._helper
+        try:
+            return await helper.ask(request, left)
+        except TimeoutError:
+            self._helper = None
+            self._abandon(helper)
+            raise StorageNotResponding(self.name, request["op"], limit) from None
+        except (asyncio.CancelledError, EOFError, ConnectionError) as e:
+            # an answer may be on its way: this helper cannot be asked again
+            self._helper = None
+            self._abandon(helper)
+            if isinstance(e, asyncio.CancelledError):
+                raise
+            raise IoFailed(request["op"], self.name, "EPIPE", "its I/O helper ended") from None
+
+    def _check_usable(self, op: str) -> None:
+        if self._closed:
+            raise IoFailed(op, self.name, "EBADF", "the domain is closed")
+        if len(self._stuck) >= MAX_STUCK:
+            raise StorageNotResponding(self.name, f"{op} (refused: {len(self._stuck)} helpers hang)", 0)
+
+    def _abandon(self, helper: _Helper) -> None:
+        helper.kill()
+        self._stuck.add(helper)
+        helper.when_ended(lambda: self._stuck.discard(helper))
+
+
+class _Helper:
+    """One helper process. Not to be asked again after anything but an answer came from `ask`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        self._process = process
+        self._name = name
+        self._exit = asyncio.ensure_future(process.wait())
+        self._exit.add_done_callback(lambda _: groups.forget(process.pid))
+
+    @classmethod
+    async def start(cls, name: str) -> _Helper:
+        argv = [_python(), "-I", "-S", "-E", _SCRIPT, _FRAMING]
+        process = await asyncio.create_subprocess_exec(
+            *commands.argv_bound_to_us(argv),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=commands.ENVIRONMENT,
+            cwd="/",
+            start_new_session=True,
+        )
+        groups.record(process.pid)
+        return cls(process, name)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return not self._exit.done()
+
+    async def ask(self, request: dict[str, Any], silence_s: float, progress: Progress | None = None) -> Any:
+        """The answer. Raises `IoFailed`, `TimeoutError`, `EOFError`."""
+        assert self._process.stdin is not None
+        async with asyncio.timeout(silence_s):
+            self._process.stdin.write(framing.encode_frame(request))
+            await self._process.stdin.drain()
+        while True:
+            async with asyncio.timeout(silence_s):
+                answer = await self._frame()
+            if "progress" not in answer:
+                break
+            if progress is not None:
+                progress(*answer["progress"])
+        if "errno" in answer:
+            number = answer["errno"]
+            raise IoFailed(
+                request["op"],
+                str(answer.get("path") or request.get("path") or self._name),
+                errno.errorcode.get(number, str(number)),
+                str(answer["text"]),
+            )
+        return answer["result"]
+
+    async def _frame(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        header = await self._process.stdout.readexactly(framing.HEADER.size)
+        body = await self._process.stdout.readexactly(framing.body_length(header))
+        answer = json.loads(body)
+        assert isinstance(answer, dict)
+        return answer
+
+    def kill(self) -> None:
+        groups.kill_group(self._process.pid)
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        self._exit.add_done_callback(lambda _: call())
+
+    async def ended(self, timeout_s: float) -> bool:
+        done, _ = await asyncio.wait([self._exit], timeout=timeout_s)
+        return bool(done)
+
+
+def _python() -> str:
+    # our own interpreter, not the virtual environment's shim: the helper needs no packages
+    return os.path.realpath(sys.executable)
+
+
+def _text(data: bytes) -> str:
+    if len(data) > MAX_CONTENT:
+        raise IoFailed("write", "content", "EFBIG", f"{len(data)} bytes are over the limit of {MAX_CONTENT}")
+    return base64.b64encode(data).decode("ascii")

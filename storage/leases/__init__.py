@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Leases: `Leases` is the Protocol, `SanlockLeases` and `FlockLeases` are its edges."""
+
+from storage.leases.model import (
+    Holder,
+    HostRecord,
+    HostStatus,
+    Lease,
+    LeaseOwner,
+    LeaseRecord,
+    Leases,
+    Lockspace,
+)
+
+__all__ = [
+    "Holder",
+    "HostRecord",
+    "HostStatus",
+    "Lease",
+    "LeaseOwner",
+    "LeaseRecord",
+    "Leases",
+    "Lockspace",
+]

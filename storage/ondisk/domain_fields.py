@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Domain metadata with types: what the agent reads and changes of the ``KEY=VALUE`` lines.
+
+`DomainMetadata` wraps the lines: unknown keys and untouched values stay byte for byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from storage.errors import DescriptionTooLong, InvalidContent, UnsupportedVersion
+from storage.ondisk import domain_metadata
+from storage.ondisk.values import DomainClass, DomainKind, DomainRole, DomainStatus, FormatVersion
+from vdsm.common.ids import BLANK_UUID, is_uuid
+from vdsm.common.units import MiB
+
+MAX_DESCRIPTION_CHARACTERS = 50
+MAX_DESCRIPTION_BYTES = 200
+MAX_NUMBER = 1 << 62
+
+_LEASE_PARAMETERS = {
+    "LOCKPOLICY": "",
+    "LOCKRENEWALINTERVALSEC": "5",
+    "LEASETIMESEC": "60",
+    "IOOPTIMEOUTSEC": "10",
+    "LEASERETRIES": "3",
+}
+
+
+@dataclass(frozen=True)
+class DomainMetadata:
+    fields: Mapping[str, str]
+    where: str = field(default="domain metadata", compare=False)
+
+    # Identity, fixed at creation
+
+    @property
+    def version(self) -> FormatVersion:
+        text = self._text("VERSION")
+        try:
+            return FormatVersion(int(text))
+        except ValueError:
+            raise UnsupportedVersion(self.where, text[:40]) from None
+
+    @property
+    def domain_id(self) -> str:
+        text = self._text("SDUUID")
+        if not is_uuid(text):
+            raise InvalidContent(self.where, f"SDUUID is no UUID: {text[:80]!r}")
+        return text
+
+    @property
+    def kind(self) -> DomainKind:
+        return DomainKind(self._one_of("TYPE", DomainKind))
+
+    @property
+    def domain_class(self) -> DomainClass:
+        return DomainClass(self._one_of("CLASS", DomainClass))
+
+    @property
+    def remote_path(self) -> str:
+        return self.fields.get("REMOTE_PATH", "")
+
+    @property
+    def block_size(self) -> int:
+        """Bytes; formats before V5 always have 512."""
+        return self._number("BLOCK_SIZE", 512, allowed=(512, 4096))
+
+    @property
+    def alignment(self) -> int:
+        """Bytes that one lease takes; formats before V5 always have 1 MiB."""
+        return self._number("ALIGNMENT", MiB, allowed=(MiB, 2 * MiB, 4 * MiB, 8 * MiB))
+
+    # What pool operations change
+
+    @property
+    def role(self) -> DomainRole:
+        return DomainRole(self._one_of("ROLE", DomainRole))
+
+    @property
+    def description(self) -> str:
+        return self.fields.get("DESCRIPTION", "")
+
+    @property
+    def pools(self) -> list[str]:
+        """Ids of the pools that the domain is attached to; the blank id of old domains means none."""
+        return [p for p in self.fields.get("POOL_UUID", "").split(",") if p and p != BLANK_UUID]
+
+    # On the master only
+
+    @property
+    def master_version(self) -> int:
+        return self._number("MASTER_VERSION", 0)
+
+    @property
+    def pool_description(self) -> str:
+        return self.fields.get("POOL_DESCRIPTION", "")
+
+    @property
+    def pool_domains(self) -> dict[str, DomainStatus]:
+        """Domains of the pool with their state. The legacy state ``Inactive`` reads as attached."""
+        result = {}
+        for item in self.fields.get("POOL_DOMAINS", "").split(","):
+            if not item:
+                continue
+            domain_id, _, status = item.partition(":")
+            if not is_uuid(domain_id):
+                raise InvalidContent(self.where, f"POOL_DOMAINS holds {item[:80]!r}")
+            try:
+                result[domain_id] = DomainStatus("Attached" if status == "Inactive" else status)
+            except ValueError:
+                raise InvalidContent(self.where, f"POOL_DOMAINS holds {item[:80]!r}") from None
+        return result
+
+    @property
+    def spm_id(self) -> int:
+        return self._number("POOL_SPM_ID", -1)
+
+    @property
+    def spm_lver(self) -> int:
+        return self._number("POOL_SPM_LVER", -1)
+
+    def with_fields(self, changes: Mapping[str, str | None]) -> DomainMetadata:
+        """The metadata with these lines changed; None removes one. No other line changes."""
+        fields = dict(self.fields)
+        for key, value in changes.items():
+            if value is None:
+                fields.pop(key, None)
+            else:
+                fields[key] = value
+        return DomainMetadata(fields, self.where)
+
+    def _text(self, key: str) -> str:
+        if key not in self.fields:
+            raise InvalidContent(self.where, f"the key {key} is missing")
+        return self.fields[key]
+
+    def _one_of(self, key: str, values: type[DomainKind | DomainClass | DomainRole]) -> str:
+        text = self._text(key)
+        if text not in list(values):
+            raise InvalidContent(self.where, f"{key} is {text[:80]!r}")
+        return text
+
+    def _number(self, key: str, default: int, allowed: tuple[int, ...] = ()) -> int:
+        text = self.fields.get(key)
+        if text is None or text == "":
+            return default
+        try:
+            number = int(text) if len(text) <= 20 and text.isascii() else MAX_NUMBER + 1
+        except ValueError:
+            number = MAX_NUMBER + 1
+        if number > MAX_NUMBER or (allowed and number not in allowed):
+            raise InvalidContent(self.where, f"{key} is {text[:80]!r}")
+        return number
+
+
+def decode(data: bytes, where: str) -> DomainMetadata:
+    """Raises `ChecksumMismatch`, `InvalidContent`, `ContentTooLong`."""
+    return DomainMetadata(domain_metadata.decode(data, where), where)
+
+
+def encode(metadata: DomainMetadata) -> bytes:
+    return domain_metadata.encode(metadata.fields)
+
+
+def new_file_domain(
+    *,
+    domain_id: str,
+    kind: DomainKind,
+    description: str,
+    remote_path: str,
+    block_size: int,
+    alignment: int,
+    domain_class: DomainClass = DomainClass.DATA,
+) -> DomainMetadata:
+    """Metadata of a new file domain of format V5. Raises `DescriptionTooLong`."""
+    return DomainMetadata(
+        {
+            "ALIGNMENT": str(alignment),
+            "BLOCK_SIZE": str(block_size),
+            "CLASS": domain_class.value,
+            "DESCRIPTION": check_description(description),
+            **_LEASE_PARAMETERS,
+            "POOL_UUID": "",
+            "REMOTE_PATH": remote_path,
+            "ROLE": DomainRole.REGULAR.value,
+            "SDUUID": domain_id,
+            "TYPE": kind.value,
+            "VERSION": str(int(FormatVersion.V5)),
+        }
+    )
+
+
+def master_fields(
+    *,
+    pool_id: str,
+    pool_description: str,
+    domains: Mapping[str, DomainStatus],
+    master_version: int,
+    spm_id: int = -1,
+    spm_lver: int = -1,
+) -> dict[str, str]:
+    """The lines that make a domain the master of a pool, for `DomainMetadata.with_fields`."""
+    return {
+        "ROLE": DomainRole.MASTER.value,
+        "POOL_UUID": pool_id,
+        "POOL_DESCRIPTION": check_description(pool_description),
+        "POOL_DOMAINS": encode_pool_domains(domains),
+        "POOL_SPM_ID": str(spm_id),
+        "POOL_SPM_LVER": str(spm_lver),
+        "MASTER_VERSION": str(master_version),
+    }
+
+
+def encode_pool_domains(domains: Mapping[str, DomainStatus]) -> str:
+    return ",".join(f"{domain_id}:{status.value}" for domain_id, status in domains.items())
+
+
+def check_description(text: str) -> str:
+    """A name of a domain or a pool: at most 50 characters. Raises `DescriptionTooLong`."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if len(text) > MAX_DESCRIPTION_CHARACTERS or size > MAX_DESCRIPTION_BYTES:
+        raise DescriptionTooLong(len(text), size, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)
+    return text

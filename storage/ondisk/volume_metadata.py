@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Metadata of one volume: sorted lines ``KEY=VALUE`` and a last line ``EOF``, at most 512 bytes.
+
+V5 states the capacity in bytes (CAP). V3 and V4 state it in blocks of 512 bytes (SIZE); both may
+stand side by side while a domain is converted, and then CAP is the truth.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from storage.errors import ContentTooLong, DescriptionTooLong, InvalidContent, MetadataCleared
+from storage.ondisk.layout import METADATA_SIZE
+from storage.ondisk.values import Allocation, Legality, VolumeFormat, VolumeRole
+from vdsm.common.ids import BLANK_UUID, is_uuid
+
+MAX_DESCRIPTION_CHARACTERS = 210
+MAX_DESCRIPTION_BYTES = 210
+"""The characters are the field's rule; the bytes keep the whole text within one block."""
+
+MAX_GENERATION = 999
+MAX_SEQUENCE = (1 << 32) - 1
+MAX_CAPACITY = 1 << 62
+
+_LEGACY_DISK_TYPES = {"1": "DATA", "2": "DATA"}
+
+E = TypeVar("E", VolumeFormat, Allocation, VolumeRole, Legality)
+
+
+@dataclass(frozen=True)
+class VolumeMetadata:
+    domain_id: str
+    image_id: str
+    parent_id: str
+    capacity: int
+    format: VolumeFormat
+    allocation: Allocation
+    role: VolumeRole
+    disk_type: str = "DATA"
+    description: str = ""
+    legality: Legality = Legality.LEGAL
+    ctime: int = 0
+    generation: int = 0
+    sequence: int = 0
+
+    @property
+    def has_parent(self) -> bool:
+        return self.parent_id != BLANK_UUID
+
+    def with_next_generation(self) -> VolumeMetadata:
+        return replace(self, generation=(self.generation + 1) % (MAX_GENERATION + 1))
+
+
+def now_ctime() -> int:
+    return int(time.time())
+
+
+def check_description(text: str) -> str:
+    """A volume's description. Raises `DescriptionTooLong` naming both limits, `InvalidContent`."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if len(text) > MAX_DESCRIPTION_CHARACTERS or size > MAX_DESCRIPTION_BYTES:
+        raise DescriptionTooLong(len(text), size, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)
+    if "\n" in text or "\0" in text:
+        raise InvalidContent("Parameter 'description'", "it holds a line break or NUL")
+    return text
+
+
+def encode(metadata: VolumeMetadata) -> bytes:
+    """The V5 text. Raises `DescriptionTooLong`, `ContentTooLong`."""
+    data = _text(
+        {
+            "CAP": str(metadata.capacity),
+            "CTIME": str(metadata.ctime),
+            "DESCRIPTION": check_description(metadata.description),
+            "DISKTYPE": metadata.disk_type,
+            "DOMAIN": metadata.domain_id,
+            "FORMAT": metadata.format.value,
+            "GEN": str(metadata.generation),
+            "IMAGE": metadata.image_id,
+            "LEGALITY": metadata.legality.value,
+            "PUUID": metadata.parent_id,
+            "SEQ": str(metadata.sequence),
+            "TYPE": metadata.allocation.value,
+            "VOLTYPE": metadata.role.value,
+        }
+    )
+    if len(data) > METADATA_SIZE:
+        raise ContentTooLong("volume metadata", len(data), METADATA_SIZE)
+    return data
+
+
+def encode_block(metadata: VolumeMetadata) -> bytes:
+    """One metadata slot: the V5 text padded by NULs to 512 bytes."""
+    return encode(metadata).ljust(METADATA_SIZE, b"\0")
+
+
+def decode(data: bytes, where: str) -> VolumeMetadata:
+    """Read V3, V4 or V5. Raises `InvalidContent`, `ContentTooLong`, `MetadataCleared`; each names ``where``."""
+    if len(data) > METADATA_SIZE:
+        raise ContentTooLong(where, len(data), METADATA_SIZE)
+    fields = _fields(data, where)
+    if "NONE" in fields:
+        raise MetadataCleared(where)
+    reader = _Reader(fields, where)
+    disk_type = reader.text("DISKTYPE")
+    return VolumeMetadata(
+        domain_id=reader.uuid("DOMAIN"),
+        image_id=reader.uuid("IMAGE"),
+        parent_id=reader.uuid("PUUID"),
+        capacity=reader.number("CAP", MAX_CAPACITY)
+        if "CAP" in fields
+        else reader.number("SIZE", MAX_CAPACITY >> 9) * 512,
+        format=reader.one_of("FORMAT", VolumeFormat),
+        allocation=reader.one_of("TYPE", Allocation),
+        role=reader.one_of("VOLTYPE", VolumeRole),
+        disk_type=_LEGACY_DISK_TYPES.get(disk_type, disk_type),
+        description=fields.get("DESCRIPTION", ""),
+        legality=reader.one_of("LEGALITY", Legality),
+        ctime=reader.number("CTIME", MAX_CAPACITY),
+        generation=reader.number("GEN", MAX_GENERATION, default=0),
+        sequence=reader.number("SEQ", MAX_SEQUENCE, default=0),
+    )
+
+
+def _text(fields: dict[str, str]) -> bytes:
+    return ("".join(f"{key}={fields[key]}\n" for key in sorted(fields)) + "EOF\n").encode()
+
+
+def _fields(data: bytes, where: str) -> dict[str, str]:
+    try:
+        text = data.rstrip(b"\0").decode()
+    except UnicodeDecodeError as e:
+        raise InvalidContent(where, f"byte {e.start} is no UTF-8") from None
+    fields: dict[str, str] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if line == "EOF":
+            return fields
+        key, equals, value = line.partition("=")
+        if not equals or not key:
+            raise InvalidContent(where, f"line {number} is no KEY=VALUE: {line[:80]!r}")
+        if key in fields:
+            raise InvalidContent(where, f"line {number} repeats the key {key[:40]}")
+        fields[key] = value
+    raise InvalidContent(where, "the line EOF is missing")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    fields: dict[str, str]
+    where: str
+
+    def text(self, key: str) -> str:
+        if key not in self.fields:
+            raise InvalidContent(self.where, f"the key {key} is missing")
+        return self.fields[key]
+
+    def uuid(self, key: str) -> str:
+        text = self.text(key)
+        if not is_uuid(text):
+            raise InvalidContent(self.where, f"{key} is no UUID: {text[:80]!r}")
+        return text
+
+    def one_of(self, key: str, kind: type[E]) -> E:
+        text = self.text(key)
+        try:
+            return kind(text)
+        except ValueError:
+            raise InvalidContent(self.where, f"{key} is {text[:80]!r}") from None
+
+    def number(self, key: str, limit: int, default: int | None = None) -> int:
+        if default is not None and key not in self.fields:
+            return default
+        text = self.text(key)
+        if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) <= limit):
+            raise InvalidContent(self.where, f"{key} is {text[:80]!r}, expected a number up to {limit}")
+        return int(text)
