@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A private host: one hypervisor in namespaces of this machine, driven from outside.
+
+    with PrivateHost() as host:          # about 2 s
+        host.start_agent()
+        async with host.client() as client: ...
+
+The host ends with the `with` block, with the starter (however that dies), or by `python -m contrib.lab down --all`.
+Processes started through `start_process` belong to the host (its PID 1, its cgroups); those of `run` only enter
+its namespaces.
+"""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from contrib.lab import registry
+from contrib.lab.control import Control, HostFailed
+from contrib.lab.spec import CACHE, CHECKOUT, PYTHON, HostSpec
+
+if TYPE_CHECKING:
+    from vdsm.client import Client
+
+AGENT_LOG = "/var/log/vdsm/agent.log"
+ROOT_LOG = "/var/log/vdsm-root.log"
+AGENT_SOCKET = "/run/vdsm/vdsm.sock"
+ROOT_SOCKET = "/run/vdsm-root/root.sock"
+LIBVIRT_CACHE = "/var/cache/libvirt/qemu/capabilities"
+START_S = 60.0
+LOGS = (
+    "/var/log/vdsm",
+    "/var/log/libvirt",
+    "/var/log/lab.log",
+    "/var/log/sanlock.log",
+    "/var/log/sanlock.out",
+    ROOT_LOG,
+)
+
+
+class PrivateHost:
+    def __init__(self, name: str | None = None, *, settings: str = "", shared: Mapping[str, str] | None = None) -> None:
+        """``settings``: more lines of the agent's configuration; ``shared``: {folder inside: folder of the machine}."""
+        host_id = str(uuid.uuid4())
+        self.spec = HostSpec(
+            name=name or f"host-{secrets.token_hex(3)}", host_id=host_id, settings=settings, shared=shared or {}
+        )
+        self.pid = 0
+        self.agent_pid = 0
+        self.root_pid = 0
+        self._keeper: subprocess.Popen[str] | None = None
+        self._control: Control | None = None
+
+    # -- life
+
+    def start(self) -> Self:
+        """Make the host with its daemons; no agent yet. Raises HostFailed."""
+        if os.geteuid() != 0:
+            raise HostFailed("a private host needs root: namespaces, mounts and user 36 are made for real")
+        registry.sweep(also_living=False)
+        _compile_checkout()
+        self._keeper = subprocess.Popen(
+            [sys.executable, "-m", "contrib.lab.keeper"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=CHECKOUT,
+            start_new_session=True,
+        )
+        assert self._keeper.stdin is not None
+        assert self._keeper.stdout is not None
+        try:
+            self._keeper.stdin.write(self.spec.to_json() + "\n")
+            self._keeper.stdin.flush()
+            answer = self._keeper.stdout.readline().strip()
+        except BaseException:
+            self.stop()
+            raise
+        if not answer.startswith("ready "):
+            _, errors = self._keeper.communicate(timeout=30)
+            raise HostFailed(f"host {self.spec.name} did not start: {answer or 'its keeper died'}\n{errors}".strip())
+        self.pid = int(answer.split()[1])
+        self._control = Control(self.pid)
+        return self
+
+    def stop(self) -> None:
+        """The host's power cut; returns once nothing of it is left. Raises HostFailed if something stays."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        if self.pid:
+            self._save_libvirt_cache()
+        assert keeper.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            keeper.stdin.close()
+        keeper.stdin = None
+        _, errors = keeper.communicate(timeout=30)
+        self.pid = self.agent_pid = self.root_pid = 0
+        if keeper.returncode != 0:
+            raise HostFailed(f"host {self.spec.name} ended badly: {errors}")
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- processes
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str = "root",
+        stdin: bytes = b"",
+        timeout_s: float = 60,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command inside to its end; with ``check`` a failing one raises HostFailed."""
+        done = subprocess.run(
+            self.command(argv, user=user), input=stdin, capture_output=True, timeout=timeout_s, check=False
+        )
+        if check and done.returncode != 0:
+            raise HostFailed(
+                f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-800:]}"
+            )
+        return done
+
+    def run_outside(self, argv: Sequence[str], **keywords: object) -> subprocess.CompletedProcess[bytes]:
+        """Run a command at the far end of the host's cable (its network's gateway)."""
+        peer = self.path("/run/lab-peer.pid").read_text()
+        return self.run(["nsenter", "-t", peer, "-n", "--", *argv], **keywords)  # type: ignore[arg-type]
+
+    def command(self, argv: Sequence[str], *, user: str = "root") -> list[str]:
+        """The command line that runs ``argv`` inside the host, for callers that start processes themselves."""
+        identity = ["--reuid", "36", "--regid", "36", "--init-groups"] if user == "vdsm" else []
+        enter = ["nsenter", "-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
+        return [*enter, "setpriv", *identity, "--pdeathsig", "KILL", "--", *argv]
+
+    def start_process(
+        self, argv: Sequence[str], *, log: str, user: str = "root", env: Mapping[str, str] | None = None
+    ) -> int:
+        """Start a process of the host's own; returns its number inside."""
+        return self.control.start(argv, log=log, user=user, env=env)
+
+    @property
+    def control(self) -> Control:
+        if self._control is None:
+            raise HostFailed(f"host {self.spec.name} is not up")
+        return self._control
+
+    def path(self, inside: str) -> Path:
+        """A path inside the host, as this process can open it. Symlinks in it are the host's."""
+        return Path(f"/proc/{self.pid}/root{inside}")
+
+    def outer_pid(self, inner: int) -> int:
+        """The machine's number of a process of the host; 0 when there is none."""
+        namespace = os.stat(f"/proc/{self.pid}/ns/pid").st_ino
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                numbers = re.search(r"^NSpid:\s+(.*)$", Path(f"/proc/{entry}/status").read_text(), re.MULTILINE)
+                is_it = numbers is not None and int(numbers[1].split()[-1]) == inner
+                if is_it and os.stat(f"/proc/{entry}/ns/pid").st_ino == namespace:
+                    return int(entry)
+        return 0
+
+    # -- the agent
+
+    def start_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float = 20) -> None:
+        """Start the root helper (unless it runs) and the agent; returns once the agent's socket answers."""
+        self.start_root_helper(env)
+        self.agent_pid = self.start_process([PYTHON, "-m", "vdsm.cli", "serve"], log=AGENT_LOG, user="vdsm", env=env)
+        self._until_answers(AGENT_SOCKET, self.agent_pid, AGENT_LOG, timeout_s)
+
+    def start_root_helper(self, env: Mapping[str, str] | None = None) -> None:
+        if self.root_pid and not self._has_ended(self.root_pid):
+            return
+        self.root_pid = self.start_process([PYTHON, "-m", "vdsm.root.server"], log=ROOT_LOG, env=env)
+        self._until_answers(ROOT_SOCKET, self.root_pid, ROOT_LOG, 10)
+
+    def kill_agent(self, number: signal.Signals = signal.SIGKILL, *, timeout_s: float = 30) -> int | None:
+        """Signal the agent and wait for its end; returns its exit code (negative: signal)."""
+        return self._kill(self.agent_pid, number, timeout_s)
+
+    def kill_root_helper(self, number: signal.Signals = signal.SIGKILL, *, timeout_s: float = 30) -> int | None:
+        return self._kill(self.root_pid, number, timeout_s)
+
+    def wait_agent(self, *, timeout_s: float) -> int | None:
+        """Wait until the agent ends by itself (a crash point); returns its exit code."""
+        return self.control.wait(self.agent_pid, timeout_s=timeout_s)
+
+    def restart_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float = 20) -> None:
+        """Kill -9 and start again."""
+        if not self._has_ended(self.agent_pid):
+            self.kill_agent()
+        self.start_agent(env, timeout_s=timeout_s)
+
+    def client(self) -> Client:
+        from vdsm.client import Client
+
+        return Client.unix(str(self.path(AGENT_SOCKET)))
+
+    # -- evidence
+
+    def collect_logs(self, folder: Path) -> None:
+        """Copy the host's logs out."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for inside in LOGS:
+            source = self.path(inside)
+            with contextlib.suppress(OSError, shutil.Error):
+                if source.is_dir():
+                    shutil.copytree(source, folder / source.name, dirs_exist_ok=True)
+                else:
+                    shutil.copy(source, folder)
+
+    # -- inside
+
+    def _kill(self, pid: int, number: signal.Signals, timeout_s: float) -> int | None:
+        self.control.signal(pid, number)
+        return self.control.wait(pid, timeout_s=timeout_s)
+
+    def _has_ended(self, pid: int) -> bool:
+        return not self.control.signal(pid, 0)
+
+    def _until_answers(self, socket_path: str, pid: int, log: str, timeout_s: float) -> None:
+        """A listening socket of another process appears without an event for us: look every 10 ms."""
+        limit = time.monotonic() + timeout_s
+        while True:
+            if self._has_ended(pid):
+                code = self.control.wait(pid, timeout_s=1)
+                raise HostFailed(f"{log}: process ended with {code} at start\n{self._tail(log)}")
+            with socket.socket(socket.AF_UNIX) as probe:
+                try:
+                    probe.connect(str(self.path(socket_path)))
+                except OSError:
+                    if time.monotonic() > limit:
+                        raise HostFailed(
+                            f"{socket_path} does not answer after {timeout_s:.0f} s\n{self._tail(log)}"
+                        ) from None
+                else:
+                    return
+            time.sleep(0.01)
+
+    def _tail(self, log: str) -> str:
+        with contextlib.suppress(OSError):
+            return self.path(log).read_text(errors="replace")[-3000:]
+        return ""
+
+    def _save_libvirt_cache(self) -> None:
+        """Keep libvirt's answers about this QEMU for the next host: probing costs a second."""
+        target = CACHE / "libvirt-capabilities"
+        source = self.path(LIBVIRT_CACHE)
+        with contextlib.suppress(OSError):
+            target.mkdir(parents=True, exist_ok=True)
+            for entry in source.iterdir():
+                if not (target / entry.name).exists():
+                    shutil.copy(entry, target / entry.name)
+
+
+def describe(host: PrivateHost) -> str:
+    return json.dumps({"name": host.spec.name, "pid": host.pid, "host_id": host.spec.host_id})
+
+
+def _compile_checkout() -> None:
+    """User 36 can't write byte code into the read-only checkout: have it fresh beforehand."""
+    for package in ("vdsm", "storage", "network", "contrib"):
+        if (CHECKOUT / package).is_dir():
+            compileall.compile_dir(CHECKOUT / package, quiet=2, workers=1)

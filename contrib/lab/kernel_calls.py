@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The few system calls that Python's library lacks: mount, umount, prctl; and the loop device's."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import struct
+from pathlib import Path
+
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MNT_DETACH = 2
+PR_SET_PDEATHSIG = 1
+LOOP_CLR_FD, LOOP_GET_STATUS64 = 0x4C01, 0x4C05
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, fstype: str = "none", flags: int = 0, options: str = "") -> None:
+    code = libc.mount(source.encode(), target.encode(), fstype.encode(), ctypes.c_ulong(flags), options.encode())
+    _check(code, f"mount -t {fstype} -o {options} {source} {target}")
+
+
+def bind(source: str, target: str, *, recursive: bool = False) -> None:
+    mount(source, target, flags=MS_BIND | (MS_REC if recursive else 0))
+
+
+def make_read_only(target: str) -> None:
+    """Turn an existing bind mount read-only."""
+    mount("none", target, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+
+
+def detach(target: str) -> None:
+    _check(libc.umount2(target.encode(), MNT_DETACH), f"umount -l {target}")
+
+
+def die_with_parent() -> None:
+    _check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl(PR_SET_PDEATHSIG)")
+
+
+def loops_backed_by(device: int) -> list[str]:
+    """Loop devices whose backing file lies on the file system with this st_dev."""
+    found = []
+    for entry in Path("/sys/block").glob("loop*"):
+        if (entry / "loop").exists():
+            path = f"/dev/{entry.name}"
+            if _backing_device(path) == device:
+                found.append(path)
+    return found
+
+
+def detach_loop(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        fcntl.ioctl(fd, LOOP_CLR_FD)
+    except OSError:
+        pass  # detached itself in the meantime
+    finally:
+        os.close(fd)
+
+
+def _backing_device(path: str) -> int | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        status = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(232))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    # loop_info64.lo_device is in the kernel's "huge" encoding, as st_dev is
+    return int(struct.unpack_from("<Q", status)[0])
+
+
+def _check(code: int, what: str) -> None:
+    if code != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{os.strerror(number)}: {what}")
