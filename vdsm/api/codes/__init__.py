@@ -23,7 +23,6 @@ def all_codes() -> dict[type[AgentError], int]:
     return codes
 
 
-@functools.cache
 def code_of(kind: type[AgentError]) -> int:
     """The wire code of an error class: its own, or that of its nearest ancestor."""
     codes = all_codes()

@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+from vdsm.api.errors import INVALID_PARAMS, METHOD_NOT_FOUND, NoSuchVerb, RecoveryInProgress
+from vdsm.api.params import BadParameter
 from vdsm.api.roles import AccessDenied
 from vdsm.common.errors import AgentError, InvalidParameter
 from vdsm.common.jobs import JobExists, JobNotDone, NoSuchJob
 
-# outside the range that JSON-RPC reserves and that engines know: "forbidden" has no code in the field
+# the field has no code for "forbidden"; this one is in JSON-RPC's range for servers
 FORBIDDEN = -32001
 
 CODES: dict[type[AgentError], int] = {
     AccessDenied: FORBIDDEN,
+    BadParameter: INVALID_PARAMS,
     # 1000 is a known failure everywhere: an SPM does not fail over because of a caller's mistake
     InvalidParameter: 1000,
-    NoSuchJob: 66,
-    JobNotDone: 68,
     JobExists: 69,
+    JobNotDone: 68,
+    NoSuchJob: 66,
+    NoSuchVerb: METHOD_NOT_FOUND,
+    RecoveryInProgress: 99,
 }

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From an exception to the error on the wire: ``code``, ``message``, ``data``.
+
+Clients of the field drop ``data``, so what a person must know is in the message; ``data`` adds the error's kind,
+the remedy and the chain of causes. Only texts that were written as errors of this agent reach the wire: any
+other exception becomes "internal error" with a number that finds it in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from vdsm.api.codes import GENERAL, code_of
+from vdsm.common.errors import AgentError, RemoteError
+
+log = logging.getLogger("vdsm.api")
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
+INTERNAL_ERROR = -32603
+SHUTTING_DOWN = 3001
+
+MAX_MESSAGE = 4000
+MAX_CAUSES = 5
+
+
+class NoSuchVerb(AgentError):
+    verb: str
+    msg = "Method not found: {self.verb}"
+
+
+class RecoveryInProgress(AgentError):
+    msg = "The agent is starting and recovers its VMs"
+    remedy = "Call again in a few seconds"
+
+
+@dataclass(frozen=True)
+class WireError:
+    code: int
+    message: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def to_wire(error: BaseException, verb: str) -> WireError:
+    """What the caller of ``verb`` is told; defects are logged here, with their place."""
+    if isinstance(error, RemoteError) and ":" not in error.kind:
+        # an exception of another process of ours that was not written for people
+        return _internal(error, verb)
+    if isinstance(error, AgentError):
+        return WireError(_code(error), _cut(str(error)), _more(error))
+    if isinstance(error, asyncio.CancelledError):
+        return WireError(SHUTTING_DOWN, f"The agent is stopping; {verb} was ended", {"kind": "Stopping"})
+    return _internal(error, verb)
+
+
+def _code(error: AgentError) -> int:
+    return GENERAL if isinstance(error, RemoteError) else code_of(type(error))
+
+
+def _internal(error: BaseException, verb: str) -> WireError:
+    incident = secrets.token_hex(4)
+    log.error("%s failed by a defect, incident %s", verb, incident, exc_info=error)
+    text = f"Internal error in {verb}: incident {incident} in the agent's log says more"
+    return WireError(INTERNAL_ERROR, text, {"kind": "InternalError", "incident": incident})
+
+
+def _more(error: AgentError) -> dict[str, Any]:
+    data: dict[str, Any] = {"kind": type(error).__name__}
+    if error.remedy:
+        data["remedy"] = _cut(error.remedy.format(self=error))
+    if chain := _chain(error):
+        data["chain"] = chain
+    return data
+
+
+def _chain(error: BaseException) -> list[dict[str, str]]:
+    causes: list[dict[str, str]] = []
+    cause = error.__cause__
+    while cause is not None and len(causes) < MAX_CAUSES:
+        told = {"kind": type(cause).__name__}
+        if isinstance(cause, AgentError):
+            told["message"] = _cut(str(cause))
+        causes.append(told)
+        cause = cause.__cause__
+    return causes
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + "…"
