@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lock of a domain on a local disk: flock on its file ``ids``, nothing written.
+
+There is one host, so there are no host ids to join and no versions: joining always succeeds, the
+version is -1. The kernel gives the lock back when its process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+
+from storage.errors import LeaseError, LeaseHeld
+from storage.leases.model import Holder, HostRecord, HostStatus, Lease, LeaseOwner, LeaseRecord, Lockspace
+from storage.leases.threads import in_thread
+
+CALL_S = 60.0
+VERSION = -1
+
+# A process that only looks (see `holder`) holds the lock for some microseconds.
+TRIES = 5
+TRY_AGAIN_S = 0.02
+
+
+class FlockLeases:
+    """`storage.leases.Leases` by flock. Locks belong to this object's process."""
+
+    on_storage = False
+
+    def __init__(self) -> None:
+        self._held: dict[str, int] = {}
+        self._joined: dict[str, int] = {}
+
+    async def format_lockspace(self, space: Lockspace, max_hosts: int) -> None:
+        """Nothing: the file stays empty."""
+
+    async def format_lease(self, lease: Lease) -> None:
+        """Nothing: the file stays empty."""
+
+    async def clear_lease(self, lease: Lease) -> None:
+        """Nothing: the file stays empty."""
+
+    async def start_join(self, space: Lockspace, host_id: int) -> None:
+        self._joined[space.path] = host_id
+
+    async def joined(self, space: Lockspace, host_id: int) -> bool | None:
+        return self._joined.get(space.path) == host_id
+
+    async def join(self, space: Lockspace, host_id: int, *, timeout_s: float) -> None:
+        self._joined[space.path] = host_id
+
+    async def leave(self, space: Lockspace, host_id: int) -> None:
+        self._joined.pop(space.path, None)
+
+    async def acquire(self, lease: Lease, *, timeout_s: float) -> int:
+        path = _lock_path(lease)
+        if path in self._held:
+            return VERSION
+        async with asyncio.timeout(timeout_s):
+            for _ in range(TRIES):
+                fd = await in_thread(f"flock of {path}", timeout_s, lambda: _lock("acquire", path, fcntl.LOCK_EX))
+                if fd is not None:
+                    self._held[path] = fd
+                    return VERSION
+                await asyncio.sleep(TRY_AGAIN_S)
+        raise LeaseHeld(str(lease))
+
+    async def release(self, lease: Lease) -> None:
+        fd = self._held.pop(_lock_path(lease), None)
+        if fd is not None:
+            os.close(fd)
+
+    async def held(self, lease: Lease) -> bool:
+        return _lock_path(lease) in self._held
+
+    async def read_lease(self, lease: Lease) -> LeaseRecord:
+        return LeaseRecord(lease.lockspace, lease.resource, VERSION)
+
+    async def owners(self, lease: Lease) -> list[LeaseOwner]:
+        return []
+
+    async def hosts(self, space: Lockspace, host_id: int = 0) -> list[HostRecord]:
+        return [HostRecord(h, 0, HostStatus.UNAVAILABLE) for p, h in self._joined.items() if p == space.path]
+
+    async def holder(self, space: Lockspace, lease: Lease) -> Holder:
+        """The host id is that of this host: nobody else can hold a local lock."""
+        path = _lock_path(lease)
+        mine = self._joined.get(space.path, 0)
+        if path in self._held:
+            return Holder(VERSION, mine)
+        fd = await in_thread(f"flock of {path}", CALL_S, lambda: _lock("look", path, fcntl.LOCK_SH))
+        if fd is None:
+            return Holder(VERSION, mine)
+        os.close(fd)
+        return Holder(VERSION, None)
+
+    async def close(self) -> None:
+        while self._held:
+            os.close(self._held.popitem()[1])
+
+
+def _lock_path(lease: Lease) -> str:
+    return os.path.join(os.path.dirname(lease.path), "ids")
+
+
+def _lock(operation: str, path: str, kind: int) -> int | None:
+    """The locked descriptor; None when another process has the lock."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as e:
+        raise LeaseError(operation, path, e.errno or 0, os.strerror(e.errno or 0)) from None
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        return None
+    return fd
