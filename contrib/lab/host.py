@@ -209,9 +209,13 @@ class PrivateHost:
 
     def restart_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float = 20) -> None:
         """Kill -9 and start again."""
-        if not self._has_ended(self.agent_pid):
+        if self.agent_lives:
             self.kill_agent()
         self.start_agent(env, timeout_s=timeout_s)
+
+    @property
+    def agent_lives(self) -> bool:
+        return self.agent_pid != 0 and not self._has_ended(self.agent_pid)
 
     def client(self) -> Client:
         from vdsm.client import Client

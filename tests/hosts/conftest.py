@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Real hosts for tests: namespaces of this machine with libvirt, sanlock and the agent as its own processes.
+
+    host         a host without agent; one for each module
+    agent_host   the same host with its agent (and root helper) running; started again if a test killed it
+    client       calls to that agent, connected through its unix socket
+    pool         a POSIXFS domain, pool and SPM role on that host; one for each module
+    local_pool   the same on a host of its own with a LOCALFS domain
+    fresh_host   a host without agent for one test
+    guest        kernel and initial RAM file system for VMs
+
+When a test fails, the logs of its hosts are copied to logs/<test>/<host>/.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contrib.lab import engine
+from contrib.lab.guest import Guest, prepare
+from contrib.lab.host import PrivateHost
+from vdsm.client import Client
+
+LOGS = Path(__file__).resolve().parents[2] / "logs"
+_hosts: list[PrivateHost] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    skip = pytest.mark.skip(reason="needs root: real namespaces, mounts and users")
+    for item in items:
+        item.add_marker(skip)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    report = yield
+    if report.failed:
+        for host in _hosts:
+            folder = LOGS / re.sub(r"[^\w.-]+", "_", item.nodeid) / host.spec.name
+            host.collect_logs(folder)
+            report.sections.append(("host logs", str(folder)))
+    return report
+
+
+def _running(host: PrivateHost) -> Iterator[PrivateHost]:
+    with host:
+        _hosts.append(host)
+        try:
+            yield host
+        finally:
+            _hosts.remove(host)
+
+
+def _new_pool(host: PrivateHost, domain_type: int) -> engine.Pool:
+    async def make() -> engine.Pool:
+        async with host.client() as client:
+            return await engine.new_pool(client, domain_type=domain_type)
+
+    # a thread of its own: this fixture outlives the loop of the test that first asks for it
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, make()).result()
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[PrivateHost]:
+    yield from _running(PrivateHost())
+
+
+@pytest.fixture
+def fresh_host() -> Iterator[PrivateHost]:
+    yield from _running(PrivateHost())
+
+
+@pytest.fixture
+def agent_host(host: PrivateHost) -> PrivateHost:
+    if not host.agent_lives:
+        host.start_agent()
+    return host
+
+
+@pytest.fixture
+async def client(agent_host: PrivateHost) -> AsyncIterator[Client]:
+    async with agent_host.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def _module_pool(host: PrivateHost) -> engine.Pool:
+    if not host.agent_lives:
+        host.start_agent()
+    return _new_pool(host, engine.POSIXFS)
+
+
+@pytest.fixture
+def pool(agent_host: PrivateHost, _module_pool: engine.Pool) -> engine.Pool:
+    return _module_pool
+
+
+@pytest.fixture(scope="module")
+def local_pool_host() -> Iterator[PrivateHost]:
+    for host in _running(PrivateHost()):
+        host.start_agent()
+        yield host
+
+
+@pytest.fixture(scope="module")
+def local_pool(local_pool_host: PrivateHost) -> engine.Pool:
+    return _new_pool(local_pool_host, engine.LOCALFS)
+
+
+@pytest.fixture(scope="session")
+def guest() -> Guest:
+    return prepare()
