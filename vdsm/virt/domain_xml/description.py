@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the agent must know of a VM, read from its domain XML once.
+
+The same reader serves the engine's XML, libvirt's live XML and the XML after a restart, so a
+VM is described the same way in all three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from lxml import etree
+
+from vdsm.common.ids import check_uuid, shown
+from vdsm.virt.domain_xml.drives import Drive, read_drives
+from vdsm.virt.domain_xml.errors import BadDomainXml
+from vdsm.virt.domain_xml.metadata import VmMetadata, read_metadata
+from vdsm.virt.domain_xml.names import text_of, vm_metadata
+
+_AGENT_CHANNELS = frozenset({"org.qemu.guest_agent.0"})
+
+
+@dataclass(frozen=True)
+class Interface:
+    """A vNIC: host device (`vnet0`, empty before the start), MAC and model."""
+
+    device: str
+    mac: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Display:
+    kind: str
+    port: str
+    tls_port: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Description:
+    vm_id: str
+    name: str
+    metadata: VmMetadata
+    drives: tuple[Drive, ...]
+    interfaces: tuple[Interface, ...]
+    displays: tuple[Display, ...]
+    acpi: bool
+    agent_channel: bool
+    agent_connected: bool
+    domain_type: str
+    devices_digest: str
+
+    @property
+    def kvm(self) -> bool:
+        return self.domain_type == "kvm"
+
+
+def describe(root: etree._Element) -> Description:
+    """Read ``root``; `BadDomainXml` or `InvalidParameter` say which part can't be understood."""
+    if root.tag != "domain":
+        raise BadDomainXml("the root element", f"expected <domain>, found <{shown(root.tag)}>")
+    name = text_of(root, "name")
+    if not name or len(name) > 255 or "/" in name or "\n" in name:
+        raise BadDomainXml("name", f"{shown(name)} can't be the name of a VM")
+    channels = [t for t in root.findall("devices/channel/target") if t.get("name") in _AGENT_CHANNELS]
+    return Description(
+        vm_id=read_vm_id(root),
+        name=name,
+        metadata=read_metadata(root),
+        drives=tuple(read_drives(root)),
+        interfaces=tuple(_interface(i) for i in root.findall("devices/interface")),
+        displays=tuple(_display(g) for g in root.findall("devices/graphics")),
+        acpi=root.find("features/acpi") is not None,
+        agent_channel=bool(channels),
+        agent_connected=any(t.get("state") == "connected" for t in channels),
+        domain_type=root.get("type", ""),
+        devices_digest=_digest(root.find("devices")),
+    )
+
+
+def read_vm_id(root: etree._Element) -> str:
+    return check_uuid("uuid", text_of(root, "uuid").lower())
+
+
+def is_ours(root: etree._Element) -> bool:
+    """A domain is ours when the agent's metadata is in it; any other one is left alone."""
+    return vm_metadata(root) is not None
+
+
+def _interface(element: etree._Element) -> Interface:
+    return Interface(_attribute(element, "target", "dev"), _attribute(element, "mac", "address"), _model(element))
+
+
+def _model(element: etree._Element) -> str:
+    return _attribute(element, "model", "type")
+
+
+def _display(element: etree._Element) -> Display:
+    address = _attribute(element, "listen", "address") or element.get("listen", "")
+    return Display(element.get("type", ""), element.get("port", "-1"), element.get("tlsPort", "-1"), address)
+
+
+def _attribute(element: etree._Element, child: str, name: str) -> str:
+    found = element.find(child)
+    return "" if found is None else found.get(name, "")
+
+
+def _digest(devices: etree._Element | None) -> str:
+    """A stable name of this set of devices: the engine reads the XML again when it changes."""
+    if devices is None:
+        return ""
+    return hashlib.sha256(etree.tostring(devices, method="c14n")).hexdigest()[:16]

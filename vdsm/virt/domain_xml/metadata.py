@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Typed values in the VM's metadata, and what the engine says there about devices.
+
+Elements that nobody here knows stay as they are: other hosts and later versions need them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lxml import etree
+
+from vdsm.common.ids import check_uuid
+from vdsm.virt.domain_xml.errors import BadDomainXml
+from vdsm.virt.domain_xml.names import NAMESPACES, children, local_name, text_of, vm_metadata, vm_tag
+
+_TRUE = frozenset({"true", "yes", "1"})
+
+
+@dataclass(frozen=True)
+class ImageId:
+    """A volume of an image of a domain of a pool: how the engine names a disk's content."""
+
+    pool_id: str
+    domain_id: str
+    image_id: str
+    volume_id: str
+
+
+@dataclass(frozen=True)
+class VmMetadata:
+    custom: Mapping[str, str] = field(default_factory=dict)
+    launch_paused: bool = False
+    resume_behavior: str = "auto_resume"
+    ballooning_enabled: bool = True
+    min_guaranteed_memory_mib: int | None = None
+    destroy_on_reboot: bool = False
+    started_at_s: float | None = None
+
+
+def read_metadata(root: etree._Element) -> VmMetadata:
+    """The VM's own metadata; defaults where nothing is written."""
+    vm = vm_metadata(root)
+    if vm is None:
+        return VmMetadata()
+    custom = vm.find("ovirt-vm:custom", NAMESPACES)
+    return VmMetadata(
+        custom={} if custom is None else {local_name(c): c.text or "" for c in children(custom)},
+        launch_paused=_bool(vm, "launchPaused", default="false"),
+        resume_behavior=text_of(vm, "ovirt-vm:resumeBehavior", "auto_resume"),
+        ballooning_enabled=_bool(vm, "ballooningEnabled", default="true"),
+        min_guaranteed_memory_mib=_whole_number(vm, "minGuaranteedMemoryMb"),
+        destroy_on_reboot=_bool(vm, "destroy_on_reboot", default="false"),
+        started_at_s=_seconds(vm, "startTime"),
+    )
+
+
+def device_metadata(root: etree._Element, device_type: str) -> list[etree._Element]:
+    vm = vm_metadata(root)
+    return [] if vm is None else vm.findall(f"ovirt-vm:device[@devtype='{device_type}']", NAMESPACES)
+
+
+def read_image_id(device: etree._Element) -> ImageId | None:
+    """The image that a disk's metadata names; None for a disk without one (a LUN, an empty CD)."""
+    found = {name: text_of(device, f"ovirt-vm:{name}") for name in ("poolID", "domainID", "imageID", "volumeID")}
+    if not found["imageID"] and not found["domainID"]:
+        return None
+    where = f"metadata of disk {device.get('name', '?')}: "
+    return ImageId(*(check_uuid(where + name, value) for name, value in found.items()))
+
+
+def write_value(root: etree._Element, name: str, value: str | float | bool) -> None:
+    """Set one typed element of the VM's metadata, which is made where absent."""
+    parent = root.find("metadata")
+    if parent is None:
+        parent = etree.SubElement(root, "metadata")
+    vm = vm_metadata(root)
+    if vm is None:
+        vm = etree.SubElement(parent, vm_tag("vm"))
+    element = vm.find(f"ovirt-vm:{name}", NAMESPACES)
+    if element is None:
+        element = etree.SubElement(vm, vm_tag(name))
+    element.attrib.pop("type", "")
+    if not isinstance(value, str):
+        element.set("type", type(value).__name__)
+    element.text = str(value)
+
+
+def _bool(vm: etree._Element, name: str, *, default: str) -> bool:
+    return text_of(vm, f"ovirt-vm:{name}", default).lower() in _TRUE
+
+
+def _whole_number(vm: etree._Element, name: str) -> int | None:
+    text = text_of(vm, f"ovirt-vm:{name}")
+    if not text:
+        return None
+    if not text.isdecimal() or len(text) > 18:
+        raise BadDomainXml(f"metadata {name}", f"{text[:40]!r} is not a whole number")
+    return int(text)
+
+
+def _seconds(vm: etree._Element, name: str) -> float | None:
+    text = text_of(vm, f"ovirt-vm:{name}")
+    try:
+        return float(text) if text else None
+    except ValueError:
+        raise BadDomainXml(f"metadata {name}", f"{text[:40]!r} is not a number") from None

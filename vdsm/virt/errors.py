@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can go wrong with a VM, in the words of the person who asked for it."""
+
+from __future__ import annotations
+
+from vdsm.common.errors import AgentError
+
+
+class VirtError(AgentError):
+    msg = "The VM operation failed"
+
+
+class NoSuchVm(VirtError):
+    vm_id: str
+    msg = "VM {self.vm_id} does not run on this host"
+
+
+class VmExists(VirtError):
+    vm_id: str
+    status: str
+    msg = "VM {self.vm_id} is already on this host, its status is {self.status}"
+
+
+class VmIdDiffers(VirtError):
+    vm_id: str
+    in_xml: str
+    msg = "Parameter 'vmID' is {self.vm_id}, but the domain XML is of {self.in_xml}"
+
+
+class VmIsDown(VirtError):
+    vm_id: str
+    action: str
+    msg = "Can't {self.action} VM {self.vm_id}: it does not run"
+
+
+class VmStarting(VirtError):
+    vm_id: str
+    action: str
+    msg = "Can't {self.action} VM {self.vm_id}: it is still being started"
+
+
+class NoPowerdownWay(VirtError):
+    vm_id: str
+    msg = "VM {self.vm_id} can't be shut down softly: it has neither a connected guest agent nor ACPI"
+    remedy = "Call VM.shutdown with force, or VM.destroy"
+
+
+class Recovering(VirtError):
+    msg = "The agent is still finding out which VMs run on this host"
+    remedy = "Try again in a few seconds; 'vdsm doctor' tells whether libvirt answers"
+
+
+class ForeignDomain(VirtError):
+    vm_id: str
+    name: str
+    msg = "libvirt has a domain {self.name!r} with the uuid {self.vm_id} that is not the agent's: it is left alone"
+
+
+class DestroyFailed(VirtError):
+    vm_id: str
+    reason: str
+    msg = "VM {self.vm_id} could not be stopped: {self.reason}"
+
+
+class StartStopped(VirtError):
+    """The start ended because someone destroyed the VM meanwhile."""
+
+    vm_id: str
+    msg = "VM {self.vm_id} was destroyed while it was being started"
+
+
+class HypervisorError(VirtError):
+    """libvirt refused a call."""
+
+    call: str
+    code: int
+    text: str
+    msg = "libvirt failed to {self.call}: {self.text}"
+
+
+class DomainMissing(VirtError):
+    vm_id: str
+    msg = "libvirt has no domain {self.vm_id}"
+
+
+class HypervisorLost(VirtError):
+    call: str
+    msg = "The connection to libvirt broke during {self.call}: whether it was done is not known yet"
+
+
+class TooManyStuckCalls(VirtError):
+    pool: str
+    count: int
+    msg = "{self.count} calls to libvirt hang ({self.pool}): no further one is started"
+    remedy = "Look for a hung QEMU or storage; restarting libvirtd ends such calls without stopping VMs"

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The hypervisor that is libvirt: each method is one or two libvirt calls in a pool's thread.
+
+Reads and changes have pools of their own, so that slow changes never delay a look at a VM. Who
+calls a change holds the VM's lane: at most one per VM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import libvirt
+
+from vdsm.virt.errors import HypervisorError
+from vdsm.virt.hypervisor import Domain, HypervisorEvent, Reconnected, Stats
+from vdsm.virt.libvirt_edge.connection import Connection
+from vdsm.virt.libvirt_edge.subscriptions import Subscriptions
+from vdsm.virt.libvirt_edge.translation import domain_state
+from vdsm.virt.libvirt_edge.workers import Workers
+
+T = TypeVar("T")
+
+_READ_S = 20.0
+_CHANGE_S = 60.0
+_LAUNCH_S = 180.0
+_STATISTICS_S = 60.0
+_GROUPS = (
+    libvirt.VIR_DOMAIN_STATS_STATE
+    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+    | libvirt.VIR_DOMAIN_STATS_VCPU
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+    | libvirt.VIR_DOMAIN_STATS_BLOCK
+)
+_STATISTICS_FLAGS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+_UNDEFINE_FLAGS = (
+    libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+)
+
+
+class LibvirtHypervisor:
+    """Implements `vdsm.virt.hypervisor.Hypervisor`."""
+
+    def __init__(self, uri: str = "qemu:///system", *, readers: int = 3, changers: int = 5) -> None:
+        self._uri = uri
+        self._reads = Workers("libvirt/read", readers)
+        self._changes = Workers("libvirt/change", changers)
+        self._connection: Connection | None = None
+
+    async def start(self, hear: Callable[[HypervisorEvent], None]) -> None:
+        subscriptions = Subscriptions(asyncio.get_running_loop(), hear)
+        self._connection = Connection(self._uri, subscriptions.register, lambda: hear(Reconnected()))
+        await self._connection.start()
+
+    async def stop(self) -> None:
+        if self._connection is not None:
+            await self._connection.stop()
+        self._reads.stop()
+        self._changes.stop()
+
+    async def domains(self) -> list[Domain]:
+        return await self._call(self._reads, "list domains", _READ_S, _read_all)
+
+    async def domain(self, vm_id: str) -> Domain:
+        return await self._read(vm_id, "look at the domain", _read)
+
+    async def define(self, xml: str) -> None:
+        def run(connect: libvirt.virConnect) -> None:
+            connect.defineXML(xml)
+
+        await self._call(self._changes, "define the domain", _CHANGE_S, run)
+
+    async def launch(self, vm_id: str, flags: int) -> Domain:
+        def run(domain: libvirt.virDomain) -> Domain:
+            domain.createWithFlags(flags)
+            return _read(domain)
+
+        return await self._change(vm_id, "start the domain", run, _LAUNCH_S)
+
+    async def pause(self, vm_id: str) -> None:
+        await self._change(vm_id, "pause the domain", libvirt.virDomain.suspend)
+
+    async def resume(self, vm_id: str) -> None:
+        await self._change(vm_id, "resume the domain", libvirt.virDomain.resume)
+
+    async def ask_shutdown(self, vm_id: str) -> None:
+        flags = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+        await self._change(vm_id, "press the power button", lambda d: d.shutdownFlags(flags))
+
+    async def ask_agent_shutdown(self, vm_id: str) -> None:
+        flags = libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT
+        await self._change(vm_id, "ask the guest agent to shut down", lambda d: d.shutdownFlags(flags))
+
+    async def ask_reboot(self, vm_id: str) -> None:
+        flags = libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
+        await self._change(vm_id, "ask for a reboot", lambda d: d.reboot(flags))
+
+    async def reset(self, vm_id: str) -> None:
+        await self._change(vm_id, "reset the domain", lambda d: d.reset(0))
+
+    async def terminate(self, vm_id: str) -> None:
+        flags = libvirt.VIR_DOMAIN_DESTROY_GRACEFUL
+        await self._change(vm_id, "end QEMU by SIGTERM", lambda d: d.destroyFlags(flags))
+
+    async def kill(self, vm_id: str) -> None:
+        await self._change(vm_id, "kill QEMU", lambda d: d.destroyFlags(0))
+
+    async def undefine(self, vm_id: str) -> None:
+        await self._change(vm_id, "undefine the domain", lambda d: d.undefineFlags(_UNDEFINE_FLAGS))
+
+    async def statistics(self) -> Stats:
+        def run(connect: libvirt.virConnect) -> Stats:
+            return {d.UUIDString(): values for d, values in connect.getAllDomainStats(_GROUPS, _STATISTICS_FLAGS)}
+
+        return await self._call(self._reads, "read statistics", _STATISTICS_S, run)
+
+    async def _read(self, vm_id: str, what: str, run: Callable[[libvirt.virDomain], T]) -> T:
+        return await self._call(
+            self._reads, what, _READ_S, lambda connect: run(connect.lookupByUUIDString(vm_id)), vm_id
+        )
+
+    async def _change(
+        self, vm_id: str, what: str, run: Callable[[libvirt.virDomain], T], timeout_s: float = _CHANGE_S
+    ) -> T:
+        return await self._call(
+            self._changes, what, timeout_s, lambda connect: run(connect.lookupByUUIDString(vm_id)), vm_id
+        )
+
+    async def _call(
+        self,
+        workers: Workers,
+        what: str,
+        timeout_s: float,
+        run: Callable[[libvirt.virConnect], T],
+        vm_id: str = "",
+    ) -> T:
+        if self._connection is None:
+            raise HypervisorError(what, 0, "the connection was not started")
+        return await self._connection.call(workers, what, timeout_s, run, vm_id=vm_id)
+
+
+def _read_all(connect: libvirt.virConnect) -> list[Domain]:
+    found = []
+    for domain in connect.listAllDomains(0):
+        try:
+            found.append(_read(domain))
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it ended meanwhile
+                raise
+    return found
+
+
+def _read(domain: libvirt.virDomain) -> Domain:
+    xml = domain.XMLDesc(0)
+    number, reason, *_ = domain.state(0)
+    state, word = domain_state(number, reason)
+    return Domain(domain.UUIDString(), domain.name(), state, word, xml)

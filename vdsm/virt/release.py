@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The end of a VM, however it came: QEMU gone, domain undefined, images torn down, hook run.
+
+    record `releasing` with the exit -> QEMU stopped -> undefined -> images torn down -> after_vm_destroy
+    -> record `down`, or no record when the engine asked for the end
+
+Each step is harmless when it was done before, so an interrupted release is run again from its start. Only
+QEMU that can't be stopped fails a release: tearing images down under a running guest would destroy data.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from vdsm.common.clocks import Clock
+from vdsm.common.crashpoints import crash_point
+from vdsm.common.errors import AgentError, DeadlineExceeded
+from vdsm.common.xml import parse
+from vdsm.virt.domain_xml.description import is_ours
+from vdsm.virt.errors import DestroyFailed, DomainMissing, HypervisorError, VirtError
+from vdsm.virt.hypervisor import Domain
+from vdsm.virt.launch_flags import LaunchFlags
+from vdsm.virt.parts import Parts
+from vdsm.virt.ports import HookVm
+from vdsm.virt.records import Phase, Record
+from vdsm.virt.states import Exit
+
+log = logging.getLogger("vdsm.virt")
+
+RECORDED = crash_point("vm.destroy.recorded", "the end is recorded, QEMU still runs")
+STOPPED = crash_point("vm.destroy.stopped", "QEMU is gone, its domain is still defined")
+UNDEFINED = crash_point("vm.destroy.undefined", "libvirt has forgotten the VM, its images are prepared")
+TORN_DOWN = crash_point("vm.destroy.torn_down", "images are torn down, the record still says releasing")
+_LOOKS = 4
+
+ENDED = crash_point("vm.destroy.ended", "all is done but the record's last word")
+
+
+class Release:
+    def __init__(self, parts: Parts, record: Record, hook_vm: HookVm) -> None:
+        self._parts = parts
+        self._record = record
+        self._hook_vm = hook_vm
+
+    async def run(self, exit_: Exit, xml: str, graceful_attempts: int) -> None:
+        """Raises `DestroyFailed` when QEMU can't be stopped; everything else is logged and gone past."""
+        with Clock("VM.release", self._record.vm_id) as clock:
+            self._record.phase, self._record.exit = Phase.RELEASING, exit_
+            await self._parts.records.save(self._record)
+            RECORDED.reach()
+            with clock.step("qemu"):
+                await self._remove_domain(graceful_attempts)
+            with clock.step("teardown"):
+                left = await self._parts.images.release(self._record.vm_id, self._record.images)
+            TORN_DOWN.reach()
+            with clock.step("after_vm_destroy"):
+                await self._after_destroy(xml)
+            LaunchFlags(self._parts.run_folder, self._record.vm_id).remove_folder()
+            ENDED.reach()
+            self._record.images = tuple(left)
+
+    async def _remove_domain(self, graceful_attempts: int) -> None:
+        """Stop and undefine the domain, if there is one and it is ours.
+
+        libvirt may still be busy with a start that a killed agent asked for: so look until nothing is left.
+        """
+        vm_id = self._record.vm_id
+        try:
+            for _ in range(_LOOKS):
+                domain = await self._parts.hypervisor.domain(vm_id)
+                if _is_foreign(domain):
+                    log.error("VM %s: domain %r has its uuid but is not ours: left alone", vm_id, domain.name)
+                    return
+                if domain.active:
+                    await self._stop(graceful_attempts)
+                STOPPED.reach()
+                await self._parts.hypervisor.undefine(vm_id)
+        except DomainMissing:
+            UNDEFINED.reach()
+        except (VirtError, DeadlineExceeded) as e:
+            raise DestroyFailed(vm_id, str(e)) from e
+        else:
+            raise DestroyFailed(vm_id, "libvirt still has the domain")
+
+    async def _stop(self, graceful_attempts: int) -> None:
+        hypervisor, vm_id = self._parts.hypervisor, self._record.vm_id
+        for _ in range(graceful_attempts):
+            try:
+                await hypervisor.terminate(vm_id)
+                return
+            except (HypervisorError, DeadlineExceeded) as e:
+                if not (await hypervisor.domain(vm_id)).active:
+                    return
+                log.warning("VM %s: QEMU did not end by SIGTERM: %s", vm_id, e)
+        try:
+            await hypervisor.kill(vm_id)
+        except HypervisorError:
+            if (await hypervisor.domain(vm_id)).active:
+                raise
+
+    async def _after_destroy(self, xml: str) -> None:
+        try:
+            await self._parts.hooks.run_xml("after_vm_destroy", xml, vm=self._hook_vm)
+        except AgentError as e:
+            log.error("VM %s: after_vm_destroy: %s", self._record.vm_id, e)
+
+
+def _is_foreign(domain: Domain) -> bool:
+    """A domain that can be read and has no metadata of ours. One that can't be read is the recorded VM."""
+    try:
+        return not is_ours(parse(domain.xml, what=f"libvirt's XML of domain {domain.vm_id}"))
+    except AgentError:
+        return False

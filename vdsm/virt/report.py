@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What clients hear of a VM: the dictionary of VM.getStats and of the VM_status event.
+
+Keys and types are the field's (virt.md §10.2): the engine casts hard. They stand here and in `stats.figures`,
+and nowhere else in `vdsm.virt`, because events carry them as well as verbs.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from vdsm.common.clocks import monotonic_ms
+from vdsm.virt.states import VmState
+from vdsm.virt.stats import figures
+from vdsm.virt.stats.samples import Samples
+
+if TYPE_CHECKING:
+    from vdsm.virt.vm import Vm
+
+Json = dict[str, Any]
+
+
+def brief(vm: Vm) -> Json:
+    """As VM lists show it."""
+    return {"vmId": vm.vm_id, "status": str(vm.status.reported), "statusTime": str(monotonic_ms())}
+
+
+def event(vm: Vm) -> Json:
+    """As a change of state is told; a Down VM says how it ended."""
+    told = brief(vm) | {"hash": vm.description.devices_digest}
+    if vm.status.pause_code:
+        told["pauseCode"] = str(vm.status.pause_code)
+    return told | _exit(vm)
+
+
+def stats(vm: Vm, samples: Samples) -> Json:
+    """All that is known, from caches only: this never waits for libvirt."""
+    told = event(vm) | _identity(vm)
+    if vm.status.down:
+        return told
+    told |= {
+        "monitorResponse": "0" if samples.responsive(vm.vm_id) else "-1",
+        "elapsedTime": str(_elapsed_s(vm)),
+        "displayInfo": _displays(vm),
+        "clientIp": "",
+        "vmJobs": {},
+    }
+    return told | _sampled(vm, samples)
+
+
+def _identity(vm: Vm) -> Json:
+    return {
+        "vmName": vm.description.name,
+        "vmType": "kvm",
+        "kvmEnable": "true" if vm.description.kvm else "false",
+        "acpiEnable": "true" if vm.description.acpi else "false",
+        "timeOffset": str(vm.time_offset_s),
+    }
+
+
+def _exit(vm: Vm) -> Json:
+    exit_ = vm.status.exit
+    if vm.status.reported is not VmState.DOWN or exit_ is None:
+        return {}
+    return {
+        "exitCode": exit_.code,
+        "exitMessage": exit_.message,
+        "exitReason": exit_.reason,
+        "timeOffset": str(vm.time_offset_s),
+    }
+
+
+def _sampled(vm: Vm, samples: Samples) -> Json:
+    window = samples.window(vm.vm_id)
+    if window is None:
+        return {"balloonInfo": {}, "memoryStats": {}, "memUsage": "0", "disks": {}, "network": {}}
+    images = {d.target: d.image.image_id for d in vm.description.drives if d.image is not None}
+    vnics = {i.device: (i.mac, i.model) for i in vm.description.interfaces if i.device}
+    memory = figures.memory(window)
+    metadata = vm.description.metadata
+    return figures.cpu(window) | {
+        "balloonInfo": figures.balloon(
+            window,
+            minimum_kib=(metadata.min_guaranteed_memory_mib or 0) * 1024,
+            enabled=metadata.ballooning_enabled,
+        ),
+        "memoryStats": memory,
+        "memUsage": figures.memory_usage_percent(memory),
+        "disks": figures.disks(window, images),
+        "network": figures.network(window, vnics),
+    }
+
+
+def _elapsed_s(vm: Vm) -> int:
+    started_at_s = vm.record.started_at_s
+    return 0 if started_at_s is None else max(0, int(time.time() - started_at_s))
+
+
+def _displays(vm: Vm) -> list[Json]:
+    return [
+        {"type": d.kind, "port": d.port, "tlsPort": d.tls_port, "ipAddress": d.address or "0"}
+        for d in vm.description.displays
+    ]

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""States of a VM, and how one ended: the field's words and numbers (virt.md §5).
+
+A VM goes Down once. Everything that wants to end a VM offers an `Exit`; the first one stands.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+
+class VmState(StrEnum):
+    WAIT_FOR_LAUNCH = "WaitForLaunch"
+    POWERING_UP = "Powering up"
+    UP = "Up"
+    PAUSED = "Paused"
+    POWERING_DOWN = "Powering down"
+    REBOOTING = "RebootInProgress"
+    DOWN = "Down"
+
+
+class ExitReason(IntEnum):
+    SUCCESS = 0
+    GENERIC_ERROR = 1
+    LOST_QEMU = 2
+    START_FAILED = 3
+    ADMIN_SHUTDOWN = 6
+    USER_SHUTDOWN = 7
+    DOMAIN_MISSING = 9
+    DESTROYED_ON_STARTUP = 10
+    HOST_SHUTDOWN = 11
+    DESTROYED_ON_REBOOT = 13
+
+
+class PauseCode(StrEnum):
+    NONE = ""
+    NO_ERROR = "NOERR"
+    IO_ERROR = "EIO"
+    NO_SPACE = "ENOSPC"
+    OTHER = "EOTHER"
+
+
+_ORDERLY = frozenset(
+    {
+        ExitReason.SUCCESS,
+        ExitReason.ADMIN_SHUTDOWN,
+        ExitReason.USER_SHUTDOWN,
+        ExitReason.DESTROYED_ON_REBOOT,
+    }
+)
+
+_MESSAGES = {
+    ExitReason.LOST_QEMU: "Lost connection with the QEMU process",
+    ExitReason.ADMIN_SHUTDOWN: "Admin shut down from the engine",
+    ExitReason.USER_SHUTDOWN: "User shut down from within the guest",
+    ExitReason.DOMAIN_MISSING: "The VM was gone when the agent came back",
+    ExitReason.DESTROYED_ON_STARTUP: "VM destroyed during the startup",
+    ExitReason.HOST_SHUTDOWN: "VM was shut down together with the host",
+    ExitReason.DESTROYED_ON_REBOOT: "VM destroyed on reboot",
+}
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """Why a VM is Down; `code` is 0 for an orderly end and 1 for a failure."""
+
+    code: int
+    reason: int
+    message: str
+
+
+def exit_for(reason: ExitReason, message: str = "") -> Exit:
+    return Exit(0 if reason in _ORDERLY else 1, int(reason), message or _MESSAGES.get(reason, ""))
