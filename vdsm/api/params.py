@@ -147,10 +147,14 @@ class _Walk:
         return {key: self.value(inner, value, _joined(path, key)) for key, value in raw.items()}
 
 
+def printable(name: str) -> str:
+    """A name that came over the wire, as a message or a log line may show it."""
+    name = name if name.isprintable() else repr(name[: MAX_SHOWN_NAME + 1])
+    return name if len(name) <= MAX_SHOWN_NAME else name[:MAX_SHOWN_NAME] + "…"
+
+
 def _joined(path: str, name: str) -> str:
-    name = name if name.isprintable() else repr(name)
-    name = name if len(name) <= MAX_SHOWN_NAME else name[:MAX_SHOWN_NAME] + "…"
-    return f"{path}.{name}" if path else name
+    return f"{path}.{printable(name)}" if path else printable(name)
 
 
 def _alternative(info: inspect.UnionType, raw: Any) -> inspect.Type | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -40,7 +41,8 @@ class Channel:
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[request["id"]] = answer
         try:
-            await self._socket.send_str(msgspec.json.encode(request).decode())
+            with contextlib.suppress(ConnectionError):  # the reader knows why it closed, and tells the answer
+                await self._socket.send_str(msgspec.json.encode(request).decode())
             return await answer
         finally:
             self._waiting.pop(request["id"], None)

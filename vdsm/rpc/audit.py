@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One line for every call of a verb that changes something: who, what, on what, result.
+
+"On what" is made of ids and of the names in maps (networks, domains); values of other parameters may be
+secrets or huge and never get here.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from vdsm.api.roles import Identity
+from vdsm.common.ids import is_uuid
+
+log = logging.getLogger("vdsm.audit")
+
+MAX_SUBJECTS = 12
+MAX_NAME = 40
+
+
+def record(verb: str, identity: Identity, transport: str, params: Any, result: str) -> None:
+    log.info("%s by %s over %s on %s: %s", verb, identity.name, transport, _subjects(params), result)
+
+
+def _subjects(params: Any) -> str:
+    found: list[str] = []
+    if isinstance(params, dict):
+        for name, value in params.items():
+            if is_uuid(value):
+                found.append(f"{_printable(name)}={value}")
+            elif isinstance(value, dict) and value:
+                names = ",".join(_printable(key) for key in list(value)[:MAX_SUBJECTS])
+                found.append(f"{_printable(name)}={{{names}}}")
+    elif isinstance(params, list):
+        found = [value for value in params if is_uuid(value)]
+    return " ".join(found[:MAX_SUBJECTS]) or "the host"
+
+
+def _printable(name: str) -> str:
+    return name[:MAX_NAME] if name.isprintable() else repr(name[:MAX_NAME])

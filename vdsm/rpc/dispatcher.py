@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One message in, one message out.
+
+jsonrpcserver dispatches each member of a message alone. What it would decide otherwise than the specification
+or this agent (batches, parameters, error texts) is decided here: members are split and checked before, verbs
+get their parameters raw and convert them by their types, errors are made in `vdsm.api.errors`.
+
+A call runs in a task of its own: a closed connection ends the waiting for an answer, never the call. Access is
+decided after the message was parsed and before its parameters are converted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jsonrpcserver import Error, Success
+from jsonrpcserver.async_main import dispatch_to_response
+from oslash.either import Left
+
+from vdsm.api import params as api_params
+from vdsm.api.call import Agent, Call
+from vdsm.api.errors import INTERNAL_ERROR, NoSuchVerb, RecoveryInProgress, WireError, to_wire
+from vdsm.api.params import Unknown
+from vdsm.api.registry import Verb, Verbs
+from vdsm.api.roles import AccessDenied, Identity
+from vdsm.common import logs, metrics
+from vdsm.rpc import audit, protocol
+from vdsm.rpc.turns import Turns
+
+log = logging.getLogger("vdsm.rpc")
+
+# reads and changes have turns of their own: changes that hang on a dead storage never delay monitoring
+READS, READS_PER_CLIENT = 64, 32
+CHANGES, CHANGES_PER_CLIENT = 64, 16
+MAX_FLOW_ID = 64
+
+_CALLS = metrics.counter("vdsm_rpc_calls", "Calls by verb and result", ("verb", "result"))
+_SECONDS = metrics.histogram("vdsm_rpc_call_seconds", "Duration of calls", ("verb",))
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent a message, on what: made by the transport."""
+
+    identity: Identity
+    transport: str
+    unknown: Unknown = Unknown.REFUSE
+    flow_id: str = ""
+
+
+@dataclass
+class _Member:
+    """One call on its way: the context that jsonrpcserver hands to the route."""
+
+    caller: Caller
+    name: str
+    error: WireError | None = None
+
+
+Route = Callable[..., Awaitable[Any]]
+
+
+class _Routes(dict[str, Route]):
+    """Verb name -> coroutine function. An unknown name gets a route too, so that one place makes all errors."""
+
+    def __init__(self, dispatcher: Dispatcher, verbs: Verbs) -> None:
+        super().__init__({name: dispatcher.route(entry) for name, entry in verbs.items()})
+        self._unknown = dispatcher.route(None)
+
+    def __missing__(self, name: str) -> Route:
+        return self._unknown
+
+
+class Dispatcher:
+    def __init__(self, agent: Agent, verbs: Verbs, *, ready: Callable[[], bool] = lambda: True) -> None:
+        self._agent = agent
+        self._ready = ready
+        self._routes = _Routes(self, verbs)
+        self._running: set[asyncio.Task[bytes | None]] = set()
+        self._reads = Turns(READS, READS_PER_CLIENT)
+        self._changes = Turns(CHANGES, CHANGES_PER_CLIENT)
+        self._decoding = asyncio.Lock()  # one large message at a time: bounds memory
+
+    async def answer(self, data: bytes, caller: Caller) -> bytes | None:
+        """The reply to a message, or None when it asks for none."""
+        try:
+            message = await self._decode(data)
+        except protocol.Refused as refused:
+            return protocol.failure(None, refused.error)
+        if not isinstance(message, list):
+            return await asyncio.shield(self._start(message, caller))
+        members = [self._start(member, caller) for member in message]
+        replies = [reply for reply in await asyncio.shield(asyncio.gather(*members)) if reply is not None]
+        return protocol.batch(replies) if replies else None
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for running calls; what is not done after ``timeout_s`` is told that the agent stops."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("%d calls were still running after %g s", len(late), timeout_s)
+                await asyncio.wait(late, timeout=1.0)
+
+    async def _decode(self, data: bytes) -> Any:
+        if len(data) <= protocol.LARGE:
+            return protocol.decode(data)
+        async with self._decoding:
+            return await asyncio.to_thread(protocol.decode, data)
+
+    def _start(self, member: Any, caller: Caller) -> asyncio.Task[bytes | None]:
+        task = asyncio.get_running_loop().create_task(self._serve(member, caller))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def _serve(self, member: Any, caller: Caller) -> bytes | None:
+        try:
+            protocol.check(member)
+        except protocol.Refused as refused:
+            return protocol.failure(None, refused.error)
+        caller = replace(caller, flow_id=_flow_id(member.get("flow_id") or caller.flow_id))
+        context = _Member(caller, member["method"])
+        with logs.flow(caller.flow_id):
+            response = await dispatch_to_response(
+                member,  # decoded already, by msgspec
+                self._routes,
+                context=context,
+                deserializer=_as_it_is,
+                validator=_as_it_is,
+            )
+            return None if response is None else _encode(member["id"], response, context)
+
+    def route(self, entry: Verb | None) -> Route:
+        """The function that jsonrpcserver calls; it takes whatever parameters came."""
+
+        async def run(context: _Member, /, *positional: Any, **named: Any) -> Any:
+            raw: Any = list(positional) if positional else named
+            started = time.monotonic()
+            try:
+                value = await self._call(entry, context, raw)
+            except (Exception, asyncio.CancelledError) as e:  # noqa: BLE001 - every failure becomes an answer here
+                context.error = error = to_wire(e, api_params.printable(context.name))
+                outcome, reply = f"failed with code {error.code}: {error.message}", Error(error.code, error.message)
+            else:
+                outcome, reply = "done", Success(value)
+            if entry is not None:
+                _CALLS.labels(entry.name, "failed" if context.error else "done").inc()
+                _SECONDS.labels(entry.name).observe(time.monotonic() - started)
+                if entry.changes:
+                    audit.record(entry.name, context.caller.identity, context.caller.transport, raw, outcome)
+            return reply
+
+        return run
+
+    async def _call(self, entry: Verb | None, context: _Member, raw: Any) -> Any:
+        caller = context.caller
+        if entry is None:
+            raise NoSuchVerb(api_params.printable(context.name))
+        if not caller.identity.may_call(entry.role):
+            raise AccessDenied(caller.identity.name, caller.identity.role, entry.name, entry.role)
+        if not self._ready():
+            raise RecoveryInProgress()
+        params = api_params.convert(entry.name, entry.params, raw, caller.unknown)
+        call = Call(self._agent, caller.identity, caller.flow_id, caller.transport)
+        async with self._turn(entry, caller.identity.client):
+            return await entry.run(call, params)
+
+    def _turn(self, entry: Verb, client: str) -> contextlib.AbstractAsyncContextManager[None]:
+        if entry.urgent:
+            return contextlib.nullcontext()
+        return (self._changes if entry.changes else self._reads).turn(client)
+
+
+def _as_it_is(message: Any) -> Any:
+    return message
+
+
+def _flow_id(asked: object) -> str:
+    if isinstance(asked, str) and 0 < len(asked) <= MAX_FLOW_ID and asked.isprintable():
+        return asked
+    return secrets.token_hex(4)
+
+
+def _encode(identifier: Any, response: Any, context: _Member) -> bytes:
+    if context.error is not None:
+        return protocol.failure(identifier, context.error)
+    if isinstance(response, Left):  # jsonrpcserver found something that the checks before it let pass
+        log.error("%s was refused by the dispatcher: %r", api_params.printable(context.name), response)
+        return protocol.failure(identifier, WireError(INTERNAL_ERROR, "Internal error"))
+    try:
+        return protocol.result(identifier, response._value.result)
+    except (TypeError, ValueError) as e:
+        return protocol.failure(identifier, to_wire(e, context.name))

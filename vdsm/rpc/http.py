@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""HTTP on every listener: ``POST /jsonrpc``, ``GET /jsonrpc`` (WebSocket), ``GET /metrics``.
+
+A caller without identity gets 403 before its body is read. A body over the limit gets 413 with a JSON-RPC error.
+A request that a browser made for another site (header Origin) is refused: being on the same host as an
+administrator's browser must not be a way in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from aiohttp import web
+
+from vdsm.api.errors import WireError
+from vdsm.api.params import Unknown
+from vdsm.api.roles import Identity
+from vdsm.common import metrics
+from vdsm.common.events import Events
+from vdsm.rpc import protocol
+from vdsm.rpc.dispatcher import Caller, Dispatcher
+from vdsm.rpc.websocket import Connections
+
+log = logging.getLogger("vdsm.rpc")
+
+BODY_S = 60.0  # the whole body must have come by then
+FORBIDDEN = WireError(-32001, "Access denied", {"remedy": "Call as root or vdsm, or join the group vdsm-operator"})
+FLOW_HEADERS = ("X-Flow-Id", "ovirtCorrelationId")
+
+Identify = Callable[[asyncio.Transport], Identity | None]
+
+
+class Web:
+    """Answers the requests of one listener."""
+
+    def __init__(self, dispatcher: Dispatcher, events: Events, transport: str, identify: Identify) -> None:
+        self._dispatcher = dispatcher
+        self._transport = transport
+        self._identify = identify
+        self.connections = Connections(dispatcher, events)
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        caller = self._caller(request)
+        if caller is None or "Origin" in request.headers:
+            log.warning("refused a request over %s: unknown peer or foreign origin", self._transport)
+            return _reply(protocol.failure(None, FORBIDDEN), 403)
+        if request.path == "/jsonrpc":
+            if request.method == "POST":
+                return await self._post(request, caller)
+            if request.method == "GET" and "upgrade" in request.headers.get("Connection", "").lower():
+                return await self.connections.serve(request, caller)
+            return web.Response(status=405, headers={"Allow": "POST, GET"})
+        if request.path == "/metrics" and request.method == "GET":
+            return web.Response(body=metrics.render(), headers={"Content-Type": metrics.CONTENT_TYPE})
+        return web.Response(status=404)
+
+    def _caller(self, request: web.BaseRequest) -> Caller | None:
+        identity = self._identify(request.transport) if request.transport is not None else None
+        if identity is None:
+            return None
+        flow = next((request.headers[name] for name in FLOW_HEADERS if name in request.headers), "")
+        return Caller(identity, self._transport, Unknown.REFUSE, flow)
+
+    async def _post(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
+        try:
+            async with asyncio.timeout(BODY_S):
+                body = await _read(request)
+        except TimeoutError:
+            return web.Response(status=408)
+        if body is None:
+            too_long = protocol.too_much(f"the message is longer than {protocol.MAX_MESSAGE} bytes")
+            response = _reply(protocol.failure(None, too_long.error), 413)
+            response.force_close()
+            return response
+        reply = await self._dispatcher.answer(body, caller)
+        return web.Response(status=204) if reply is None else _reply(reply, 200)
+
+
+async def _read(request: web.BaseRequest) -> bytes | None:
+    """The body; None when it is too long."""
+    if (request.content_length or 0) > protocol.MAX_MESSAGE:
+        return None
+    parts: list[bytes] = []
+    size = 0
+    while part := await request.content.readany():
+        size += len(part)
+        if size > protocol.MAX_MESSAGE:
+            return None
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _reply(body: bytes, status: int) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json")

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The RPC part of the agent as its composition root sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vdsm.api import registry
+from vdsm.api.call import Agent
+from vdsm.rpc.dispatcher import Dispatcher
+from vdsm.rpc.lag import LoopLag
+from vdsm.rpc.listener import TcpListener, Transport, UnixListener
+
+DRAIN_S = 5.0
+
+
+class Rpc:
+    """Listeners over one dispatcher. Until ``ready()`` every verb answers that the agent is recovering."""
+
+    def __init__(self, agent: Agent, *, ready: Callable[[], bool] = lambda: True) -> None:
+        self._dispatcher = Dispatcher(agent, registry.load(), ready=ready)
+        self._lag = LoopLag()
+        settings = agent.settings
+        self._transports: list[Transport] = [UnixListener(self._dispatcher, agent.events, agent.paths.socket)]
+        if settings.plain_http_address:
+            self._transports.append(
+                TcpListener(self._dispatcher, agent.events, settings.plain_http_address, settings.plain_http_port)
+            )
+        self._started: list[Transport] = []
+
+    async def start(self) -> None:
+        self._lag.start()
+        for transport in self._transports:
+            await transport.start()
+            self._started.append(transport)
+
+    async def stop(self) -> None:
+        """Close the listeners, then give running calls a moment to end."""
+        while self._started:
+            await self._started.pop().stop()
+        await self._dispatcher.drain(DRAIN_S)
+        self._lag.stop()

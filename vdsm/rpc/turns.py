@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Fair turns: one busy client delays itself, not the others.
+
+At most ``total`` calls run, at most ``per_client`` of one client. Who must wait stands in its client's line;
+lines are served in rotation. Waiting is the only sanction: no call is refused for being one too many.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Turns:
+    def __init__(self, total: int, per_client: int) -> None:
+        self._total = total
+        self._per_client = per_client
+        self._running: Counter[str] = Counter()
+        self._count = 0
+        self._lines: dict[str, deque[asyncio.Future[None]]] = {}  # in order of rotation
+
+    @property
+    def waiting(self) -> int:
+        return sum(len(line) for line in self._lines.values())
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """Wait for a turn of ``client``, and have it while the body runs."""
+        if client in self._lines or not self._free(client):
+            await self._wait(client)
+        else:
+            self._take(client)
+        try:
+            yield
+        finally:
+            self._give_back(client)
+
+    def _free(self, client: str) -> bool:
+        return self._count < self._total and self._running[client] < self._per_client
+
+    def _take(self, client: str) -> None:
+        self._count += 1
+        self._running[client] += 1
+
+    def _give_back(self, client: str) -> None:
+        self._count -= 1
+        self._running[client] -= 1
+        if not self._running[client]:
+            del self._running[client]
+        self._serve()
+
+    async def _wait(self, client: str) -> None:
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._lines.setdefault(client, deque()).append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():  # the turn came together with the cancellation
+                self._give_back(client)
+            else:
+                self._leave(client, place)
+            raise
+
+    def _leave(self, client: str, place: asyncio.Future[None]) -> None:
+        line = self._lines[client]
+        line.remove(place)
+        if not line:
+            del self._lines[client]
+
+    def _serve(self) -> None:
+        """Hand out what is free: the first line that may go gives one, then goes to the end."""
+        while self._count < self._total:
+            client = next((name for name in self._lines if self._free(name)), None)
+            if client is None:
+                return
+            line = self._lines.pop(client)
+            self._take(client)
+            line.popleft().set_result(None)
+            if line:
+                self._lines[client] = line

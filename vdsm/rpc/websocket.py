@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""WebSocket: calls both ways round in time, and every event of the agent.
+
+Each connection subscribes to all events. What is sent waits for the peer at most `SEND_S`; events queue up to
+`MAX_EVENTS`. A peer that does not read is dropped with a line in the log, and its calls go on. At most
+`MAX_CALLS` calls of a connection are under way: then its next message is read when one has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from vdsm.common import metrics
+from vdsm.common.events import Event, Events, Subscription
+from vdsm.rpc import protocol
+from vdsm.rpc.dispatcher import Caller, Dispatcher
+
+log = logging.getLogger("vdsm.rpc")
+
+MAX_EVENTS = 1000
+MAX_CALLS = 256
+SEND_S = 30.0
+HEARTBEAT_S = 30.0
+
+_OPEN = metrics.gauge("vdsm_rpc_websockets", "Open WebSocket connections")
+_DROPPED = metrics.counter("vdsm_rpc_websockets_dropped", "WebSocket connections dropped because the peer did not read")
+
+
+class Connections:
+    """The open WebSockets of one listener."""
+
+    def __init__(self, dispatcher: Dispatcher, events: Events) -> None:
+        self._dispatcher = dispatcher
+        self._events = events
+        self._open: set[_Connection] = set()
+
+    async def serve(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
+        socket = web.WebSocketResponse(max_msg_size=protocol.MAX_MESSAGE, heartbeat=HEARTBEAT_S, compress=False)
+        await socket.prepare(request)
+        assert request.transport is not None
+        connection = _Connection(socket, request.transport, caller, self._dispatcher)
+        self._open.add(connection)
+        _OPEN.inc()
+        try:
+            await connection.run(self._events.subscribe(caller.identity.name, max_queue=MAX_EVENTS))
+        finally:
+            self._open.discard(connection)
+            _OPEN.dec()
+        return socket
+
+    async def close(self) -> None:
+        await asyncio.gather(*(connection.close() for connection in list(self._open)))
+
+
+class _Connection:
+    def __init__(
+        self, socket: web.WebSocketResponse, transport: asyncio.Transport, caller: Caller, dispatcher: Dispatcher
+    ) -> None:
+        self._socket = socket
+        self._transport = transport
+        self._caller = caller
+        self._dispatcher = dispatcher
+        self._room = asyncio.Semaphore(MAX_CALLS)
+        self._answering: set[asyncio.Task[None]] = set()
+
+    async def run(self, subscription: Subscription) -> None:
+        telling = asyncio.get_running_loop().create_task(self._tell(subscription))
+        try:
+            async for message in self._socket:
+                if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    data = message.data.encode() if isinstance(message.data, str) else message.data
+                    await self._room.acquire()
+                    task = asyncio.get_running_loop().create_task(self._answer(data))
+                    self._answering.add(task)
+                    task.add_done_callback(self._answering.discard)
+        finally:
+            subscription.close()
+            for task in (telling, *self._answering):  # they only wait and send: the calls are the dispatcher's
+                task.cancel()
+
+    async def close(self) -> None:
+        await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the agent stops")
+
+    async def _answer(self, data: bytes) -> None:
+        try:
+            reply = await self._dispatcher.answer(data, self._caller)
+        finally:
+            self._room.release()
+        if reply is not None:
+            await self._send(reply)
+
+    async def _tell(self, subscription: Subscription) -> None:
+        async for event in subscription:
+            message = _notification(event)
+            if message is not None:
+                await self._send(message)
+        if subscription.overflowed:
+            self._drop("does not read its events")
+
+    async def _send(self, message: bytes) -> None:
+        try:
+            async with asyncio.timeout(SEND_S):
+                await self._socket.send_frame(message, WSMsgType.TEXT)
+        except TimeoutError:
+            self._drop(f"did not read for {SEND_S:g} s")
+        except ConnectionError:
+            pass  # it closed; the reader sees that too and ends the connection
+
+    def _drop(self, reason: str) -> None:
+        log.warning("connection of %s dropped: it %s", self._caller.identity.name, reason)
+        _DROPPED.inc()
+        self._transport.abort()
+
+
+def _notification(event: Event) -> bytes | None:
+    try:
+        return protocol.notification(event.method, event.params)
+    except (TypeError, ValueError) as e:
+        log.error("event %s can't be sent: %s", event.method, e)
+        return None
