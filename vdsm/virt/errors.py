@@ -27,6 +27,11 @@ class VmIdDiffers(VirtError):
     msg = "Parameter 'vmID' is {self.vm_id}, but the domain XML is of {self.in_xml}"
 
 
+class UnsupportedParameter(VirtError):
+    name: str
+    msg = "Parameter {self.name!r} is not supported yet"
+
+
 class VmIsDown(VirtError):
     vm_id: str
     action: str

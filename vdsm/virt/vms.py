@@ -15,12 +15,13 @@ from collections.abc import Coroutine
 from typing import Any
 
 from vdsm.common.crashpoints import crash_point
-from vdsm.common.errors import AgentError, DeadlineExceeded
-from vdsm.common.ids import check_uuid
+from vdsm.common.errors import AgentError, DeadlineExceeded, InvalidParameter
+from vdsm.common.ids import check_uuid, shown
 from vdsm.common.paths import Paths
-from vdsm.common.xml import parse
+from vdsm.common.xml import InvalidXml, parse
 from vdsm.virt import report
-from vdsm.virt.domain_xml.description import describe
+from vdsm.virt.domain_xml.description import Description, describe
+from vdsm.virt.domain_xml.errors import BadDomainXml
 from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.errors import NoSuchVm, Recovering, VirtError, VmExists, VmIdDiffers
 from vdsm.virt.hypervisor import Hypervisor, HypervisorEvent, Reconnected
@@ -32,7 +33,7 @@ from vdsm.virt.records import Phase, Record, Records
 from vdsm.virt.recovery import Action, Decision, decide
 from vdsm.virt.startup import adapt, run_after_start
 from vdsm.virt.states import ExitReason, exit_for
-from vdsm.virt.stats.sampler import Sampler
+from vdsm.virt.stats.sampler import PERIOD_S, Sampler
 from vdsm.virt.stats.samples import Samples
 from vdsm.virt.vm import Vm
 
@@ -53,18 +54,17 @@ class Vms:
         storage: Images,
         hooks: Hooks,
         events: Publisher,
-        hypervisor: Hypervisor,
+        libvirt: Hypervisor,
         facts: HostFacts,
         start_slots: int = 4,
+        stats_interval_s: float = PERIOD_S,
     ) -> None:
         self._vms: dict[str, Vm] = {}
         self._records = Records(os.path.join(paths.state, "vms"))
         self._slots = asyncio.Semaphore(start_slots)
-        self._parts = Parts(
-            hypervisor, SharedImages(storage), hooks, events, self._records, facts, paths.run, self._slots
-        )
+        self._parts = Parts(libvirt, SharedImages(storage), hooks, events, self._records, facts, paths.run, self._slots)
         self._samples = Samples()
-        self._sampler = Sampler(hypervisor, self._samples, self._any_runs)
+        self._sampler = Sampler(libvirt, self._samples, self._any_runs, period_s=stats_interval_s)
         self._recovered = asyncio.Event()
         self._recovery: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -95,14 +95,12 @@ class Vms:
     async def create(self, vm_id: str, xml: str) -> Vm:
         """Accept a VM: it is on record and WaitForLaunch when this returns; the start goes on by itself.
 
-        `InvalidXml`, `BadDomainXml`, `InvalidParameter` and `VmExists` refuse it, with nothing changed.
+        `InvalidParameter` (named xml), `VmIdDiffers` and `VmExists` refuse it, with nothing changed.
         """
         self._check_recovered()
-        root = parse(xml, what="Parameter 'xml'")
-        description = describe(root)
+        description = self._read_xml(xml)
         if description.vm_id != check_uuid("vmID", vm_id):
             raise VmIdDiffers(vm_id, description.vm_id)
-        adapt(root, self._parts.facts)  # refuses what could only fail later
         if vm_id in self._vms:
             raise VmExists(vm_id, str(self._vms[vm_id].status.reported))
         images = tuple(dict.fromkeys(d.image for d in description.drives if d.image is not None))
@@ -116,6 +114,15 @@ class Vms:
         RECORDED.reach()
         vm.begin()
         return vm
+
+    def _read_xml(self, xml: str) -> Description:
+        try:
+            root = parse(xml, what="it")
+            description = describe(root)
+            adapt(root, self._parts.facts)  # refuses what could only fail later
+        except (InvalidXml, BadDomainXml, InvalidParameter) as e:
+            raise InvalidParameter("xml", shown(xml), str(e)) from e
+        return description
 
     async def destroy(self, vm_id: str, graceful_attempts: int = 1) -> None:
         """End and forget a VM; a Down one is only forgotten. Goes on when the caller leaves."""
@@ -135,6 +142,10 @@ class Vms:
 
     def stats(self, vm_id: str) -> dict[str, Any]:
         return report.stats(self.get(vm_id), self._samples)
+
+    def describe(self, vm: Vm) -> dict[str, Any]:
+        """As lists show it."""
+        return report.brief(vm)
 
     def all_stats(self) -> list[dict[str, Any]]:
         return [report.stats(vm, self._samples) for vm in self.all()]

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Verbs about all VMs of the host."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from vdsm.api.call import Call
+from vdsm.api.registry import verb
+from vdsm.api.roles import Role
+from vdsm.api.types import JsonDict, JsonList, NoParams, Params, Uuid, WireBool
+
+
+class VmList(Params):
+    full_status: WireBool = field(name="fullStatus", default=False)
+    vm_ids: list[Uuid] | None = field(name="vmList", default=None)
+    only_uuid: WireBool = field(name="onlyUUID", default=True)
+
+
+@verb("Host.getVMList", role=Role.READER)
+async def host_get_vm_list(call: Call, params: VmList) -> JsonList:
+    """Id, status and status time of the VMs in ``vmList``, or of all. Unknown ids are left out.
+
+    ``fullStatus`` and ``onlyUUID`` change nothing; old clients send them.
+    """
+    vms = call.agent.vms
+    wanted = None if not params.vm_ids else frozenset(params.vm_ids)
+    return [vms.describe(vm) for vm in vms.all() if wanted is None or vm.vm_id in wanted]
+
+
+@verb("Host.getAllVmStats", role=Role.READER)
+async def host_get_all_vm_stats(call: Call, params: NoParams) -> JsonList:
+    """State and statistics of every VM. Answered from caches: never waits for libvirt."""
+    return call.agent.vms.all_stats()
+
+
+class DumpXmls(Params):
+    vm_ids: list[Uuid] = field(name="vmList", default_factory=list)
+
+
+@verb("Host.dumpxmls", role=Role.READER)
+async def host_dumpxmls(call: Call, params: DumpXmls) -> JsonDict:
+    """The domain XML of each VM in ``vmList`` by its id. An unknown id is an error."""
+    vms = call.agent.vms
+    return {vm_id: vms.get(vm_id).xml for vm_id in params.vm_ids}

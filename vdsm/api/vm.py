@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Verbs of one VM."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta, field
+
+from vdsm.api.call import Call
+from vdsm.api.registry import verb
+from vdsm.api.roles import Role
+from vdsm.api.types import JsonDict, JsonList, Params, Part, Secret, Text, Uuid, WireBool, WireInt, Xml
+from vdsm.virt.errors import UnsupportedParameter
+from vdsm.virt.powerdown import PowerdownRequest
+
+_MAX_WAIT_S = 86_400
+Seconds = Annotated[int, Meta(ge=0, le=_MAX_WAIT_S, description="seconds; may be text", extra={"wire": "int"})]
+
+
+class VmParameters(Part):
+    """What describes the VM: its domain XML. The other members belong to flows that are not supported yet."""
+
+    xml: Xml
+    vm_id: Uuid | None = field(name="vmId", default=None)
+    memory_dump_volume: dict[str, Any] | None = field(name="memoryDumpVolume", default=None)
+    memory_conf_volume: dict[str, Any] | None = field(name="memoryConfVolume", default=None)
+    hibernation_handle: str | None = field(name="hiberVolHandle", default=None)
+    tpm_data: Secret | None = field(name="_X_tpmdata", default=None)
+    nvram_data: Secret | None = field(name="_X_nvramdata", default=None)
+
+
+class VmCreate(Params):
+    vm_id: Uuid = field(name="vmID")
+    vm_params: VmParameters = field(name="vmParams")
+
+
+@verb("VM.create", role=Role.ADMIN)
+async def vm_create(call: Call, params: VmCreate) -> JsonDict:
+    """Start a VM from its domain XML.
+
+    The answer is WaitForLaunch, before storage is prepared and hooks run. What fails later is told by the
+    Down event and by ``exitMessage`` in the VM's statistics.
+    """
+    asked = params.vm_params
+    for name, value in (
+        ("vmParams.memoryDumpVolume", asked.memory_dump_volume),
+        ("vmParams.memoryConfVolume", asked.memory_conf_volume),
+        ("vmParams.hiberVolHandle", asked.hibernation_handle),
+        ("vmParams._X_tpmdata", asked.tpm_data),
+        ("vmParams._X_nvramdata", asked.nvram_data),
+    ):
+        if value:
+            raise UnsupportedParameter(name)
+    vms = call.agent.vms
+    vm = await vms.create(params.vm_id, asked.xml)
+    return vms.describe(vm) | {"xml": asked.xml}
+
+
+class VmOnly(Params):
+    vm_id: Uuid = field(name="vmID")
+
+
+@verb("VM.getStats", role=Role.READER)
+async def vm_get_stats(call: Call, params: VmOnly) -> JsonList:
+    """State and statistics of one VM, in a list of one. Answered from caches: never waits for libvirt."""
+    return [call.agent.vms.stats(params.vm_id)]
+
+
+@verb("VM.pause", role=Role.OPERATOR)
+async def vm_pause(call: Call, params: VmOnly) -> JsonDict:
+    """Stop the VM's CPUs. A paused VM stays as it is."""
+    await call.agent.vms.get(params.vm_id).pause()
+    return {"vmList": {}}
+
+
+@verb("VM.cont", role=Role.OPERATOR)
+async def vm_cont(call: Call, params: VmOnly) -> JsonDict:
+    """Let a paused VM run on, after its before_vm_cont hooks.
+
+    A running VM stays as it is. While an earlier call waits for its hooks, a second one answers at once.
+    """
+    await call.agent.vms.get(params.vm_id).cont()
+    return {"vmList": {}}
+
+
+class VmShutdown(VmOnly):
+    delay: Seconds = 30
+    message: Text = ""
+    reboot: WireBool = False
+    timeout: Seconds = 120
+    force: WireBool = False
+
+
+@verb("VM.shutdown", role=Role.OPERATOR)
+async def vm_shutdown(call: Call, params: VmShutdown) -> None:
+    """Ask the guest to end (or to reboot): by its agent, by the power button, at last by force when asked to.
+
+    ``delay`` and ``timeout`` are seconds: how long the guest's users are warned, and how long each way may
+    take. The answer comes at once; a guest that ends is told as Down.
+    """
+    request = PowerdownRequest(params.delay, params.timeout, params.reboot, params.force)
+    call.agent.vms.get(params.vm_id).shut_down(request)
+
+
+class VmDestroy(VmOnly):
+    graceful_attempts: WireInt = field(name="gracefulAttempts", default=1)
+
+
+@verb("VM.destroy", role=Role.OPERATOR)
+async def vm_destroy(call: Call, params: VmDestroy) -> None:
+    """End the VM, tear its images down and forget it. A VM that is Down is only forgotten.
+
+    QEMU gets ``gracefulAttempts`` SIGTERMs before it is killed.
+    """
+    await call.agent.vms.destroy(params.vm_id, max(0, min(params.graceful_attempts, 10)))
