@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""qemu-img, as it may be run on images that a guest wrote.
+
+- The format is always stated: a raw image whose guest wrote a qcow2 header is still raw.
+- CPU time and address space are limited (prlimit): a hostile header must not cost the host more.
+- An image that names a data file of its own is refused: qemu would follow it anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from storage.errors import InvalidContent, UnsafeImage
+from storage.ondisk.values import VolumeFormat
+from vdsm.common import commands
+from vdsm.common.errors import CommandFailed
+from vdsm.common.units import GiB
+
+CPU_LIMIT_S = 30
+MEMORY_LIMIT = 1 * GiB
+SHORT_S = 60.0
+MAX_CHAIN = 200
+MAX_OUTPUT = 4 << 20
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    path: str
+    format: str
+    virtual_size: int
+    actual_size: int
+    backing_file: str | None
+    backing_format: str | None
+    compat: str | None
+    cluster_size: int | None
+
+
+@dataclass(frozen=True)
+class Measure:
+    required: int
+    fully_allocated: int
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    image_end_offset: int | None
+    leaks: int
+    corruptions: int
+
+
+async def info(path: str, image_format: VolumeFormat, *, timeout_s: float = SHORT_S) -> ImageInfo:
+    """Of one image, its backing files not opened. Raises `UnsafeImage`, `InvalidContent`."""
+    out = await _run(["info", "--output", "json", "-U", "-f", image_format.qemu, path], timeout_s)
+    return _image_info(_document(out, path), path)
+
+
+async def backing_chain(path: str, image_format: VolumeFormat, *, timeout_s: float = SHORT_S) -> list[ImageInfo]:
+    """The image and all below it, as qemu would open them. Raises `UnsafeImage`, `InvalidContent`."""
+    argv = ["info", "--output", "json", "-U", "--backing-chain", "-f", image_format.qemu, path]
+    documents = json.loads(await _run(argv, timeout_s))
+    if not isinstance(documents, list) or len(documents) > MAX_CHAIN:
+        raise InvalidContent(path, "qemu-img told no backing chain")
+    return [_image_info(d, path) for d in documents]
+
+
+async def create(
+    path: str,
+    size: int,
+    image_format: VolumeFormat,
+    *,
+    compat: str = "1.1",
+    backing: tuple[str, VolumeFormat] | None = None,
+    timeout_s: float = SHORT_S,
+) -> None:
+    """Write a new image into an existing file. ``backing`` is a bare file name beside the image and its format."""
+    argv = ["create", "-q", "-f", image_format.qemu]
+    if image_format is VolumeFormat.COW:
+        argv += ["-o", f"compat={compat}"]
+    if backing is not None:
+        name, backing_format = backing
+        argv += ["-u", "-b", name, "-F", backing_format.qemu]
+    await _run([*argv, path, str(size)], timeout_s)
+
+
+async def measure(
+    path: str, image_format: VolumeFormat, target: VolumeFormat, *, timeout_s: float = SHORT_S
+) -> Measure:
+    """Bytes that a copy of the image would take."""
+    argv = ["measure", "--output", "json", "-U", "-f", image_format.qemu, "-O", target.qemu, path]
+    document = _document(await _run(argv, timeout_s), path)
+    return Measure(int(document["required"]), int(document["fully-allocated"]))
+
+
+async def check(path: str, image_format: VolumeFormat, *, timeout_s: float) -> CheckResult:
+    """Read-only check. Leaks alone are no error; corruptions are told in the result."""
+    argv = ["check", "--output", "json", "-U", "-f", image_format.qemu, path]
+    try:
+        out = await _run(argv, timeout_s)
+    except CommandFailed as e:
+        if e.code not in (2, 3):  # 2: corruptions, 3: leaks
+            raise
+        return CheckResult(None, int(e.code == 3), int(e.code == 2))
+    document = _document(out, path)
+    end = document.get("image-end-offset")
+    return CheckResult(
+        int(end) if end is not None else None, int(document.get("leaks", 0)), int(document.get("corruptions", 0))
+    )
+
+
+async def resize(path: str, image_format: VolumeFormat, size: int, *, timeout_s: float = SHORT_S) -> None:
+    await _run(["resize", "-q", "-f", image_format.qemu, path, str(size)], timeout_s)
+
+
+async def _run(argv: Sequence[str], timeout_s: float) -> bytes:
+    limits = ["prlimit", f"--cpu={CPU_LIMIT_S}", f"--as={MEMORY_LIMIT}", "--core=0", "--", "qemu-img"]
+    completed = await commands.run([*limits, *argv], timeout_s=timeout_s, max_output=MAX_OUTPUT)
+    return completed.out
+
+
+def _document(out: bytes, path: str) -> dict[str, Any]:
+    try:
+        document = json.loads(out)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise InvalidContent(path, "qemu-img's answer is no JSON object")
+    return document
+
+
+def _image_info(document: dict[str, Any], path: str) -> ImageInfo:
+    specific = document.get("format-specific", {}).get("data", {})
+    if "data-file" in specific or specific.get("data-file-raw"):
+        raise UnsafeImage(path, "it keeps its data in another file")
+    backing = document.get("backing-filename")
+    if backing is not None and str(backing).startswith(("json:", "nbd:", "http:", "https:", "ssh:", "ftp:")):
+        raise UnsafeImage(path, "its backing file is no file of this image")
+    return ImageInfo(
+        path=str(document.get("filename", path)),
+        format=str(document["format"]),
+        virtual_size=int(document["virtual-size"]),
+        actual_size=int(document.get("actual-size", 0)),
+        backing_file=None if backing is None else str(backing),
+        backing_format=document.get("backing-filename-format"),
+        compat=specific.get("compat"),
+        cluster_size=document.get("cluster-size"),
+    )
