@@ -1,50 +1,175 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A domain on a mounted file system, of format V3 to V5."""
+"""A domain on a mounted file system: `storage.domain.Domain` made of this folder's parts."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from storage.domain import Domain
+from storage.domain import Domain, Garbage, NewVolume, Progress, Space, VolumeSizes
+from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, IoFailed
+from storage.file import garbage, volumes
+from storage.file.create import NewDomain, find_domains, remove_domain, write_domain
+from storage.file.files import LIMIT_READ, MASTER, METADATA, DomainFiles
 from storage.file.io import FileIo
-from storage.leases import Leases
+from storage.leases import Lease, Leases
+from storage.ondisk import domain_fields
+from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainKind
+from storage.ondisk.volume_metadata import VolumeMetadata
+
+__all__ = [
+    "FileDomain",
+    "LeasesOf",
+    "NewDomain",
+    "create_file_domain",
+    "find_file_domains",
+    "open_file_domain",
+    "remove_file_domain",
+]
 
 LeasesOf = Callable[[DomainKind], Leases]
 """The lease edge for a kind of domain: flock for LOCALFS, sanlock for all others."""
 
+FILE_KINDS = frozenset({DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS})
+MASTER_FOLDERS = ("vms", "tasks")
 
-@dataclass(frozen=True)
-class NewDomain:
-    domain_id: str
-    kind: DomainKind
-    mount_path: str
-    """``<repository>/mnt/<transformed remote path>``."""
-    remote_path: str
-    description: str
-    block_size: int = 512
-    """Bytes; 0 takes what the storage works with (LOCALFS only)."""
-    max_hosts: int = 250
+find_file_domains = find_domains
 
 
 async def create_file_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_timeout_s: int) -> Domain:
     """Write a new domain of format V5; it becomes visible by its metadata, written last."""
-    raise NotImplementedError
+    return FileDomain(await write_domain(wanted, io, leases, io_timeout_s=io_timeout_s))
 
 
 async def open_file_domain(
     mount_path: str, domain_id: str, io: FileIo, leases_of: LeasesOf, *, io_timeout_s: int
 ) -> Domain:
-    """Read the metadata. Raises `DomainNotFound`, `ChecksumMismatch`, `DomainMismatch`."""
-    raise NotImplementedError
-
-
-async def find_file_domains(mount_path: str, io: FileIo) -> list[str]:
-    """Ids of the domains on a mount: folders named by a UUID that hold ``dom_md/metadata``."""
-    raise NotImplementedError
+    """Read the metadata. Raises `DomainNotFound`, `ChecksumMismatch`, `DomainMismatch`, `DomainUnsupported`."""
+    path = os.path.join(mount_path, domain_id)
+    metadata_path = os.path.join(path, METADATA)
+    try:
+        metadata = domain_fields.decode(await io.read_direct(metadata_path, size=LIMIT_READ), metadata_path)
+    except IoFailed as e:
+        if e.error in ("ENOENT", "ENOTDIR"):
+            raise DomainNotFound(domain_id) from e
+        raise
+    if metadata.domain_id != domain_id:
+        raise DomainMismatch(path, domain_id, metadata.domain_id)
+    if metadata.kind not in FILE_KINDS:
+        raise DomainUnsupported(domain_id, f"its type {metadata.kind} is not built")
+    return FileDomain(
+        DomainFiles(
+            domain_id=domain_id,
+            kind=metadata.kind,
+            path=path,
+            block_size=metadata.block_size,
+            alignment=metadata.alignment,
+            version=metadata.version,
+            io_timeout_s=io_timeout_s,
+            io=io,
+            leases=leases_of(metadata.kind),
+        )
+    )
 
 
 async def remove_file_domain(domain: Domain) -> None:
     """Format: remove the domain's whole folder. Metadata first, so that a crash leaves no domain."""
-    raise NotImplementedError
+    assert isinstance(domain, FileDomain)
+    await remove_domain(domain.files)
+
+
+class FileDomain:
+    def __init__(self, files: DomainFiles) -> None:
+        self.files = files
+        self.domain_id = files.domain_id
+        self.kind = files.kind
+        self.path = files.path
+        self.block_size = files.block_size
+        self.alignment = files.alignment
+        self.version = files.version
+        self.lockspace = files.lockspace
+        self.sdm_lease = files.sdm_lease
+        self.has_volume_leases = files.leases.on_storage
+
+    @property
+    def io(self) -> FileIo:
+        return self.files.io
+
+    @property
+    def master_path(self) -> str:
+        return self.files.place(MASTER)
+
+    def image_path(self, image_id: str) -> str:
+        return self.files.image(image_id)
+
+    def volume_path(self, image_id: str, volume_id: str) -> str:
+        return self.files.volume(image_id, volume_id)
+
+    def volume_lease(self, image_id: str, volume_id: str) -> Lease | None:
+        return self.files.volume_lease(image_id, volume_id) if self.has_volume_leases else None
+
+    # Reading
+
+    async def read_metadata(self) -> DomainMetadata:
+        return await self.files.read_metadata()
+
+    async def list_images(self) -> list[str]:
+        return sorted(await self.files.list_volumes())
+
+    async def list_volumes(self) -> dict[str, tuple[str, ...]]:
+        return await self.files.list_volumes()
+
+    async def image_volumes(self, image_id: str) -> tuple[str, ...]:
+        return await self.files.image_volumes(image_id)
+
+    async def read_volume(self, image_id: str, volume_id: str) -> VolumeMetadata:
+        return await self.files.read_volume(image_id, volume_id)
+
+    async def chain(self, image_id: str, volume_id: str) -> list[tuple[str, VolumeMetadata]]:
+        return await self.files.chain(image_id, volume_id)
+
+    async def children(self, image_id: str, volume_id: str) -> list[str]:
+        return await self.files.children(image_id, volume_id)
+
+    async def volume_sizes(self, image_id: str, volume_id: str) -> VolumeSizes:
+        return await self.files.sizes(image_id, volume_id)
+
+    # Changes
+
+    async def write_metadata(self, metadata: DomainMetadata) -> None:
+        await self.files.write_metadata(metadata)
+
+    async def write_volume(self, image_id: str, volume_id: str, metadata: VolumeMetadata) -> None:
+        await self.files.write_volume(image_id, volume_id, metadata)
+
+    async def create_volume(self, wanted: NewVolume, progress: Progress | None = None) -> VolumeMetadata:
+        return await volumes.create(self.files, wanted, progress)
+
+    async def share_volume(self, source_image_id: str, volume_id: str, target_image_id: str) -> None:
+        await volumes.share(self.files, source_image_id, volume_id, target_image_id)
+
+    async def delete_volume(self, image_id: str, volume_id: str, *, force: bool = False) -> None:
+        await volumes.delete(self.files, image_id, volume_id, force=force)
+
+    async def delete_image(self, image_id: str) -> None:
+        await volumes.delete_image(self.files, image_id)
+
+    async def collect_garbage(self) -> Garbage:
+        return await garbage.collect(self.files)
+
+    async def make_master(self) -> None:
+        for name in MASTER_FOLDERS:
+            await self.io.make_folders(os.path.join(self.master_path, name))
+
+    # Health
+
+    async def probe(self) -> float:
+        return await self.io.read_timed(self.files.place(METADATA))
+
+    async def space(self) -> Space:
+        found = await self.io.space(self.path)
+        return Space(found.total, found.free)
+
+    async def close(self) -> None:
+        await self.io.close()

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A new file domain of format V5, and the end of one.
+
+The metadata comes last: until then no search finds the domain, and making it again begins anew.
+For removal the metadata goes first.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from storage.errors import BlockSizeUnsupported, DomainExists, DomainUnsupported, IoFailed
+from storage.file.files import IMAGES, METADATA, DomainFiles
+from storage.file.io import FileIo
+from storage.leases import Leases
+from storage.ondisk import domain_fields, xleases
+from storage.ondisk.layout import (
+    BLOCK_SIZE_512,
+    BLOCK_SIZE_AUTO,
+    MAILBOX_FILE_SIZE,
+    MAX_HOSTS_DEFAULT,
+    XLEASES_INDEX_SLOT,
+    alignment,
+    choose_block_size,
+)
+from storage.ondisk.values import DomainKind, FormatVersion
+from vdsm.common.crashpoints import crash_point
+from vdsm.common.ids import is_uuid
+
+FOLDERS_MADE = crash_point("domain.create.folders", "the domain's folders exist, its files do not")
+FILES_MADE = crash_point("domain.create.files", "all files exist, leases are not written")
+LEASES_WRITTEN = crash_point("domain.create.leases", "leases are written, the index of external leases is not")
+INDEX_WRITTEN = crash_point("domain.create.index", "all is written but the metadata")
+METADATA_WRITTEN = crash_point("domain.create.metadata", "the domain is there")
+
+FILE_MODE = 0o660
+FOLDER_MODE = 0o755
+DOM_MD_MODE = 0o775
+
+
+@dataclass(frozen=True)
+class NewDomain:
+    domain_id: str
+    kind: DomainKind
+    mount_path: str
+    """``<repository>/mnt/<transformed remote path>``."""
+    remote_path: str
+    description: str
+    block_size: int = BLOCK_SIZE_512
+    """Bytes; 0 takes what the storage works with (LOCALFS only)."""
+    max_hosts: int = MAX_HOSTS_DEFAULT
+
+
+async def write_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_timeout_s: int) -> DomainFiles:
+    """Raises `DomainExists`, `BlockSizeUnsupported`, `UnsupportedAlignment`, `DescriptionTooLong`, `IoFailed`."""
+    if wanted.kind not in (DomainKind.LOCALFS, DomainKind.POSIXFS):
+        raise DomainUnsupported(wanted.domain_id, f"domains of type {wanted.kind} cannot be made here")
+    files, metadata = await _prepare(wanted, io, leases, io_timeout_s)
+    await _make_folders(files)
+    FOLDERS_MADE.reach()
+    await _make_files(files)
+    FILES_MADE.reach()
+    if leases.on_storage:
+        await leases.format_lockspace(files.lockspace, wanted.max_hosts)
+        await leases.format_lease(files.sdm_lease)
+        LEASES_WRITTEN.reach()
+        await _write_index(files)
+    INDEX_WRITTEN.reach()
+    await files.write_metadata(metadata)
+    METADATA_WRITTEN.reach()
+    return files
+
+
+async def remove_domain(files: DomainFiles) -> None:
+    await files.io.remove(files.place(METADATA))
+    await files.io.remove_tree(files.path)
+
+
+async def find_domains(mount_path: str, io: FileIo) -> list[str]:
+    """Ids of the domains on a mount: folders named by a UUID that hold metadata."""
+    found = []
+    for name in await io.list_folder(mount_path):
+        if is_uuid(name) and await io.exists(os.path.join(mount_path, name, METADATA)):
+            found.append(name)
+    return found
+
+
+async def _prepare(
+    wanted: NewDomain, io: FileIo, leases: Leases, io_timeout_s: int
+) -> tuple[DomainFiles, domain_fields.DomainMetadata]:
+    """All that can be refused before anything is written."""
+    if wanted.kind is not DomainKind.LOCALFS and wanted.block_size != BLOCK_SIZE_512:
+        raise BlockSizeUnsupported(wanted.mount_path, wanted.block_size, BLOCK_SIZE_512)
+    if wanted.block_size not in (BLOCK_SIZE_AUTO, 512, 4096):
+        raise BlockSizeUnsupported(wanted.mount_path, wanted.block_size, BLOCK_SIZE_512)
+    await _check_free(wanted, io)
+    probed = await io.block_size(wanted.mount_path)
+    block_size = choose_block_size(wanted.mount_path, wanted.block_size, probed)
+    align = alignment(block_size, wanted.max_hosts)
+    metadata = domain_fields.new_file_domain(
+        domain_id=wanted.domain_id,
+        kind=wanted.kind,
+        description=wanted.description,
+        remote_path=wanted.remote_path,
+        block_size=block_size,
+        alignment=align,
+    )
+    domain_fields.encode(metadata)
+    files = DomainFiles(
+        domain_id=wanted.domain_id,
+        kind=wanted.kind,
+        path=os.path.join(wanted.mount_path, wanted.domain_id),
+        block_size=block_size,
+        alignment=align,
+        version=FormatVersion.V5,
+        io_timeout_s=io_timeout_s,
+        io=io,
+        leases=leases,
+    )
+    return files, metadata
+
+
+async def _check_free(wanted: NewDomain, io: FileIo) -> None:
+    """No other domain may be on the mount. What is left of our own earlier attempt may."""
+    for name in await io.list_folder(wanted.mount_path):
+        folder = os.path.join(wanted.mount_path, name)
+        if not is_uuid(name):
+            continue  # as lost+found, which we could not even look into
+        if not await io.exists(os.path.join(folder, "dom_md")):
+            continue
+        if name != wanted.domain_id or await io.exists(os.path.join(folder, METADATA)):
+            raise DomainExists(wanted.domain_id, folder)
+        images = os.path.join(folder, IMAGES)
+        if await io.exists(images) and await io.list_folder(images):
+            raise DomainExists(wanted.domain_id, folder)
+
+
+async def _make_folders(files: DomainFiles) -> None:
+    await files.io.remove_tree(files.path)  # `_check_free` has seen that it is nothing, or half a domain
+    try:
+        await files.io.make_folder(files.path, mode=FOLDER_MODE)
+    except IoFailed as e:
+        if e.error == "EEXIST":
+            raise DomainExists(files.domain_id, files.path) from e
+        raise
+    await files.io.make_folder(files.place("dom_md"), mode=DOM_MD_MODE)
+    await files.io.make_folder(files.place(IMAGES), mode=FOLDER_MODE)
+
+
+async def _make_files(files: DomainFiles) -> None:
+    sizes = {"ids": 0, "leases": 0, "inbox": MAILBOX_FILE_SIZE, "outbox": MAILBOX_FILE_SIZE}
+    if files.leases.on_storage:
+        sizes["xleases"] = 0
+    for name, size in sizes.items():
+        await files.io.create(files.place("dom_md", name), size=size, mode=FILE_MODE)
+
+
+async def _write_index(files: DomainFiles) -> None:
+    """Format the index of external leases: marked as being updated until it is complete."""
+    path = files.place("dom_md/xleases")
+    start = XLEASES_INDEX_SLOT * files.alignment
+    now = int(time.time())
+    await files.io.truncate(path, start + xleases.INDEX_SIZE)
+    await files.io.write_direct(path, xleases.empty_index(files.domain_id, now, updating=True), offset=start)
+    complete = xleases.empty_index(files.domain_id, now, updating=False)
+    await files.io.write_direct(path, complete[: files.block_size], offset=start)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a crash may leave on a file domain, removed or mended.
+
+Only names of ours are touched: images marked as removed, files named by a UUID (with ``.lease`` or
+``.meta.new``) that no metadata claims, empty image folders. Run by the holder of the SDM lease
+before its first change, never while one runs: a volume that is being made looks just like garbage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from storage.domain import Garbage
+from storage.errors import InvalidContent, IoFailed
+from storage.file import volumes
+from storage.file.files import IMAGES, LEASE, META, NEW, REMOVED_PREFIX, DomainFiles
+from storage.ondisk.values import VolumeRole
+from vdsm.common.ids import is_uuid
+
+
+async def collect(files: DomainFiles) -> Garbage:
+    files.check_writable()
+    removed: list[str] = []
+    mended: list[str] = []
+    for name in await files.io.list_folder(files.place(IMAGES)):
+        if name.startswith(REMOVED_PREFIX):
+            await files.io.remove_tree(files.place(IMAGES, name))
+            removed.append(os.path.join(IMAGES, name))
+        elif is_uuid(name):
+            removed += await _unclaimed(files, name)
+            mended += await _childless(files, name)
+    return Garbage(tuple(removed), tuple(mended))
+
+
+async def _unclaimed(files: DomainFiles, image_id: str) -> list[str]:
+    names = set(await files.io.list_folder(files.image(image_id)))
+    removed = []
+    for name in sorted(names):
+        volume_id = name.removesuffix(NEW).removesuffix(META).removesuffix(LEASE)
+        claimed = volume_id + META in names and not name.endswith(NEW)
+        if is_uuid(volume_id) and name in _ours(volume_id) and not claimed:
+            await files.io.remove(files.volume(image_id, name))
+            removed.append(os.path.join(IMAGES, image_id, name))
+    if len(removed) == len(names):
+        with contextlib.suppress(IoFailed):  # not empty: something came that is not ours
+            await files.io.remove_folder(files.image(image_id))
+            removed.append(os.path.join(IMAGES, image_id))
+    return removed
+
+
+def _ours(volume_id: str) -> tuple[str, ...]:
+    return volume_id, volume_id + LEASE, volume_id + META + NEW
+
+
+async def _childless(files: DomainFiles, image_id: str) -> list[str]:
+    mended = []
+    if not await files.io.exists(files.image(image_id)):
+        return []
+    for volume_id in await files.image_volumes(image_id):
+        try:
+            metadata = await files.read_volume(image_id, volume_id)
+            internal = metadata.role is VolumeRole.INTERNAL
+            if internal and await volumes.free_parent(files, image_id, volume_id):
+                mended.append(os.path.join(IMAGES, image_id, volume_id))
+        except InvalidContent:
+            continue  # told when somebody uses it; garbage collection repairs no content
+    return mended

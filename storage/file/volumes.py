@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Volumes of a file domain: made, shared, removed.
+
+Making: payload, format, lease, parent made internal, and last the metadata, which makes the volume
+visible. Removing: marked illegal, metadata away, parent back to leaf, then the rest. So a crash
+leaves no half volume in any listing; `garbage` removes what no metadata claims.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from storage import qemu_img
+from storage.domain import NewVolume, Progress
+from storage.errors import (
+    ImageNotFound,
+    InvalidContent,
+    InvalidVolume,
+    IoFailed,
+    StorageError,
+    VolumeExists,
+    VolumeHasChildren,
+    VolumeNotFound,
+    VolumeNotShared,
+    VolumeShared,
+)
+from storage.file.files import IMAGES, LEASE, META, NEW, REMOVED_PREFIX, DomainFiles
+from storage.ondisk import volume_metadata
+from storage.ondisk.values import Allocation, FormatVersion, Legality, VolumeFormat, VolumeRole
+from storage.ondisk.volume_metadata import MAX_CAPACITY, VolumeMetadata
+from vdsm.common.crashpoints import crash_point
+from vdsm.common.errors import AgentError
+from vdsm.common.ids import BLANK_UUID
+from vdsm.common.units import round_up
+
+log = logging.getLogger("vdsm.storage.volumes")
+
+CAPACITY_UNIT = 4096
+ALLOCATE_SILENCE_S = 60.0
+FILE_MODE = 0o660
+
+FOLDER_MADE = crash_point("volume.create.folder", "the image's folder exists, the payload does not")
+PAYLOAD_MADE = crash_point("volume.create.payload", "the payload exists, without format")
+FORMATTED = crash_point("volume.create.format", "the payload has its format, there is no lease")
+LEASE_WRITTEN = crash_point("volume.create.lease", "the lease exists, the parent is unchanged")
+PARENT_MARKED = crash_point("volume.create.parent", "the parent is internal, there is no metadata")
+METADATA_WRITTEN = crash_point("volume.create.metadata", "the volume is there")
+
+MARKED_ILLEGAL = crash_point("volume.delete.illegal", "the volume is marked illegal, still there")
+METADATA_REMOVED = crash_point("volume.delete.metadata", "the volume is gone, the parent is unchanged")
+PARENT_FREED = crash_point("volume.delete.parent", "the parent is a leaf, payload and lease are left")
+PAYLOAD_REMOVED = crash_point("volume.delete.payload", "only the lease is left")
+
+IMAGE_RENAMED = crash_point("image.delete.rename", "the image is gone, its files are left")
+
+
+async def create(files: DomainFiles, wanted: NewVolume, progress: Progress | None) -> VolumeMetadata:
+    """Raises `VolumeExists`, `InvalidVolume`, `VolumeNotFound` (of the parent), `DescriptionTooLong`."""
+    files.check_writable()
+    parent = await _parent(files, wanted)
+    metadata = _metadata(files, wanted, parent)
+    volume_metadata.encode(metadata)  # whatever it refuses is refused before anything is made
+    new_image = not await files.io.exists(files.image(wanted.image_id))
+    if not new_image:
+        if await files.io.exists(files.volume(wanted.image_id, wanted.volume_id, META)):
+            raise VolumeExists(wanted.volume_id, files.domain_id)
+        await _remove_files(files, wanted.image_id, wanted.volume_id)  # left by a crash: nothing claims them
+    try:
+        await _make(files, wanted, metadata, parent, progress)
+    except BaseException:
+        await asyncio.shield(_undo(files, wanted, parent, new_image=new_image))
+        raise
+    METADATA_WRITTEN.reach()
+    return metadata
+
+
+async def _make(
+    files: DomainFiles,
+    wanted: NewVolume,
+    metadata: VolumeMetadata,
+    parent: VolumeMetadata | None,
+    progress: Progress | None,
+) -> None:
+    image_id, volume_id = wanted.image_id, wanted.volume_id
+    path = files.volume(image_id, volume_id)
+    await files.io.make_folders(files.image(image_id))
+    FOLDER_MADE.reach()
+    raw = wanted.format is VolumeFormat.RAW
+    await files.io.create(path, size=metadata.capacity if raw else 0, mode=FILE_MODE)
+    PAYLOAD_MADE.reach()
+    if raw:
+        await _allocate(files, wanted, metadata.capacity, progress)
+    else:
+        await qemu_img.create(
+            path,
+            metadata.capacity,
+            VolumeFormat.COW,
+            compat="1.1" if files.version >= FormatVersion.V4 else "0.10",
+            backing=None if parent is None else (wanted.parent_id, parent.format),
+        )
+        await files.io.chmod(path, FILE_MODE)
+    FORMATTED.reach()
+    if files.leases.on_storage:
+        await files.io.create(files.volume(image_id, volume_id, LEASE), mode=FILE_MODE)
+        await files.leases.format_lease(files.volume_lease(image_id, volume_id))
+    LEASE_WRITTEN.reach()
+    if parent is not None and parent.role is VolumeRole.LEAF:
+        await files.write_volume(image_id, wanted.parent_id, replace(parent, role=VolumeRole.INTERNAL))
+    PARENT_MARKED.reach()
+    await files.write_volume(image_id, volume_id, metadata)
+
+
+async def _allocate(files: DomainFiles, wanted: NewVolume, capacity: int, progress: Progress | None) -> None:
+    size = capacity if wanted.initial_size is None else wanted.initial_size
+    if wanted.allocation is Allocation.PREALLOCATED and size > 0:
+        path = files.volume(wanted.image_id, wanted.volume_id)
+        await files.io.allocate(path, size, timeout_s=ALLOCATE_SILENCE_S, progress=progress)
+
+
+async def _undo(files: DomainFiles, wanted: NewVolume, parent: VolumeMetadata | None, *, new_image: bool) -> None:
+    """Best effort: the error that led here is the one to tell, and garbage is collected later."""
+    try:
+        await files.io.remove(files.volume(wanted.image_id, wanted.volume_id, META))
+        if parent is not None and parent.role is VolumeRole.LEAF:
+            await files.write_volume(wanted.image_id, wanted.parent_id, parent)
+        await _remove_files(files, wanted.image_id, wanted.volume_id)
+        if new_image:
+            await files.io.remove_folder(files.image(wanted.image_id))
+    except AgentError as e:
+        log.warning("volume %s was not made; its files stay until garbage is collected: %s", wanted.volume_id, e)
+
+
+async def _parent(files: DomainFiles, wanted: NewVolume) -> VolumeMetadata | None:
+    if wanted.parent_id in ("", BLANK_UUID):
+        return None
+    parent = await files.read_volume(wanted.image_id, wanted.parent_id)
+    if parent.legality is Legality.ILLEGAL:
+        raise InvalidVolume(wanted.volume_id, f"its parent {wanted.parent_id} is illegal")
+    if parent.role is VolumeRole.INTERNAL:
+        raise InvalidVolume(wanted.volume_id, f"its parent {wanted.parent_id} has a child already")
+    return parent
+
+
+def _metadata(files: DomainFiles, wanted: NewVolume, parent: VolumeMetadata | None) -> VolumeMetadata:
+    capacity = round_up(wanted.capacity, CAPACITY_UNIT)
+    if not 0 < capacity <= MAX_CAPACITY:
+        raise InvalidVolume(wanted.volume_id, f"its capacity is {wanted.capacity} bytes")
+    if parent is not None and wanted.format is not VolumeFormat.COW:
+        raise InvalidVolume(wanted.volume_id, "a volume on top of another must be COW")
+    if parent is not None and capacity < parent.capacity:
+        raise InvalidVolume(wanted.volume_id, f"its capacity {capacity} is below its parent's {parent.capacity}")
+    if wanted.initial_size is not None:
+        if wanted.allocation is not Allocation.PREALLOCATED:
+            raise InvalidVolume(wanted.volume_id, "an initial size is for preallocated volumes")
+        if not 0 <= wanted.initial_size <= capacity:
+            raise InvalidVolume(wanted.volume_id, f"its initial size {wanted.initial_size} is not within its capacity")
+    return VolumeMetadata(
+        domain_id=files.domain_id,
+        image_id=wanted.image_id,
+        parent_id=wanted.parent_id or BLANK_UUID,
+        capacity=capacity,
+        format=wanted.format,
+        allocation=wanted.allocation,
+        role=VolumeRole.LEAF,
+        disk_type=wanted.disk_type,
+        description=wanted.description,
+        legality=Legality.LEGAL if wanted.legal else Legality.ILLEGAL,
+        ctime=volume_metadata.now_ctime(),
+        sequence=wanted.sequence,
+    )
+
+
+async def share(files: DomainFiles, source_image_id: str, volume_id: str, target_image_id: str) -> None:
+    """Hard links in the target image; the metadata's link, which makes it visible there, last."""
+    files.check_writable()
+    metadata = await files.read_volume(source_image_id, volume_id)
+    if metadata.role is not VolumeRole.SHARED:
+        raise VolumeNotShared(volume_id)
+    await files.io.make_folders(files.image(target_image_id))
+    for suffix in ("", LEASE, META) if files.leases.on_storage else ("", META):
+        source = files.volume(source_image_id, volume_id, suffix)
+        try:
+            await files.io.link(source, files.volume(target_image_id, volume_id, suffix))
+        except IoFailed as e:
+            if e.error != "EEXIST":
+                raise
+
+
+async def delete(files: DomainFiles, image_id: str, volume_id: str, *, force: bool) -> None:
+    """Raises `VolumeNotFound`, `VolumeShared`, `VolumeHasChildren`. Damaged metadata does not keep a volume."""
+    files.check_writable()
+    try:
+        metadata: VolumeMetadata | None = await files.read_volume(image_id, volume_id)
+    except InvalidContent as e:
+        log.warning("deleting volume %s whose metadata is damaged: %s", volume_id, e)
+        metadata = None
+    if metadata is not None:
+        if not force:
+            await _check_deletable(files, image_id, volume_id, metadata)
+        if metadata.role is not VolumeRole.SHARED:
+            await files.write_volume(image_id, volume_id, replace(metadata, legality=Legality.ILLEGAL))
+    MARKED_ILLEGAL.reach()
+    await files.io.remove(files.volume(image_id, volume_id, META))
+    METADATA_REMOVED.reach()
+    if metadata is not None and metadata.has_parent:
+        await free_parent(files, image_id, metadata.parent_id)
+    PARENT_FREED.reach()
+    await files.io.remove(files.volume(image_id, volume_id))
+    PAYLOAD_REMOVED.reach()
+    await files.io.remove(files.volume(image_id, volume_id, LEASE))
+
+
+async def _check_deletable(files: DomainFiles, image_id: str, volume_id: str, metadata: VolumeMetadata) -> None:
+    if metadata.role is VolumeRole.SHARED:
+        raise VolumeShared(volume_id)
+    children = await files.children(image_id, volume_id)
+    if children:
+        raise VolumeHasChildren(volume_id, children)
+
+
+async def free_parent(files: DomainFiles, image_id: str, parent_id: str) -> bool:
+    """Make an internal volume without children a leaf again; True when it was one."""
+    try:
+        parent = await files.read_volume(image_id, parent_id)
+        if parent.role is not VolumeRole.INTERNAL or await files.children(image_id, parent_id):
+            return False
+    except (VolumeNotFound, InvalidContent):
+        return False
+    await files.write_volume(image_id, parent_id, replace(parent, role=VolumeRole.LEAF))
+    return True
+
+
+async def delete_image(files: DomainFiles, image_id: str) -> None:
+    """Raises `ImageNotFound`, `VolumeShared` while another image uses a template of this one."""
+    files.check_writable()
+    for volume_id in await files.image_volumes(image_id):
+        try:
+            metadata = await files.read_volume(image_id, volume_id)
+        except StorageError as e:
+            log.warning("deleting image %s with damaged metadata: %s", image_id, e)
+            continue
+        if metadata.role is VolumeRole.SHARED and metadata.image_id == image_id:
+            users = [i for i, v in (await files.list_volumes()).items() if i != image_id and volume_id in v]
+            if users:
+                raise VolumeShared(volume_id)
+    removed = files.place(IMAGES, REMOVED_PREFIX + image_id)
+    try:
+        await files.io.remove_tree(removed)  # of an earlier image of that name
+        await files.io.rename(files.image(image_id), removed)
+    except IoFailed as e:
+        if e.error == "ENOENT":
+            raise ImageNotFound(image_id, files.domain_id) from e
+        raise
+    IMAGE_RENAMED.reach()
+    await files.io.remove_tree(removed)
+
+
+async def _remove_files(files: DomainFiles, image_id: str, volume_id: str) -> None:
+    for suffix in ("", LEASE, META + NEW):
+        await files.io.remove(files.volume(image_id, volume_id, suffix))
