@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Domains as a whole: made, described, checked, formatted. Any host may, in or out of a pool."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from storage.connections import Connections, KindUnsupported
+from storage.domain import Domain, Space
+from storage.domains import Domains, domains_on
+from storage.errors import DomainExists, StorageError
+from storage.file.domain import NewDomain, create_file_domain, remove_file_domain
+from storage.file.io import FileIo
+from storage.leases import Leases
+from storage.ondisk.domain_fields import DomainMetadata
+from storage.ondisk.values import DomainClass, DomainKind
+from storage.pool import Pool
+from storage.spm.errors import DomainAttached, PoolConnected
+
+FILE_KINDS = (DomainKind.LOCALFS, DomainKind.POSIXFS)
+NEW_VERSION = 5
+
+
+class NotConnected(StorageError):
+    spec: str
+    msg = "Storage {self.spec!r} is not connected on this host"
+    remedy = "Call StoragePool.connectStorageServer first"
+
+
+class ClassUnsupported(StorageError):
+    domain_class: str
+    msg = "A domain of class {self.domain_class} cannot be made: only Data domains"
+
+
+class VersionUnsupported(StorageError):
+    version: int
+    msg = "A domain of format version {self.version} cannot be made: only version 5"
+
+
+@dataclass(frozen=True)
+class DomainReport:
+    domain: Domain
+    metadata: DomainMetadata
+
+
+class Catalogue:
+    def __init__(self, connections: Connections, domains: Domains, pool: Pool, *, io_timeout_s: int) -> None:
+        self._connections = connections
+        self._domains = domains
+        self._pool = pool
+        self._io_timeout_s = io_timeout_s
+
+    async def create(
+        self,
+        domain_id: str,
+        kind: DomainKind,
+        spec: str,
+        description: str,
+        *,
+        domain_class: DomainClass,
+        version: int,
+        block_size: int,
+        max_hosts: int,
+        leases: Leases,
+    ) -> None:
+        """Make a domain on connected storage. Raises `NotConnected`, `DomainExists`, `BlockSizeUnsupported`."""
+        if kind not in FILE_KINDS:
+            raise KindUnsupported(kind)
+        if domain_class is not DomainClass.DATA:
+            raise ClassUnsupported(domain_class)
+        if version != NEW_VERSION:
+            raise VersionUnsupported(version)
+        mount = self._connections.mount_path(spec)
+        if not is_connected(mount):
+            raise NotConnected(spec)
+        for other in await domains_on(mount):
+            raise DomainExists(other, mount)
+        wanted = NewDomain(domain_id, kind, mount, spec, description, block_size, max_hosts)
+        io = FileIo(os.path.join(mount, domain_id))
+        try:
+            created = await create_file_domain(wanted, io, leases, io_timeout_s=self._io_timeout_s)
+            await created.close()
+        finally:
+            await io.close()
+        self._domains.learn({domain_id: mount})
+
+    async def report(self, domain_id: str) -> DomainReport:
+        domain = await self._domains.get(domain_id)
+        return DomainReport(domain, await domain.read_metadata())
+
+    async def space(self, domain_id: str) -> Space:
+        return await (await self._domains.get(domain_id)).space()
+
+    async def validate(self, domain_id: str) -> None:
+        """Raises what the metadata is refused for, or the storage's silence."""
+        domain = await self._domains.get(domain_id)
+        await domain.read_metadata()
+        await domain.probe()
+
+    async def format(self, domain_id: str) -> None:
+        """Remove the domain from its storage. Raises `DomainAttached`, `PoolConnected`."""
+        connected = self._pool.connected
+        if connected is not None and domain_id in connected.domains:
+            raise PoolConnected(connected.pool_id)
+        domain = await self._domains.get(domain_id)
+        pools = (await domain.read_metadata()).pools
+        if pools:
+            raise DomainAttached(domain_id, pools[0])
+        await remove_file_domain(domain)
+        await self._domains.forget(domain_id)
+
+    async def reports(self) -> list[DomainReport]:
+        """Every domain on connected storage that can be read."""
+        found = []
+        for domain_id in sorted(await self._domains.found()):
+            try:
+                found.append(await self.report(domain_id))
+            except StorageError:  # what cannot be read is not offered; asking for it by id says why
+                continue
+        return found
+
+
+def is_connected(mount: str) -> bool:
+    """True for a mount point, or the link of a local folder. Asks the local folder ``mnt`` only."""
+    if os.path.islink(mount):
+        return True
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
+        points = {line.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape") for line in f}
+    return mount in points

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which lock a kind of domain has: flock on a local disk, sanlock for all that hosts may share."""
+
+from __future__ import annotations
+
+from storage.file.domain import LeasesOf
+from storage.leases import Leases
+from storage.leases.flock_edge import FlockLeases
+from storage.ondisk.values import DomainKind
+
+
+def lease_edges() -> LeasesOf:
+    """One edge of each kind for this process. sanlock's binding is loaded when a domain first needs it."""
+    flock: Leases = FlockLeases()
+    shared: list[Leases] = []
+
+    def leases_of(kind: DomainKind) -> Leases:
+        if kind is DomainKind.LOCALFS:
+            return flock
+        if not shared:
+            from storage.leases.sanlock_edge import SanlockLeases
+
+            shared.append(SanlockLeases())
+        return shared[0]
+
+    return leases_of

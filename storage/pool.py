@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The storage pool that this host is connected to: its domains, their links and monitors, the SPM role.
+
+One host, one pool. Engines of today pass the map of the pool's domains when they connect and again
+whenever it changes; an older one passes none, and then the map on the master domain counts.
+
+Nothing of a connection outlives the agent but the links under ``<repository>/<pool>`` and the joined
+lockspaces: after a restart the engine connects again, which finds both as they should be.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from storage.domains import Domains
+from storage.errors import StorageError
+from storage.links import MASTER, PoolLinks
+from storage.monitor import Monitors
+from storage.ondisk.domain_fields import DomainMetadata
+from storage.ondisk.values import DomainRole, DomainStatus
+from storage.spm.control import SpmControl, SpmStatus
+from storage.spm.errors import (
+    AnotherPoolConnected,
+    DomainActive,
+    DomainIsMaster,
+    DomainNotInPool,
+    IsSpm,
+    MasterNotFound,
+    PoolConnected,
+    PoolHostIdDiffers,
+    PoolUnknown,
+    WrongMaster,
+)
+from vdsm.common.errors import AgentError
+from vdsm.common.ids import BLANK_UUID
+from vdsm.common.owners import Lane
+from vdsm.common.types import Json
+
+log = logging.getLogger("vdsm.storage.pool")
+
+CREATE_S = 600.0
+
+
+@dataclass(frozen=True)
+class ConnectedPool:
+    pool_id: str
+    host_id: int
+    master_id: str
+    master_version: int
+    domains: Mapping[str, DomainStatus]
+    map_on_master: bool
+
+
+@dataclass(frozen=True)
+class SpmReport:
+    status: SpmStatus
+    lease_version: int
+    host_id: int
+    """-1 when nobody is SPM."""
+
+
+class Pool:
+    def __init__(
+        self, links: PoolLinks, domains: Domains, monitors: Monitors, spm: SpmControl, *, watch_s: float
+    ) -> None:
+        self._links = links
+        self._domains = domains
+        self._monitors = monitors
+        self._watch_s = watch_s
+        self._lane = Lane("the storage pool")
+        self.spm = spm
+        self.connected: ConnectedPool | None = None
+
+    def require(self, pool_id: str) -> ConnectedPool:
+        """The connected pool. Raises `PoolUnknown`."""
+        if self.connected is None or self.connected.pool_id != pool_id:
+            raise PoolUnknown(pool_id)
+        return self.connected
+
+    # Coming and going
+
+    async def create(self, pool_id: str, name: str, master_id: str, master_version: int, domain_ids: list[str]) -> None:
+        async with self._lane("create pool"):
+            if self.connected is not None:
+                raise PoolConnected(self.connected.pool_id)
+            for domain_id in {master_id, *domain_ids}:
+                await self._domains.get(domain_id)
+            params: dict[str, Json] = {
+                "pool_id": pool_id,
+                "name": name,
+                "master_id": master_id,
+                "master_version": master_version,
+                "domain_ids": domain_ids,
+                "places": self._domains.places([master_id, *domain_ids]),
+            }
+            await self.spm.once(pool_id, "pool.create", params, timeout_s=CREATE_S)
+
+    async def connect(
+        self,
+        pool_id: str,
+        host_id: int,
+        master_id: str,
+        master_version: int,
+        domains: Mapping[str, DomainStatus] | None,
+    ) -> None:
+        """Connect, or refresh the map of the connected pool.
+
+        Raises `AnotherPoolConnected`, `PoolHostIdDiffers`, `MasterNotFound`, `WrongMaster`.
+        """
+        async with self._lane("connect pool"):
+            self._check_connectable(pool_id, host_id)
+            master = await self._read_master(pool_id, master_id, master_version)
+            known = dict(master.pool_domains if domains is None else domains)
+            known.setdefault(master_id, DomainStatus.ACTIVE)
+            pool = ConnectedPool(pool_id, host_id, master_id, master_version, known, domains is None)
+            await self._use(pool)
+
+    async def disconnect(self, pool_id: str) -> None:
+        """Leave the pool. Nothing happens when it is not connected. Raises `IsSpm`."""
+        async with self._lane("disconnect pool"):
+            await self._disconnect(pool_id)
+
+    async def destroy(self, pool_id: str) -> None:
+        """For the SPM: free all domains, end the role, leave the pool."""
+        async with self._lane("destroy pool"):
+            pool = self.require(pool_id)
+            await self.call_spm("pool.destroy", {"domain_ids": list(pool.domains)})
+            await self.spm.stop(pool_id)
+            await self._disconnect(pool_id)
+
+    async def _disconnect(self, pool_id: str) -> None:
+        if self.connected is None or self.connected.pool_id != pool_id:
+            return
+        if self.spm.status is not SpmStatus.FREE:
+            raise IsSpm(pool_id)
+        await self._monitors.stop_all()
+        self._links.remove(pool_id)
+        for domain_id in self.connected.domains:
+            await self._domains.forget(domain_id)
+        self.connected = None
+
+    # The SPM role
+
+    async def start_spm(self, pool_id: str, max_version: int | None) -> None:
+        pool = self.require(pool_id)
+        active = [d for d, status in pool.domains.items() if status is DomainStatus.ACTIVE]
+        params: dict[str, Json] = {
+            "pool_id": pool_id,
+            "host_id": pool.host_id,
+            "master_id": pool.master_id,
+            "domain_ids": active,
+            "max_version": max_version,
+            "watch_s": self._watch_s,
+            "places": self._domains.places(pool.domains),
+        }
+        await self.spm.start(pool_id, params)
+
+    async def stop_spm(self, pool_id: str) -> None:
+        self.require(pool_id)
+        await self.spm.stop(pool_id)
+
+    async def spm_report(self, pool_id: str) -> SpmReport:
+        pool = self.require(pool_id)
+        if self.spm.status is SpmStatus.SPM:
+            return SpmReport(SpmStatus.SPM, self.spm.lease_version, pool.host_id)
+        master, leases = await self._domains.with_leases(pool.master_id)
+        holder = await leases.holder(master.lockspace, master.sdm_lease)
+        if holder.host_id is None:
+            return SpmReport(self.spm.status, -1, -1)
+        return SpmReport(self.spm.status, holder.version, holder.host_id)
+
+    async def call_spm(self, verb: str, params: Mapping[str, Any]) -> Any:
+        """Ask this pool's SPM process. Raises `NotSpm`, `PoolUnknown`."""
+        if self.connected is None:
+            raise PoolUnknown(BLANK_UUID)
+        places = self._domains.places(self.connected.domains)
+        return await self.spm.call(self.connected.pool_id, verb, {**params, "places": places})
+
+    # Domains of the pool
+
+    async def attach(self, pool_id: str, domain_id: str) -> None:
+        async with self._lane("attach domain"):
+            pool = self.require(pool_id)
+            if domain_id in pool.domains:
+                return
+            await self._domains.get(domain_id)
+            places = self._domains.places([domain_id])
+            await self.spm.call(pool_id, "domain.attach", {"domain_id": domain_id, "places": places})
+            await self._change_map({**pool.domains, domain_id: DomainStatus.ATTACHED})
+
+    async def detach(self, pool_id: str, domain_id: str) -> None:
+        async with self._lane("detach domain"):
+            pool = self.require(pool_id)
+            if pool.domains.get(domain_id) is DomainStatus.ACTIVE and domain_id != pool.master_id:
+                raise DomainActive(domain_id)
+            await self.call_spm("domain.detach", {"domain_id": domain_id})
+            await self._change_map({d: status for d, status in pool.domains.items() if d != domain_id})
+
+    async def activate(self, pool_id: str, domain_id: str) -> None:
+        async with self._lane("activate domain"):
+            await self._set_status(pool_id, domain_id, DomainStatus.ACTIVE)
+
+    async def deactivate(self, pool_id: str, domain_id: str) -> None:
+        async with self._lane("deactivate domain"):
+            pool = self.require(pool_id)
+            if domain_id == pool.master_id:
+                raise DomainIsMaster(domain_id)
+            await self._set_status(pool_id, domain_id, DomainStatus.ATTACHED)
+
+    async def _set_status(self, pool_id: str, domain_id: str, status: DomainStatus) -> None:
+        pool = self.require(pool_id)
+        if domain_id not in pool.domains:
+            raise DomainNotInPool(domain_id, pool_id)
+        if status is DomainStatus.ACTIVE:
+            metadata = await (await self._domains.get(domain_id)).read_metadata()
+            if pool_id not in metadata.pools:
+                raise DomainNotInPool(domain_id, pool_id)
+        await self.call_spm("task.all", {})  # only the SPM changes the pool
+        await self._change_map({**pool.domains, domain_id: status})
+
+    async def _change_map(self, domains: Mapping[str, DomainStatus]) -> None:
+        assert self.connected is not None
+        if self.connected.map_on_master:
+            await self.call_spm("pool.write_map", {"domains": {d: status.value for d, status in domains.items()}})
+        await self._use(replace(self.connected, domains=dict(domains)))
+
+    # Links and monitors
+
+    async def _use(self, pool: ConnectedPool) -> None:
+        before, self.connected = self.connected, pool
+        active = {d for d, status in pool.domains.items() if status is DomainStatus.ACTIVE}
+        for domain_id in (before.domains if before is not None else {}).keys() - active:
+            await self._monitors.stop(domain_id)
+        for domain_id in sorted(active):
+            self._monitors.start(domain_id, pool.host_id)
+        self._links.keep_only(pool.pool_id, active)
+        for domain_id in active:
+            await self.link_domain(domain_id)
+
+    async def link_domain(self, domain_id: str) -> None:
+        """Make the pool's links to a domain that answers; one that does not gets them when it does."""
+        pool = self.connected
+        if pool is None or pool.domains.get(domain_id) is not DomainStatus.ACTIVE:
+            return
+        try:
+            path = (await self._domains.get(domain_id)).path
+        except AgentError as e:
+            log.warning("domain %s has no link yet: %s", domain_id, e)
+            return
+        self._links.make(pool.pool_id, domain_id, path)
+        if domain_id == pool.master_id:
+            self._links.make(pool.pool_id, MASTER, path)
+
+    # Checks
+
+    def _check_connectable(self, pool_id: str, host_id: int) -> None:
+        if self.connected is None:
+            return
+        if self.connected.pool_id != pool_id:
+            raise AnotherPoolConnected(pool_id, self.connected.pool_id)
+        if self.connected.host_id != host_id:
+            raise PoolHostIdDiffers(pool_id, host_id, self.connected.host_id)
+
+    async def _read_master(self, pool_id: str, master_id: str, master_version: int) -> DomainMetadata:
+        try:
+            metadata = await (await self._domains.get(master_id)).read_metadata()
+        except StorageError as e:
+            raise MasterNotFound(pool_id, master_id, str(e)) from e
+        if metadata.role is not DomainRole.MASTER:
+            raise WrongMaster(pool_id, master_id, f"its role is {metadata.role}")
+        if pool_id not in metadata.pools:
+            raise WrongMaster(pool_id, master_id, f"it belongs to {', '.join(metadata.pools) or 'no pool'}")
+        if metadata.master_version != master_version:
+            raise WrongMaster(
+                pool_id, master_id, f"its master version is {metadata.master_version}, not {master_version}"
+            )
+        return metadata

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Storage of this host as its neighbours see it: one object, its parts as attributes.
+
+- ``connections``, ``catalogue``, ``domains``: what storage there is;
+- ``pool``: the connected pool and the SPM role;
+- ``volumes``: images and volumes, read here and changed by the SPM process;
+- ``tasks``: tasks of the SPM and of this host, by one id space.
+
+VMs and statistics use the methods of `Storage` itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from storage.catalogue import Catalogue
+from storage.connections import Connections
+from storage.domains import Domains
+from storage.edges import lease_edges
+from storage.images import Images, PreparedImage, VolumePath
+from storage.links import PoolLinks
+from storage.locks import Locks
+from storage.monitor import INTERVAL_S, DomainHealth, Monitors
+from storage.pool import Pool
+from storage.pool_tasks import PoolTasks
+from storage.spm.control import SpmControl
+from storage.spm.role import code_of
+from storage.volumes import VolumeReader
+from vdsm.common.errors import AgentError
+from vdsm.common.events import Events
+from vdsm.common.ids import BLANK_UUID
+from vdsm.common.jobs import Jobs
+from vdsm.common.paths import Paths
+from vdsm.root.client import Root
+
+log = logging.getLogger("vdsm.storage")
+
+__all__ = ["PreparedImage", "Storage", "VolumePath"]
+
+VMS = "vms"
+
+
+class Storage:
+    def __init__(
+        self,
+        *,
+        paths: Paths,
+        root: Root,
+        events: Events,
+        jobs: Jobs,
+        io_timeout_s: int,
+        host_name: str,
+        error_codes: Mapping[type[AgentError], int] | None = None,
+        monitor_interval_s: float = INTERVAL_S,
+    ) -> None:
+        codes = {f"{cls.__module__}:{cls.__qualname__}": code for cls, code in (error_codes or {}).items()}
+        self._code_of = code_of(codes)
+        self._paths = paths
+        self._leases_of = lease_edges()
+        self._links = PoolLinks(paths.repository)
+        self.domains = Domains(paths.mounts, self._leases_of, io_timeout_s=io_timeout_s)
+        self.monitors = Monitors(self.domains.with_leases, self._domain_changed, monitor_interval_s)
+        self.connections = Connections(paths.mounts, root, self.domains)
+        spm = SpmControl(
+            {
+                "commands": paths.commands,
+                "mounts": paths.mounts,
+                "repository": paths.repository,
+                "io_timeout_s": io_timeout_s,
+                "codes": codes,
+                "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
+            }
+        )
+        self.pool = Pool(self._links, self.domains, self.monitors, spm, watch_s=max(1.0, 2.0 * io_timeout_s))
+        self.catalogue = Catalogue(self.connections, self.domains, self.pool, io_timeout_s=io_timeout_s)
+        self.tasks = PoolTasks(self.pool, self._code_of)
+        self.volumes = VolumeReader(self.domains)
+        self.images = Images(paths.storage_run, os.path.join(paths.run, "prepared"), Locks())
+        self._linking: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Remove links of pools that an earlier run was connected to; engines connect again."""
+        os.makedirs(self._paths.mounts, mode=0o755, exist_ok=True)
+        os.makedirs(self._paths.storage_run, mode=0o755, exist_ok=True)
+        self._links.remove_stale()
+
+    async def stop(self) -> None:
+        """Give the SPM role back. Lockspaces stay joined: running VMs may hold leases in them."""
+        await self.pool.spm.end()
+        self.monitors.abandon_all()
+        await self.domains.close()
+
+    # For VMs
+
+    async def prepare_image(
+        self,
+        pool_id: str,
+        domain_id: str,
+        image_id: str,
+        volume_id: str,
+        *,
+        allow_illegal: bool = False,
+        consumer: str = VMS,
+    ) -> PreparedImage:
+        """Make a volume and all below it usable here. Raises `PoolUnknown`, `VolumeNotFound`, `VolumeIllegal`."""
+        if pool_id != BLANK_UUID:
+            self.pool.require(pool_id)
+        domain = await self.domains.get(domain_id)
+        return await self.images.prepare(domain, image_id, volume_id, consumer=consumer, allow_illegal=allow_illegal)
+
+    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str, *, consumer: str = VMS) -> None:
+        """Undo `prepare_image` for one consumer; needs neither the pool nor the storage."""
+        await self.images.teardown(domain_id, image_id, consumer=consumer)
+
+    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]]) -> None:
+        """After a restart: these (pool, domain, image, volume) are in use. Their links are there already."""
+        prepared = set(self.images.prepared())
+        for _, domain_id, image_id, _ in images:
+            if (domain_id, image_id) not in prepared:
+                log.error("image %s of domain %s is in use but was not on record as prepared", image_id, domain_id)
+                self.images.adopt(domain_id, image_id, consumer=VMS)
+
+    # For statistics
+
+    def repo_stats(self, wanted: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """Health of the pool's domains as `Host.getStats` shows it (storage.md 18), from memory."""
+        return {
+            domain_id: self._shown(health)
+            for domain_id, health in self.monitors.health().items()
+            if not wanted or domain_id in wanted
+        }
+
+    def _shown(self, health: DomainHealth) -> dict[str, Any]:
+        return {
+            "code": 0 if health.error is None else self._code_of(health.error),
+            "lastCheck": f"{health.age_s:.1f}",
+            "delay": f"{health.delay_s:.9f}",
+            "valid": health.valid,
+            "version": health.version,
+            "acquired": health.acquired,
+            "actual": health.checked,
+        }
+
+    def _domain_changed(self, domain_id: str, valid: bool) -> None:
+        if valid:
+            linking = asyncio.get_running_loop().create_task(self.pool.link_domain(domain_id))
+            self._linking.add(linking)
+            linking.add_done_callback(self._linking.discard)

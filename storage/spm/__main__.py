@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The SPM process: ``python -m storage.spm <socket fd> <settings as JSON>``.
+
+Started by the agent only. It ends when the agent asks for it by closing the socket (the role is then
+given up in order), when the agent dies (PDEATHSIG kills it), or when its lease is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from storage.domains import Domains
+from storage.edges import lease_edges
+from storage.spm.serving import Server
+from vdsm.common import groups, logs
+from vdsm.common.errors import AgentError
+from vdsm.common.link import Link
+
+log = logging.getLogger("vdsm.storage.spm")
+
+
+async def serve(fd: int, settings: dict[str, Any]) -> None:
+    groups.set_folder(settings["commands"])
+    domains = Domains(settings["mounts"], lease_edges(), io_timeout_s=settings["io_timeout_s"])
+    server = Server(domains, repository=settings["repository"], codes=settings["codes"])
+    reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
+    link = Link(reader, writer, serve=server.serve, name="the agent")
+    log.info("SPM process %d started", os.getpid())
+    await link.run()
+    try:
+        await server.role.stop()
+    except AgentError as e:  # the lock daemon frees the lease of a dead process: ending is always safe
+        log.error("the SPM role was not given up in order: %s", e)
+    with contextlib.suppress(AgentError):
+        await domains.close()
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[2])
+    # a terminal's Ctrl-C or a service's TERM reaches the whole group: the agent decides when we end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    running = logs.setup(settings["log_level"])
+    asyncio.run(serve(int(sys.argv[1]), settings))
+    log.info("SPM process %d ends", os.getpid())
+    running.stop()
+    # threads that wait for the lock daemon must not keep us
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent's end of the SPM role: Free, Contend, SPM, and the one process that has it.
+
+Whatever ends that process (a stop, its lease, kill -9) makes the role free here; the agent, its
+calls and its VMs go on. The role is never taken again by itself: the engine decides who is SPM.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from storage.spm.errors import IsSpm, NotSpm, SpmBusy, SpmEnded, SpmStartFailed
+from storage.spm.process import SpmProcess
+from vdsm.common.crashpoints import crash_point
+from vdsm.common.errors import AgentError
+from vdsm.common.types import Json
+
+log = logging.getLogger("vdsm.storage.spm")
+
+START_S = 480.0
+CALL_S = 120.0
+
+SPAWNED = crash_point("spm.start.spawned", "the SPM process runs, it was asked for nothing (agent)")
+TOLD = crash_point("spm.start.told", "the role is ours, nobody was told (agent)")
+STOP_ASKED = crash_point("spm.stop.asked", "a stop was asked for, the process has the role (agent)")
+STOP_ENDED = crash_point("spm.stop.ended", "the SPM process is gone, nobody was told (agent)")
+
+
+class SpmStatus(StrEnum):
+    FREE = "Free"
+    CONTEND = "Contend"
+    SPM = "SPM"
+
+
+class SpmControl:
+    def __init__(self, settings: Mapping[str, Json]) -> None:
+        self._settings = settings
+        self._process: SpmProcess | None = None
+        self.status = SpmStatus.FREE
+        self.lease_version = -1
+        self.ended_because = ""
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    async def start(self, pool_id: str, params: Mapping[str, Json]) -> None:
+        """Take the role; nothing happens when it is ours. Raises `SpmBusy` and what the start met."""
+        if self.status is SpmStatus.SPM:
+            return
+        if self.status is SpmStatus.CONTEND:
+            raise SpmBusy(pool_id)
+        self.status, self.ended_because = SpmStatus.CONTEND, ""
+        process: SpmProcess | None = None
+        try:
+            process = self._process = await SpmProcess.spawn(pool_id, settings=self._settings, ended=self._ended)
+            SPAWNED.reach()
+            self.lease_version = await process.call("start", params, timeout_s=START_S)
+            if self._process is not process:
+                raise SpmStartFailed(pool_id, self.ended_because)
+            self.status = SpmStatus.SPM
+            TOLD.reach()
+        except SpmEnded:
+            raise SpmStartFailed(pool_id, self.ended_because or "its process ended") from None
+        finally:
+            if self.status is not SpmStatus.SPM:
+                if process is not None:
+                    await process.end()
+                self.status = SpmStatus.FREE
+
+    async def stop(self, pool_id: str) -> None:
+        """Give the role up and return when its process is gone. Raises `NotSpm`, `SpmBusy`."""
+        if self.status is SpmStatus.CONTEND:
+            raise SpmBusy(pool_id)
+        if self._process is None:
+            raise NotSpm(pool_id)
+        STOP_ASKED.reach()
+        await self._process.end()
+        STOP_ENDED.reach()
+
+    async def call(self, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float = CALL_S) -> Any:
+        """Ask the SPM process. Raises `NotSpm` when this host is not SPM."""
+        if self.status is not SpmStatus.SPM or self._process is None:
+            raise NotSpm(pool_id)
+        return await self._process.call(verb, params, timeout_s=timeout_s)
+
+    async def once(self, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float) -> Any:
+        """One change under a lease that is taken for it, in a process of its own: pool creation."""
+        if self.status is not SpmStatus.FREE:
+            raise IsSpm(pool_id)
+        process = await SpmProcess.spawn(pool_id, settings=self._settings, ended=_nothing)
+        try:
+            return await process.call(verb, params, timeout_s=timeout_s)
+        finally:
+            await process.end()
+
+    async def end(self) -> None:
+        """The agent ends: give the role up if we have it."""
+        if self._process is not None:
+            try:
+                await self._process.end()
+            except AgentError as e:  # the process is a child that dies with us anyway
+                log.error("the SPM process did not end in order: %s", e)
+
+    async def _ended(self, reason: str) -> None:
+        self._process = None
+        self.ended_because = reason
+        if self.status is SpmStatus.SPM:
+            self.status = SpmStatus.FREE
+        self.lease_version = -1
+
+
+async def _nothing(_: str) -> None:
+    return

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a pool or the SPM role refuses. Wire numbers are in vdsm.api.codes.storage."""
+
+from __future__ import annotations
+
+from storage.errors import StorageError
+
+
+class PoolUnknown(StorageError):
+    pool_id: str
+    msg = "This host is not connected to storage pool {self.pool_id}"
+
+
+class AnotherPoolConnected(StorageError):
+    pool_id: str
+    connected_id: str
+    msg = "This host is connected to storage pool {self.connected_id}: disconnect it before using {self.pool_id}"
+
+
+class PoolConnected(StorageError):
+    pool_id: str
+    msg = "Storage pool {self.pool_id} is connected on this host: disconnect it first"
+
+
+class PoolHostIdDiffers(StorageError):
+    pool_id: str
+    host_id: int
+    connected_host_id: int
+    msg = "Pool {self.pool_id} is connected with host id {self.connected_host_id}, not {self.host_id}"
+
+
+class MasterNotFound(StorageError):
+    pool_id: str
+    domain_id: str
+    reason: str
+    msg = "Master domain {self.domain_id} of pool {self.pool_id} was not found: {self.reason}"
+
+
+class WrongMaster(StorageError):
+    pool_id: str
+    domain_id: str
+    reason: str
+    msg = "Domain {self.domain_id} is not the master of pool {self.pool_id}: {self.reason}"
+
+
+class NotSpm(StorageError):
+    pool_id: str
+    msg = "This host is not the SPM of pool {self.pool_id}"
+    remedy = "Send the call to the SPM host, or start the role with StoragePool.spmStart"
+
+
+class IsSpm(StorageError):
+    pool_id: str
+    msg = "This host is the SPM of pool {self.pool_id}: stop the role first"
+
+
+class SpmBusy(StorageError):
+    pool_id: str
+    msg = "This host is already starting as SPM of pool {self.pool_id}"
+
+
+class SpmStartFailed(StorageError):
+    pool_id: str
+    reason: str
+    msg = "Pool {self.pool_id}: the SPM role was not started: {self.reason}"
+
+
+class SpmLeaseNotAcquired(StorageError):
+    pool_id: str
+    reason: str
+    msg = "The SPM lease of pool {self.pool_id} was not acquired: {self.reason}"
+
+
+class SpmEnded(StorageError):
+    pool_id: str
+    reason: str
+    msg = "The SPM role of pool {self.pool_id} ended on this host: {self.reason}"
+
+
+class DomainVersionTooNew(StorageError):
+    domain_id: str
+    version: int
+    wanted: int
+    msg = "Domain {self.domain_id} has version {self.version}, newer than the wanted {self.wanted}"
+
+
+class MixedDomainVersions(StorageError):
+    domain_id: str
+    version: int
+    master_version: int
+    msg = "Domain {self.domain_id} has version {self.version}, its pool's master has {self.master_version}"
+
+
+class DomainNotInPool(StorageError):
+    domain_id: str
+    pool_id: str
+    msg = "Domain {self.domain_id} is not attached to pool {self.pool_id}"
+
+
+class DomainAttached(StorageError):
+    domain_id: str
+    pool_id: str
+    msg = "Domain {self.domain_id} is attached to pool {self.pool_id}"
+
+
+class DomainIsMaster(StorageError):
+    domain_id: str
+    msg = "Domain {self.domain_id} is the master domain of its pool: the role must move first"
+
+
+class DomainActive(StorageError):
+    domain_id: str
+    msg = "Domain {self.domain_id} is active: deactivate it first"
+
+
+class DomainHasPool(StorageError):
+    domain_id: str
+    pool_id: str
+    msg = "Domain {self.domain_id} belongs to pool {self.pool_id}: detach it first"

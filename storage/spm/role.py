@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The SPM role in its own process: from the lease to the open gate, and back.
+
+Start: host id joined (the agent's monitor has done that, else up to 180 s) -> SDM lease acquired ->
+master's folders -> stored tasks loaded -> unfinished ones undone -> garbage of the pool's domains
+removed -> gate open. Anything before the open gate that fails ends the process: the lock
+daemon frees the lease of a dead process at once.
+
+While the role is on, the lease is asked for every 2 I/O timeouts, without touching storage; when
+it is gone this process kills itself, since somebody else may be writing already. The lock daemon does
+the same to it when the host cannot renew.
+
+Stop: gate closed -> running tasks interrupted (they stay stored, the next SPM undoes them) -> I/O helpers
+ended -> lease released -> process ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from storage.domain import Domain
+from storage.domains import Domains
+from storage.errors import HostIdNotAcquired, LeaseError, LeaseHeld, LeaseNotFormatted, StorageError
+from storage.ondisk.values import DomainRole
+from storage.spm.attachments import JOIN_S
+from storage.spm.errors import DomainVersionTooNew, NotSpm, SpmLeaseNotAcquired, WrongMaster
+from storage.spm.recoveries import Recoveries
+from storage.tasks.files import DomainFiles
+from storage.tasks.runner import CodeOf, Tasks
+from storage.tasks.store import TaskStore
+from vdsm.common.clocks import Clock
+from vdsm.common.crashpoints import crash_point
+from vdsm.common.deadlines import deadline
+from vdsm.common.errors import AgentError
+
+log = logging.getLogger("vdsm.storage.spm")
+
+ACQUIRE_S = 240.0
+GARBAGE_S = 60.0
+MAX_INQUIRE_FAILURES = 3
+
+START_ACQUIRED = crash_point("spm.start.acquired", "the lease is ours, nothing was read yet")
+START_LOADED = crash_point("spm.start.loaded", "stored tasks are loaded, none is undone")
+START_RECOVERED = crash_point("spm.start.recovered", "unfinished tasks are undone, the gate is closed")
+START_OPEN = crash_point("spm.start.open", "the gate is open, the caller was not told")
+STOP_CLOSED = crash_point("spm.stop.closed", "the gate is closed, tasks may still run")
+STOP_INTERRUPTED = crash_point("spm.stop.interrupted", "no task runs, the lease is still ours")
+STOP_RELEASED = crash_point("spm.stop.released", "the lease is released, the process still lives")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the agent asks the role to start with."""
+
+    pool_id: str
+    host_id: int
+    master_id: str
+    domain_ids: tuple[str, ...]
+    max_version: int | None
+    watch_s: float
+
+
+class Role:
+    def __init__(self, domains: Domains, recoveries: Recoveries, code_of: CodeOf) -> None:
+        self.domains = domains
+        self._recoveries = recoveries
+        self._code_of = code_of
+        self._wanted: Wanted | None = None
+        self._tasks: Tasks | None = None
+        self._open = False
+        self._watchdog: asyncio.Task[None] | None = None
+
+    @property
+    def pool_id(self) -> str:
+        return self._wanted.pool_id if self._wanted is not None else ""
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the role was started with. Raises `NotSpm` while the gate is closed."""
+        if self._wanted is None or not self._open:
+            raise NotSpm(self.pool_id)
+        return self._wanted
+
+    @property
+    def tasks(self) -> Tasks:
+        """The task store, for everything that changes the pool. Raises `NotSpm` while the gate is closed."""
+        if self._tasks is None or not self._open:
+            raise NotSpm(self.pool_id)
+        return self._tasks
+
+    async def start(self, wanted: Wanted) -> int:
+        """The lease's version. After an error this process must end."""
+        self._wanted = wanted
+        with Clock("SPM start", wanted.pool_id) as clock:
+            with clock.step("open"):
+                master = await self._open_master(wanted)
+            with clock.step("lease"):
+                version = await self._acquire(master, wanted)
+            START_ACQUIRED.reach()
+            self._watchdog = asyncio.get_running_loop().create_task(self._watch(master, wanted.watch_s))
+            with clock.step("load"):
+                self._tasks = await self._load(master)
+            START_LOADED.reach()
+            with clock.step("recover"):
+                await self._tasks.recover_loaded()
+            with clock.step("garbage"):
+                await asyncio.gather(*(self._collect_garbage(domain_id) for domain_id in wanted.domain_ids))
+            START_RECOVERED.reach()
+            self._open = True
+            START_OPEN.reach()
+        return version
+
+    async def stop(self) -> None:
+        """Give the role up. The process ends afterwards, whatever happened here."""
+        if self._wanted is None:
+            return
+        with Clock("SPM stop", self._wanted.pool_id):
+            self._open = False
+            STOP_CLOSED.reach()
+            if self._tasks is not None:
+                await self._tasks.stop_all()
+            STOP_INTERRUPTED.reach()
+            if self._watchdog is not None:
+                self._watchdog.cancel()
+            master = await self.domains.get(self._wanted.master_id)
+            await self.domains.close()
+            await self.domains.leases(master).release(master.sdm_lease)
+            STOP_RELEASED.reach()
+
+    async def _open_master(self, wanted: Wanted) -> Domain:
+        master = await self.domains.get(wanted.master_id)
+        metadata = await master.read_metadata()
+        if metadata.role is not DomainRole.MASTER or wanted.pool_id not in metadata.pools:
+            raise WrongMaster(wanted.pool_id, wanted.master_id, "its metadata says otherwise")
+        if wanted.max_version is not None and metadata.version > wanted.max_version:
+            raise DomainVersionTooNew(wanted.master_id, int(metadata.version), wanted.max_version)
+        return master
+
+    async def _acquire(self, master: Domain, wanted: Wanted) -> int:
+        leases = self.domains.leases(master)
+        try:
+            await leases.join(master.lockspace, wanted.host_id, timeout_s=JOIN_S)
+            return await leases.acquire(master.sdm_lease, timeout_s=ACQUIRE_S)
+        except (LeaseHeld, LeaseNotFormatted, LeaseError) as e:
+            raise SpmLeaseNotAcquired(wanted.pool_id, str(e)) from e
+        except HostIdNotAcquired:
+            raise
+
+    async def _load(self, master: Domain) -> Tasks:
+        await master.make_master()
+        store = TaskStore(DomainFiles(master.io), os.path.join(master.master_path, "tasks"))
+        tasks = Tasks(store, self._recoveries.run, self._code_of)
+        await tasks.load()
+        return tasks
+
+    async def _collect_garbage(self, domain_id: str) -> None:
+        try:
+            async with deadline(f"garbage collection of domain {domain_id}", GARBAGE_S):
+                garbage = await (await self.domains.get(domain_id)).collect_garbage()
+        except AgentError as e:  # a domain that is away keeps its garbage until the next start
+            log.warning("domain %s: left-overs were not removed: %s", domain_id, e)
+            return
+        if garbage.removed or garbage.mended:
+            log.warning("domain %s: removed %s, mended %s", domain_id, garbage.removed, garbage.mended)
+
+    async def _watch(self, master: Domain, interval_s: float) -> None:
+        leases = self.domains.leases(master)
+        failures = 0
+        while True:
+            await asyncio.sleep(interval_s)
+            try:
+                held = await leases.held(master.sdm_lease)
+                failures = 0
+            except StorageError as e:
+                failures += 1
+                log.error("the lease daemon did not say who holds %s: %s", master.sdm_lease, e)
+                held = failures <= MAX_INQUIRE_FAILURES
+            if not held:
+                log.critical("the SPM lease %s is lost: this process ends now", master.sdm_lease)
+                os.killpg(0, signal.SIGKILL)
+
+
+def code_of(table: Mapping[str, int]) -> CodeOf:
+    """Wire numbers by the kinds that errors have between processes; 200 is the field's 'some storage error'."""
+
+    def number(error: BaseException) -> int:
+        for cls in type(error).__mro__:
+            found = table.get(f"{cls.__module__}:{cls.__qualname__}")
+            if found is not None:
+                return found
+        return 200
+
+    return number

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Verbs of the SPM process: what its agent may ask over their socket, as plain JSON.
+
+All but ``pool.create`` and ``start`` need the open gate. A verb that starts a task answers with its id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from storage.domain import NewVolume
+from storage.domains import Domains
+from storage.locks import Locks
+from storage.ondisk.values import Allocation, Legality, VolumeFormat
+from storage.spm.attachments import Attachments
+from storage.spm.recoveries import Recoveries
+from storage.spm.role import Role, Wanted, code_of
+from storage.spm.volumes import Volumes
+from storage.tasks.runner import describe_status
+from vdsm.common.errors import RemoteError
+from vdsm.common.types import Json
+
+Params = Mapping[str, Any]
+Verb = Callable[[Params], Awaitable[Json]]
+
+
+class Server:
+    def __init__(self, domains: Domains, *, repository: str, codes: Mapping[str, int]) -> None:
+        self.domains = domains
+        self.role = Role(domains, Recoveries(domains), code_of(codes))
+        self._attachments = Attachments(domains)
+        self._volumes = Volumes(domains, Locks(), repository)
+        self._verbs: dict[str, Verb] = {
+            "start": self._start,
+            "pool.create": self._create_pool,
+            "pool.destroy": self._destroy_pool,
+            "pool.write_map": self._write_map,
+            "domain.attach": self._attach,
+            "domain.detach": self._detach,
+            "domain.rename": self._rename,
+            "volume.create": self._create_volume,
+            "volume.delete": self._delete_volumes,
+            "volume.extend_size": self._extend_size,
+            "volume.describe": self._describe,
+            "volume.set_legality": self._set_legality,
+            "image.delete": self._delete_image,
+            "task.status": self._task_status,
+            "task.info": self._task_info,
+            "task.all": self._all_tasks,
+            "task.stop": self._stop_task,
+            "task.clear": self._clear_task,
+            "task.revert": self._revert_task,
+        }
+
+    async def serve(self, verb: str, params: dict[str, Any]) -> Json:
+        handler = self._verbs.get(verb)
+        if handler is None:
+            raise RemoteError("spm", f"The SPM process has no verb {verb!r}")
+        self.domains.learn(params.pop("places", {}))
+        return await handler(params)
+
+    async def _start(self, p: Params) -> Json:
+        return await self.role.start(
+            Wanted(p["pool_id"], p["host_id"], p["master_id"], tuple(p["domain_ids"]), p["max_version"], p["watch_s"])
+        )
+
+    async def _create_pool(self, p: Params) -> Json:
+        await self._attachments.create_pool(
+            p["pool_id"], p["name"], p["master_id"], p["master_version"], p["domain_ids"]
+        )
+        return None
+
+    async def _destroy_pool(self, p: Params) -> Json:
+        wanted = self.role.wanted
+        await self._attachments.destroy_pool(wanted.pool_id, wanted.master_id, p["domain_ids"])
+        return None
+
+    async def _write_map(self, p: Params) -> Json:
+        await self._attachments.write_map(self.role.wanted.master_id, p["domains"])
+        return None
+
+    async def _attach(self, p: Params) -> Json:
+        wanted = self.role.wanted
+        master = await self.domains.get(wanted.master_id)
+        await self._attachments.attach(wanted.pool_id, wanted.host_id, p["domain_id"], int(master.version))
+        return None
+
+    async def _detach(self, p: Params) -> Json:
+        await self._attachments.detach(self.role.wanted.pool_id, p["domain_id"])
+        return None
+
+    async def _rename(self, p: Params) -> Json:
+        assert self.role.wanted
+        await self._attachments.rename(p["domain_id"], p["description"])
+        return None
+
+    async def _create_volume(self, p: Params) -> Json:
+        new = dict(p["volume"])
+        new["format"] = VolumeFormat(new["format"])
+        new["allocation"] = Allocation(new["allocation"])
+        wanted = NewVolume(**new)
+        return self.role.tasks.start(
+            "createVolume",
+            lambda task: self._volumes.create(task, p["domain_id"], wanted, p["source_image_id"]),
+            wanted.volume_id,
+        )
+
+    async def _delete_volumes(self, p: Params) -> Json:
+        ids = p["volume_ids"]
+        return self.role.tasks.start(
+            "deleteVolume",
+            lambda task: self._volumes.delete(task, p["domain_id"], p["image_id"], ids, force=p["force"]),
+            ", ".join(ids),
+        )
+
+    async def _delete_image(self, p: Params) -> Json:
+        return self.role.tasks.start(
+            "deleteImage",
+            lambda task: self._volumes.delete_image(task, p["domain_id"], p["image_id"], force=p["force"]),
+            p["image_id"],
+        )
+
+    async def _extend_size(self, p: Params) -> Json:
+        return self.role.tasks.start(
+            "extendVolumeSize",
+            lambda task: self._volumes.extend_size(task, p["domain_id"], p["image_id"], p["volume_id"], p["size"]),
+            p["volume_id"],
+        )
+
+    async def _describe(self, p: Params) -> Json:
+        assert self.role.wanted
+        await self._volumes.describe(p["domain_id"], p["image_id"], p["volume_id"], p["description"])
+        return None
+
+    async def _set_legality(self, p: Params) -> Json:
+        assert self.role.wanted
+        legality = Legality(p["legality"])
+        await self._volumes.set_legality(p["domain_id"], p["image_id"], p["volume_id"], legality)
+        return None
+
+    async def _task_status(self, p: Params) -> Json:
+        return self.role.tasks.status(p["task_id"])
+
+    async def _task_info(self, p: Params) -> Json:
+        record = self.role.tasks.get(p["task_id"]).record
+        return {"id": record.task_id, "verb": record.verb}
+
+    async def _all_tasks(self, _: Params) -> Json:
+        return [
+            {
+                **describe_status(record),
+                "verb": record.verb,
+                "tag": record.tag,
+                "state": str(record.state),
+                "result": record.outcome.result if record.outcome is not None else "",
+            }
+            for record in self.role.tasks.all()
+        ]
+
+    async def _stop_task(self, p: Params) -> Json:
+        self.role.tasks.stop(p["task_id"])
+        return None
+
+    async def _clear_task(self, p: Params) -> Json:
+        await self.role.tasks.clear(p["task_id"])
+        return None
+
+    async def _revert_task(self, p: Params) -> Json:
+        self.role.tasks.revert(p["task_id"])
+        return None
