@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,3 +105,18 @@ def _command(*argv: str, cwd: Path) -> None:
     done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise KernelMissing(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """``python -m contrib.lab.kernels guest|lab``: fetch into the cache, and build the guest for the guests' kernel."""
+    from contrib.lab import guest
+
+    for flavour in argv:
+        print(fetch(flavour))
+        if flavour == "guest":
+            print(guest.prepare())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Every target sets up what it needs first. On a machine without make: ./run <target>
+
+PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-shell test check unit hosts bench soak clean distclean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+setup: ## distribution packages, .venv, kernels for guests (idempotent)
+	@sh contrib/setup/setup.sh
+
+demo: setup ## a real VM by JSON-RPC on a private host, then everything removed
+	@$(PYTHON) -m contrib.demo
+
+demo-shell: setup ## the same host left running, with a shell in which `vdsm status` works
+	@$(PYTHON) -m contrib.demo --shell
+
+test: setup ## all checks and tests
+	@$(PYTEST) -q tests
+
+check: setup ## lint, types, floors, sizes, unit tests: about a minute
+	@$(PYTHON) -m contrib.checks lint
+	@$(PYTEST) -q -n 2 tests/unit
+
+unit: setup ## unit tests only
+	@$(PYTEST) -q tests/unit
+
+hosts: setup ## tests on private hosts
+	@$(PYTEST) -q tests/hosts
+
+bench: setup ## figures of docs/benchmarks.md
+	@$(PYTHON) -m contrib.benchmarks
+
+soak: setup ## chaos and fault campaigns, long fuzzing: hours
+	@$(PYTEST) -q -m soak tests
+
+clean: ## remove private hosts, logs and caches of tools
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m contrib.lab down --all; fi
+	@rm -rf logs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find vdsm storage network hooks contrib tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## also what setup put into the checkout
+	@rm -rf .venv .cache

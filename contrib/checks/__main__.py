@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``python -m contrib.checks lint``: ruff, mypy, import-linter and the size ratchet; a failed one shows its output."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+CHECKS: dict[str, list[str]] = {
+    "ruff": [str(BIN / "ruff"), "check", "--quiet"],
+    "mypy": [str(BIN / "mypy"), "--no-error-summary"],
+    "lint-imports": [str(BIN / "lint-imports")],
+    "ratchet": [sys.executable, "-m", "contrib.checks.ratchet"],
+}
+
+
+def main() -> int:
+    if sys.argv[1:] != ["lint"]:
+        print(__doc__)
+        return 2
+    with ThreadPoolExecutor(len(CHECKS)) as pool:
+        results = list(pool.map(_run, CHECKS))
+    return 0 if all(results) else 1
+
+
+def _run(name: str) -> bool:
+    began = time.monotonic()
+    done = subprocess.run(CHECKS[name], cwd=TOP, capture_output=True, text=True, check=False)
+    passed = done.returncode == 0
+    text = f"{name:14}{'ok' if passed else 'FAILED':8}{time.monotonic() - began:5.1f} s"
+    print(text if passed else f"{text}\n{done.stdout}{done.stderr}", flush=True)
+    return passed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
