@@ -130,13 +130,17 @@ class Dispatcher:
         caller = replace(caller, flow_id=_flow_id(member.get("flow_id") or caller.flow_id))
         context = _Member(caller, member["method"])
         with logs.flow(caller.flow_id):
-            response = await dispatch_to_response(
-                member,  # decoded already, by msgspec
-                self._routes,
-                context=context,
-                deserializer=_as_it_is,
-                validator=_as_it_is,
-            )
+            try:
+                response = await dispatch_to_response(
+                    member,  # decoded already, by msgspec
+                    self._routes,
+                    context=context,
+                    deserializer=_as_it_is,
+                    validator=_as_it_is,
+                )
+            except asyncio.CancelledError as e:  # only `drain` cancels: the caller is told
+                error = context.error or to_wire(e, api_params.printable(context.name))
+                return protocol.failure(member["id"], error) if "id" in member else None
             return None if response is None else _encode(member["id"], response, context)
 
     def route(self, entry: Verb | None) -> Route:

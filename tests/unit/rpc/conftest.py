@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A small server with verbs of its own, on a real unix socket."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec import field
+
+from vdsm.api.call import Call
+from vdsm.api.registry import Verbs, verb
+from vdsm.api.roles import Identity, Role
+from vdsm.api.types import NoParams, Params, Uuid
+from vdsm.common.errors import AgentError
+from vdsm.common.events import Events
+from vdsm.rpc.dispatcher import Caller, Dispatcher
+from vdsm.rpc.listener import TcpListener, UnixListener
+
+VOLUME = "6a3b1f0e-0000-4000-8000-000000000001"
+
+
+class DiskGone(AgentError):
+    disk: str
+    msg = "Disk {self.disk} is gone"
+    remedy = "Plug disk {self.disk} in again"
+
+
+class Server:
+    """A dispatcher with its verbs; ``done`` lists what verbs did."""
+
+    def __init__(self, folder: str) -> None:
+        self.done: list[Any] = []
+        self.gate = asyncio.Event()
+        self.flows: list[str] = []
+        self.is_ready = True
+        self.events = Events()
+        self.path = f"{folder}/vdsm.sock"
+        self.dispatcher = Dispatcher(SimpleNamespace(events=self.events), verbs(self), ready=lambda: self.is_ready)
+        self.unix = UnixListener(self.dispatcher, self.events, self.path)
+        self.tcp = TcpListener(self.dispatcher, self.events, "127.0.0.1", 0)
+
+    async def ask(self, data: bytes, role: Role = Role.ADMIN, client: str = "test", **more: Any) -> bytes | None:
+        return await self.dispatcher.answer(data, Caller(Identity("tester", role, client), "test", **more))
+
+
+class Two(Params):
+    minuend: int
+    subtrahend: int
+
+
+class Many(Params):
+    a: int = 0
+    b: int = 0
+    c: int = 0
+    d: int = 0
+    e: int = 0
+
+
+class Delete(Params):
+    volume_id: Uuid = field(name="volumeID")
+    password: str = ""
+
+
+def verbs(server: Server) -> Verbs:
+    table: Verbs = {}
+
+    def reader(name: str, **more: Any) -> Any:
+        return verb(name, role=Role.READER, into=table, **more)
+
+    @reader("subtract")
+    async def subtract(call: Call, params: Two) -> int:
+        return params.minuend - params.subtrahend
+
+    async def total(call: Call, params: Many) -> int:
+        server.done.append(params)
+        return params.a + params.b + params.c + params.d + params.e
+
+    for name in ("sum", "update", "notify_sum", "notify_hello"):
+        reader(name)(total)
+
+    @reader("get_data")
+    async def get_data(call: Call, params: NoParams) -> list[Any]:
+        return ["hello", 5]
+
+    @reader("Host.ping2", urgent=True)
+    async def ping2(call: Call, params: NoParams) -> None:
+        """Nothing."""
+
+    @reader("Host.flow")
+    async def flow(call: Call, params: NoParams) -> str:
+        return call.flow_id
+
+    @reader("Host.wait")
+    async def wait(call: Call, params: NoParams) -> None:
+        server.done.append("started")
+        await server.gate.wait()
+        server.done.append("ended")
+
+    @reader("Host.defect")
+    async def defect(call: Call, params: NoParams) -> None:
+        raise ValueError("the key is swordfish")
+
+    @reader("Host.unencodable")
+    async def unencodable(call: Call, params: NoParams) -> Any:
+        return {"it": object()}
+
+    @verb("Volume.delete", role=Role.ADMIN, into=table)
+    async def delete(call: Call, params: Delete) -> None:
+        server.done.append(params.volume_id)
+
+    @verb("Volume.touch", role=Role.OPERATOR, into=table)
+    async def touch(call: Call, params: NoParams) -> None:
+        try:
+            raise OSError("the key is swordfish")
+        except OSError as e:
+            raise DiskGone("sda") from e
+
+    return table
+
+
+@pytest.fixture
+async def server(tmp_path: Any) -> Any:
+    server = Server(str(tmp_path))
+    await server.unix.start()
+    await server.tcp.start()
+    yield server
+    server.gate.set()
+    await server.unix.stop()
+    await server.tcp.stop()
+    await server.dispatcher.drain(5)
