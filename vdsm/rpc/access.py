@@ -20,7 +20,7 @@ ADMIN_UIDS = frozenset({0, 36})
 OPERATOR_GROUP = "vdsm-operator"
 
 _SO_PEERGROUPS = 59  # Linux; not in Python's socket module
-_MAX_GROUPS = 1024
+_MAX_GROUPS = 256  # Python asks the kernel for 1024 bytes at most
 _UCRED = struct.Struct("iII")
 
 
@@ -57,6 +57,6 @@ def _groups(connection: PeerSocket) -> list[int]:
     numbers = array.array("I")
     try:
         numbers.frombytes(connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * numbers.itemsize))
-    except OSError:  # a kernel without it: the primary group alone counts
+    except OSError:  # a kernel without it, or more groups than fit: the primary group alone counts
         return []
     return list(numbers)
