@@ -73,7 +73,7 @@ def _furnish(spec: HostSpec, capabilities: dict[str, bytes]) -> str:
     """Accounts, names, folders and configuration; returns QEMU's user."""
     socket.sethostname(spec.name)
     Path("/etc/hostname").write_text(spec.name + "\n")
-    Path("/etc/hosts").write_text(settings.HOSTS)
+    Path("/etc/hosts").write_text(settings.hosts(spec))
     own = accounts.accounts_of(Path("/etc/passwd").read_text(), Path("/etc/group").read_text())
     Path("/etc/passwd").write_text(own.passwd)
     Path("/etc/group").write_text(own.group)

@@ -50,4 +50,6 @@ def agent_drop_in(spec: HostSpec) -> str:
     return "[sanlock]\nio_timeout = 1\n\n" + spec.settings
 
 
-HOSTS = "127.0.0.1 localhost\n"
+def hosts(spec: HostSpec) -> str:
+    """The host's own name must resolve: libvirt looks it up at every start of a guest."""
+    return f"127.0.0.1 localhost\n{spec.address.partition('/')[0]} {spec.name}\n"
