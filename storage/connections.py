@@ -138,12 +138,13 @@ class Connections:
     async def _mount(self, connection: Connection) -> None:
         params = {"spec": connection.spec, "vfs_type": connection.vfs_type, "options": connection.options}
         try:
-            await self._root.call("Mount.mount", params, timeout_s=MOUNT_S)
+            await self._root.call("Mount.define", params, timeout_s=MOUNT_S)
+            await self._root.call("Mount.mount", {"mount_id": mount_name(connection.spec)}, timeout_s=MOUNT_S)
         except AgentError as e:
             raise MountFailed(connection.spec, str(e)) from e
 
     async def _unmount(self, connection: Connection) -> None:
-        await self._root.call("Mount.unmount", {"spec": connection.spec}, timeout_s=MOUNT_S)
+        await self._root.call("Mount.unmount", {"mount_id": mount_name(connection.spec)}, timeout_s=MOUNT_S)
 
 
 def _check_spec(connection: Connection) -> None:

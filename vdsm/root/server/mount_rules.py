@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which mounts the root helper makes at all: pure checks of a specification.
+
+The agent's user may ask for any storage an administrator can name, but must not gain root by it:
+no kernel interfaces as file systems, no file systems that run a program of the caller's choice,
+no set-user-id files or devices on what is mounted, no bind or remount of what exists.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from storage.ondisk.remote_path import mount_name, normalise
+from vdsm.common.errors import InvalidParameter
+from vdsm.common.ids import shown
+
+BLOCK_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "gfs2", "ocfs2"})
+NETWORK_TYPES = frozenset({"nfs", "nfs4", "ceph", "cifs", "smb3", "glusterfs", "lustre", "gpfs", "beegfs"})
+REFUSED_TYPES = frozenset({"fuse", "fuseblk", "fusectl"})
+
+REFUSED_OPTIONS = frozenset(
+    {
+        *("suid", "dev", "user", "users", "owner", "group", "auto", "defaults", "remount"),
+        *("bind", "rbind", "move", "shared", "slave", "private", "unbindable"),
+        *("rshared", "rslave", "rprivate", "runbindable"),
+    }
+)
+REFUSED_OPTION_NAMES = frozenset({"loop", "helper", "uhelper", "lowerdir", "upperdir", "workdir", "source", "subtype"})
+ALWAYS = ("nosuid", "nodev")
+
+MAX_SPEC = 512
+MAX_NAME = 240
+MAX_OPTIONS = 1024
+
+_SPEC = re.compile(r"[A-Za-z0-9_./:@%+=~\[\],-]+\Z")
+_TYPE = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
+_OPTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@%+=\[\]-]*\Z")
+
+
+def check_spec(spec: str) -> str:
+    """The normalised specification. Raises `InvalidParameter`."""
+    if len(spec) > MAX_SPEC or not _SPEC.match(spec) or spec.startswith("-"):
+        raise InvalidParameter("spec", shown(spec), f"expected a device, a file or server:/path of up to {MAX_SPEC}")
+    if "/" not in spec and ":" not in spec:
+        raise InvalidParameter("spec", shown(spec), "expected an absolute path or server:/path")
+    if ".." in spec.split("/") or "." in spec.split("/"):
+        raise InvalidParameter("spec", shown(spec), "a path must not hold '.' or '..'")
+    spec = normalise(spec)
+    name = mount_name(spec)
+    if len(name) > MAX_NAME or name in ("", "_", ".", ".."):
+        raise InvalidParameter("spec", shown(spec), f"its folder's name must have 2 to {MAX_NAME} characters")
+    return spec
+
+
+def check_type(vfs_type: str, kernel_types: Iterable[str]) -> str:
+    """``kernel_types``: file systems on block devices that this kernel has. Raises `InvalidParameter`."""
+    allowed = (BLOCK_TYPES | NETWORK_TYPES | set(kernel_types)) - REFUSED_TYPES
+    if not _TYPE.match(vfs_type) or vfs_type not in allowed:
+        raise InvalidParameter("vfs_type", shown(vfs_type), "no file system of that type may be mounted")
+    return vfs_type
+
+
+def check_options(options: str) -> list[str]:
+    """The options as a list, ``nosuid`` and ``nodev`` last. Raises `InvalidParameter`."""
+    if len(options) > MAX_OPTIONS:
+        raise InvalidParameter("options", shown(options), f"longer than {MAX_OPTIONS} characters")
+    wanted = [o for o in options.split(",") if o]
+    for option in wanted:
+        name, equals, _ = option.partition("=")
+        refused = (
+            not _OPTION.match(option)
+            or name in REFUSED_OPTIONS
+            or (equals and name in REFUSED_OPTION_NAMES)
+            or (name in REFUSED_OPTION_NAMES and name != "loop")
+            or name.lower().startswith("x-")
+        )
+        if refused:
+            raise InvalidParameter("options", shown(option), "this mount option is not allowed")
+    return [*(o for o in wanted if o not in ALWAYS), *ALWAYS]
+
+
+def block_types(proc_filesystems: str) -> set[str]:
+    """Types in the text of /proc/filesystems that need a device."""
+    lines = (line.split("\t") for line in proc_filesystems.splitlines())
+    return {parts[1] for parts in lines if len(parts) == 2 and parts[0] == ""}
