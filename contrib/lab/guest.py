@@ -5,6 +5,7 @@ The guest says on its serial console, a line each:
 
     guest: kernel command line says <word after lab.token=>
     guest: disk says <first 64 bytes of the first virtio disk, up to a zero byte>
+    guest: hardware says <SKU of the SMBIOS tables>
     guest: network up as <lab.address=>           (when it has a NIC and an address)
     guest: alive <n>                              (once a second; n goes up)
     guest: power button                           (then it switches itself off)
@@ -40,6 +41,7 @@ acpid -d >/dev/null 2>&1 &
 word() { for w in $(cat /proc/cmdline); do case $w in $1=*) echo ${w#$1=};; esac; done; }
 token=$(word lab.token)
 echo "guest: kernel command line says $token"
+echo "guest: hardware says $(cat /sys/class/dmi/id/product_sku)"
 if [ -b /dev/vda ]; then
     content=$(dd if=/dev/vda bs=64 count=1 2>/dev/null | tr '\\0' '\\n' | head -n 1)
     echo "guest: disk says $content"

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from contrib.lab import accounts, kernel_calls, rootfs, settings
-from contrib.lab.spec import KVM_GID, LOCAL_FOLDER, POSIX_IMAGE, VDSM_UID, HostSpec
+from contrib.lab.spec import KVM_GID, LOCAL_FOLDER, POSIX_IMAGE, PYTHON, VDSM_UID, HostSpec
 from contrib.lab.supervisor import Supervisor
 
 DAEMON_START_S = 20.0
@@ -92,6 +92,9 @@ def _furnish(spec: HostSpec, capabilities: dict[str, bytes]) -> str:
     Path("/etc/vdsm/vdsm.id").write_text(spec.host_id + "\n")
     Path("/etc/vdsm/vdsm.conf").write_text(settings.agent())
     Path("/etc/vdsm/vdsm.conf.d/50-lab.conf").write_text(settings.agent_drop_in(spec))
+    Path("/usr/local/bin").mkdir(parents=True, exist_ok=True)
+    Path("/usr/local/bin/vdsm").write_text(f'#!/bin/sh\nexec {PYTHON} -m vdsm.cli "$@"\n')
+    os.chmod("/usr/local/bin/vdsm", 0o755)
     return own.qemu_user
 
 

@@ -12,7 +12,7 @@ from contrib.lab.groups import hierarchies
 from contrib.lab.spec import HostSpec
 from contrib.lab.vm_xml import Disk, Vm, to_xml
 
-PASSWD = "root:x:0:0:root:/root:/bin/bash\nlibvirt-qemu:x:64055:107::/var/lib/libvirt:/bin/false\nsanlock:x:99:99::/:/bin/false\n"
+PASSWD = "root:x:0:0::/root:/bin/sh\nlibvirt-qemu:x:64055:107::/:/bin/false\nsanlock:x:99:99::/:/bin/false\n"
 GROUP = "root:x:0:\nkvm:x:107:\nsanlock:x:99:\nlibvirt:x:100:someone\n"
 
 
