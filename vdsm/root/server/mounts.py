@@ -126,7 +126,7 @@ async def mount(helper: Helper, params: MountId) -> Json:
 
 @root_verb("Mount.unmount", MountId)
 async def unmount(helper: Helper, params: MountId) -> Json:
-    """Unmount and forget. Fails while it is in use."""
+    """Unmount and forget; nothing happens when it is unknown. Fails while it is in use."""
     return await _unmount(helper, params.mount_id, ["umount"])
 
 
@@ -146,8 +146,9 @@ async def list_mounts(helper: Helper, params: Nothing) -> Json:
 
 
 async def _unmount(helper: Helper, mount_id: str, argv: Sequence[str]) -> Json:
-    _record(helper, mount_id)
     target = _target(helper, mount_id)
+    if mount_id not in _records(helper):
+        return {"unmounted": False}
     was_mounted = _mounted(target)
     if was_mounted:
         await _run([*argv, "--", target], UMOUNT_S)
@@ -167,7 +168,7 @@ async def _run(argv: Sequence[str], timeout_s: float) -> None:
 
 
 async def _check_access(helper: Helper, path: str) -> None:
-    ids = ["--reuid", str(helper.agent_uid), "--regid", str(helper.agent_gid), "--init-groups"]
+    ids = ["--reuid", str(helper.agent_uid), "--regid", str(helper.agent_gid), "--clear-groups"]
     if not await _can(ids, path, "rwx"):
         raise MountAccessRefused(path, f"{helper.agent_uid}:{helper.agent_gid}", "read, write and enter")
     for name in QEMU_USERS:
@@ -185,7 +186,7 @@ async def _can(ids: Sequence[str], path: str, rights: str) -> bool:
     try:
         await commands.run(["setpriv", *ids, "--", "test", *tests[1:]], timeout_s=CHECK_S)
     except CommandFailed as e:
-        if e.code != 1:
+        if e.code != 1 or e.stderr:  # setpriv itself failed
             raise
         return False
     return True
