@@ -12,7 +12,6 @@ from storage.domains import Domains, domains_on
 from storage.errors import DomainExists, StorageError
 from storage.file.domain import NewDomain, create_file_domain, remove_file_domain
 from storage.file.io import FileIo
-from storage.leases import Leases
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainClass, DomainKind
 from storage.pool import Pool
@@ -62,7 +61,6 @@ class Catalogue:
         version: int,
         block_size: int,
         max_hosts: int,
-        leases: Leases,
     ) -> None:
         """Make a domain on connected storage. Raises `NotConnected`, `DomainExists`, `BlockSizeUnsupported`."""
         if kind not in FILE_KINDS:
@@ -79,7 +77,9 @@ class Catalogue:
         wanted = NewDomain(domain_id, kind, mount, spec, description, block_size, max_hosts)
         io = FileIo(os.path.join(mount, domain_id))
         try:
-            created = await create_file_domain(wanted, io, leases, io_timeout_s=self._io_timeout_s)
+            created = await create_file_domain(
+                wanted, io, self._domains.leases_of(kind), io_timeout_s=self._io_timeout_s
+            )
             await created.close()
         finally:
             await io.close()

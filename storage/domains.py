@@ -29,7 +29,7 @@ NOT_FILE_MOUNTS = frozenset({"blockSD", "glusterSD"})
 class Domains:
     def __init__(self, mounts: str, leases_of: LeasesOf, *, io_timeout_s: int) -> None:
         self._mounts = mounts
-        self._leases_of = leases_of
+        self.leases_of = leases_of
         self._io_timeout_s = io_timeout_s
         self._places: dict[str, str] = {}
         self._opened: dict[str, Domain] = {}
@@ -43,7 +43,7 @@ class Domains:
             return self._opened[domain_id]
 
     def leases(self, domain: Domain) -> Leases:
-        return self._leases_of(domain.kind)
+        return self.leases_of(domain.kind)
 
     async def with_leases(self, domain_id: str) -> tuple[Domain, Leases]:
         domain = await self.get(domain_id)
@@ -93,7 +93,7 @@ class Domains:
     async def _open_at(self, mount: str, domain_id: str) -> Domain:
         io = FileIo(os.path.join(mount, domain_id))
         try:
-            return await open_file_domain(mount, domain_id, io, self._leases_of, io_timeout_s=self._io_timeout_s)
+            return await open_file_domain(mount, domain_id, io, self.leases_of, io_timeout_s=self._io_timeout_s)
         except BaseException:
             await io.close()
             raise

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Wire numbers of storage's errors.
+
+On the SPM's channel most numbers make an engine move the SPM to another host. So what a caller can
+put right has a number that engines know as a plain failure (wire.md 7, column K).
+"""
+
+from __future__ import annotations
+
+from storage import catalogue, connections, errors, images, locks
+from storage.spm import errors as pool
+from storage.spm import recoveries, volumes
+from storage.tasks import record, runner, states
+from vdsm.common.errors import AgentError
+
+CODES: dict[type[AgentError], int] = {
+    errors.StorageError: 200,
+    # what stands on storage
+    errors.InvalidContent: 753,
+    errors.ChecksumMismatch: 752,
+    errors.ContentTooLong: 756,
+    errors.MetadataCleared: 757,
+    errors.UnsupportedVersion: 394,
+    errors.UnsupportedAlignment: 1000,
+    errors.DescriptionTooLong: 1000,
+    errors.BlockSizeUnsupported: 348,
+    # domains
+    errors.DomainExists: 365,
+    errors.DomainNotFound: 358,
+    errors.DomainUnsupported: 371,
+    errors.DomainMismatch: 371,
+    catalogue.NotConnected: 360,
+    catalogue.ClassUnsupported: 386,
+    catalogue.VersionUnsupported: 394,
+    # images and volumes
+    errors.ImageNotFound: 268,
+    errors.VolumeNotFound: 201,
+    errors.VolumeExists: 212,
+    errors.VolumeHasChildren: 204,
+    errors.VolumeShared: 223,
+    errors.VolumeNotShared: 214,
+    errors.InvalidVolume: 202,
+    errors.InvalidChain: 262,
+    errors.UnsafeImage: 484,
+    images.VolumeIllegal: 227,
+    volumes.VolumeShrinkRefused: 232,
+    volumes.VolumeInternal: 220,
+    # leases
+    errors.LeaseHeld: 651,
+    errors.LeaseNotFormatted: 701,
+    errors.HostIdNotAcquired: 661,
+    errors.HostIdInUse: 662,
+    errors.SanlockUnavailable: 704,
+    errors.NoSuchLease: 936,
+    errors.NoSpaceForLease: 397,
+    # pool and SPM
+    pool.PoolUnknown: 309,
+    pool.AnotherPoolConnected: 323,
+    pool.PoolConnected: 325,
+    pool.PoolHostIdDiffers: 325,
+    pool.MasterNotFound: 304,
+    pool.WrongMaster: 324,
+    pool.NotSpm: 654,
+    pool.SpmEnded: 654,
+    pool.IsSpm: 656,
+    pool.SpmBusy: 2005,
+    pool.SpmStartFailed: 650,
+    pool.SpmLeaseNotAcquired: 651,
+    pool.DomainVersionTooNew: 395,
+    pool.MixedDomainVersions: 398,
+    pool.DomainNotInPool: 353,
+    pool.DomainAttached: 391,
+    pool.DomainIsMaster: 383,
+    pool.DomainActive: 382,
+    pool.DomainHasPool: 380,
+    # tasks and locks
+    locks.LockTimeout: 851,
+    locks.LockModesConflict: 855,
+    recoveries.RecoveryInvalid: 430,
+    record.TaskRecordInvalid: 408,
+    runner.UnknownTask: 401,
+    runner.TaskNotFinished: 403,
+    runner.TaskNotStoppable: 410,
+    runner.TaskAborted: 411,
+    runner.TooManyTasks: 405,
+    states.TaskTransitionIllegal: 441,
+    # servers
+    connections.ConnectionRefused: 453,
+    connections.MountFailed: 477,
+    connections.KindUnsupported: 372,
+    connections.AccessRefused: 469,
+}

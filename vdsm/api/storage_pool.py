@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Verbs of StoragePool: storage servers, the pool, the SPM role."""
+
+from __future__ import annotations
+
+from msgspec import field
+
+from storage.connections import Connection, ConnectionResult
+from vdsm.api import storage_types as wire
+from vdsm.api.call import Call
+from vdsm.api.codes import code_of
+from vdsm.api.registry import verb
+from vdsm.api.roles import Role
+from vdsm.api.types import JsonDict, JsonList, Params, Part, Secret, TaskId, Text, Uuid, WireBool, WireInt, WireText
+
+MIN_HOST_ID, MAX_HOST_ID = 1, 2000
+
+
+class ConnectionPart(Part):
+    """One storage connection. What a kind of storage does not use is ignored."""
+
+    id: WireText
+    connection: Text = ""
+    vfs_type: Text = ""
+    mnt_options: Text = ""
+    port: WireText = ""
+    iqn: Text = ""
+    user: Text = ""
+    password: Secret = ""
+    tpgt: WireText = ""
+    iface_name: Text = field(name="ifaceName", default="")
+    net_iface_name: Text = field(name="netIfaceName", default="")
+    initiator_name: Text = field(name="initiatorName", default="")
+    ipv6_enabled: WireText | bool = ""
+    protocol_version: WireText = ""
+    retrans: WireText = ""
+    timeout: WireText = ""
+
+
+class Servers(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    domain_type: WireInt = field(name="domainType")
+    connections: list[ConnectionPart] = field(name="connectionParams")
+
+
+@verb("StoragePool.connectStorageServer", role=Role.ADMIN)
+async def connect_storage_server(call: Call, params: Servers) -> JsonList:
+    """Connect storage: each connection has its own result, 0 or an error code; the call itself succeeds."""
+    kind = wire.kind_of("domainType", params.domain_type)
+    return _results(await call.agent.storage.connections.connect(kind, _connections(params)))
+
+
+@verb("StoragePool.disconnectStorageServer", role=Role.ADMIN)
+async def disconnect_storage_server(call: Call, params: Servers) -> JsonList:
+    """Disconnect storage: each connection has its own result, 0 or an error code."""
+    kind = wire.kind_of("domainType", params.domain_type)
+    return _results(await call.agent.storage.connections.disconnect(kind, _connections(params)))
+
+
+def _connections(params: Servers) -> list[Connection]:
+    return [Connection(c.id, c.connection, c.vfs_type, c.mnt_options) for c in params.connections]
+
+
+def _results(results: list[ConnectionResult]) -> JsonList:
+    return [
+        {"id": result.connection_id, "status": 0 if result.error is None else code_of(type(result.error))}
+        for result in results
+    ]
+
+
+class PoolCreate(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    name: Text
+    master_id: Uuid = field(name="masterSdUUID")
+    master_version: WireInt = field(name="masterVersion")
+    domain_ids: list[Uuid] = field(name="domainList")
+    lock_renewal_s: WireInt | None = field(name="lockRenewalIntervalSec", default=None)
+    lease_time_s: WireInt | None = field(name="leaseTimeSec", default=None)
+    io_op_timeout_s: WireInt | None = field(name="ioOpTimeoutSec", default=None)
+    lease_retries: WireInt | None = field(name="leaseRetries", default=None)
+
+
+@verb("StoragePool.create", role=Role.ADMIN)
+async def pool_create(call: Call, params: PoolCreate) -> None:
+    """Create a pool on existing domains. The four lease parameters are those of an old lock and unused."""
+    await call.agent.storage.pool.create(
+        params.pool_id, params.name, params.master_id, params.master_version, params.domain_ids
+    )
+
+
+class PoolConnect(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    host_id: WireInt = field(name="hostID")
+    scsi_key: WireText = field(name="scsiKey")
+    master_id: Uuid = field(name="masterSdUUID")
+    master_version: WireInt = field(name="masterVersion")
+    domains: dict[Uuid, Text] | None = field(name="domainDict", default=None)
+
+
+@verb("StoragePool.connect", role=Role.ADMIN)
+async def pool_connect(call: Call, params: PoolConnect) -> None:
+    """Connect this host to a pool with its host id; the same call again refreshes the map of domains."""
+    domains = None if params.domains is None else wire.domain_map("domainDict", params.domains)
+    wire.check_range("hostID", params.host_id, MIN_HOST_ID, MAX_HOST_ID)
+    await call.agent.storage.pool.connect(
+        params.pool_id, params.host_id, params.master_id, params.master_version, domains
+    )
+
+
+class PoolDisconnect(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    host_id: WireInt = field(name="hostID")
+    scsi_key: WireText = field(name="scsiKey")
+    remove: WireBool = False
+
+
+@verb("StoragePool.disconnect", role=Role.ADMIN)
+async def pool_disconnect(call: Call, params: PoolDisconnect) -> None:
+    """Leave the pool: stop watching its domains, give the host id back. Refused while this host is SPM."""
+    await call.agent.storage.pool.disconnect(params.pool_id)
+
+
+class PoolDestroy(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    host_id: WireInt = field(name="hostID")
+    scsi_key: WireText = field(name="scsiKey")
+
+
+@verb("StoragePool.destroy", role=Role.ADMIN)
+async def pool_destroy(call: Call, params: PoolDestroy) -> None:
+    """End the pool: free all its domains and leave it. For the SPM."""
+    await call.agent.storage.pool.destroy(params.pool_id)
+
+
+class PoolId(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+
+
+@verb("StoragePool.getInfo", role=Role.READER)
+async def pool_get_info(call: Call, params: PoolId) -> JsonDict:
+    """The pool and the state of its domains, as this host's monitors know it."""
+    storage = call.agent.storage
+    pool = storage.pool.require(params.pool_id)
+    report = await storage.catalogue.report(pool.master_id)
+    spm = await storage.pool.spm_report(params.pool_id)
+    health = storage.monitors.health()
+    domains: JsonDict = {}
+    for domain_id, status in pool.domains.items():
+        known = health.get(domain_id)
+        domains[domain_id] = {"status": status.value, "alerts": [], "isoprefix": ""}
+        domains[domain_id]["version"] = known.version if known is not None else -1
+        if known is not None and known.space is not None:
+            domains[domain_id] |= wire.bytes_text(known.space)
+    info = {
+        "name": report.metadata.pool_description,
+        "type": report.domain.kind.value,
+        "master_ver": pool.master_version,
+        "master_uuid": pool.master_id,
+        "lver": spm.lease_version,
+        "spm_id": spm.host_id,
+        "pool_status": "connected",
+        "version": str(int(report.domain.version)),
+        "domains": ",".join(f"{domain_id}:{status.value}" for domain_id, status in pool.domains.items()),
+        "isoprefix": "",
+    }
+    return {"info": info, "dominfo": domains}
+
+
+@verb("StoragePool.getSpmStatus", role=Role.READER)
+async def pool_get_spm_status(call: Call, params: PoolId) -> JsonDict:
+    """The SPM role of this host, and which host id holds the SPM lease (-1: nobody)."""
+    report = await call.agent.storage.pool.spm_report(params.pool_id)
+    return {"spmStatus": report.status.value, "spmLver": report.lease_version, "spmId": report.host_id}
+
+
+class SpmStart(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    previous_id: WireInt = field(name="prevID")
+    previous_version: WireText = field(name="prevLver")
+    scsi_fencing: WireBool = field(name="enableScsiFencing")
+    max_host_id: WireInt = field(name="maxHostID", default=250)
+    domain_version: WireInt | None = field(name="domVersion", default=None)
+
+
+@verb("StoragePool.spmStart", role=Role.ADMIN, kind="task")
+async def pool_spm_start(call: Call, params: SpmStart) -> TaskId:
+    """Take the SPM role: acquire the SPM lease, finish or undo the tasks of the last SPM."""
+    return call.agent.storage.tasks.start_spm(params.pool_id, params.domain_version)
+
+
+@verb("StoragePool.spmStop", role=Role.ADMIN)
+async def pool_spm_stop(call: Call, params: PoolId) -> None:
+    """Give the SPM role up. Running tasks are interrupted and undone by the next SPM."""
+    await call.agent.storage.pool.stop_spm(params.pool_id)
+
+
+class PoolImage(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    image_id: Uuid = field(name="imageID")
+
+
+@verb("StoragePool.getDomainsContainingImage", role=Role.READER)
+async def pool_get_domains_containing_image(call: Call, params: PoolImage) -> list[Uuid]:
+    """Domains of the pool that hold the image."""
+    pool = call.agent.storage.pool.require(params.pool_id)
+    return await call.agent.storage.volumes.domains_with_image(params.image_id, list(pool.domains))
+
+
+class PoolDescription(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    description: Text
+
+
+@verb("StoragePool.setDescription", role=Role.ADMIN)
+async def pool_set_description(call: Call, params: PoolDescription) -> None:
+    """Accepted and without effect: engines keep the name of a pool themselves."""
