@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contrib.lab.spec import HostSpec
+from contrib.lab.vm_xml import domain_type
 
 
 def libvirtd(spec: HostSpec) -> str:
@@ -35,6 +36,8 @@ def qemu(qemu_user: str) -> str:
             # a profile would be loaded into the machine's kernel; user, capabilities, seccomp and cgroups confine QEMU
             'security_driver = "none"',
             'stdio_handler = "logd"',
+            # libvirt can't rebuild a /dev in which a device is covered by a file, see `rootfs`
+            *(["namespaces = []"] if domain_type() == "qemu" else []),
             "max_core = 0",
             "",
         )
