@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 from storage.domains import Domains
 from storage.errors import StorageError
 from storage.links import replace_link
+from storage.ondisk.remote_path import mount_name, normalise
 from storage.ondisk.values import DomainKind
 from vdsm.common.errors import AgentError
 from vdsm.common.owners import Lane
@@ -68,17 +68,6 @@ class ConnectionResult:
     error: AgentError | None
 
 
-def mount_name(spec: str) -> str:
-    """The folder's name under ``mnt``: ``srv:/export/my_dir`` becomes ``srv:_export_my__dir``."""
-    return normalised(spec).replace("_", "__").replace("/", "_")
-
-
-def normalised(spec: str) -> str:
-    """One slash where there are several, none at the end."""
-    spec = re.sub(r"/{2,}", "/", spec)
-    return spec.rstrip("/") if spec != "/" else spec
-
-
 class Connections:
     def __init__(self, mounts: str, root: Root, domains: Domains) -> None:
         self._mounts = mounts
@@ -125,7 +114,7 @@ class Connections:
             raise KindUnsupported(kind)
 
     def _link_folder(self, connection: Connection) -> None:
-        folder = normalised(connection.spec)
+        folder = normalise(connection.spec)
         if not folder.startswith("/") or ".." in folder.split("/"):
             raise ConnectionRefused(connection.spec, "a local folder is named by its absolute path")
         if not os.path.isdir(folder):

@@ -28,7 +28,6 @@ from vdsm.common.crashpoints import crash_point
 
 CREATE_SHARED = crash_point("volume.create.shared", "the template is linked into the image, no volume is made")
 CREATE_MADE = crash_point("volume.create.made", "the volume is complete, its task still runs")
-DELETE_MARKED = crash_point("volume.delete.marked", "the volume is illegal and still there")
 DELETE_REMOVED = crash_point("volume.delete.removed", "the volume is removed, its task still runs")
 IMAGE_DELETED = crash_point("image.delete.removed", "the image is removed, its task still runs")
 EXTEND_SIZED = crash_point("volume.extend.sized", "the payload is larger, the metadata has the old capacity")
@@ -154,9 +153,6 @@ class Volumes:
             raise VolumeShared(volume_id)
         steps = [recoveries.parent_rollback(domain, image_id, metadata.parent_id)] if metadata.has_parent else []
         await task.will_undo(*steps, recoveries.halfbaked_rollback(domain, image_id, volume_id))
-        if metadata.role is not VolumeRole.SHARED and metadata.legality is Legality.LEGAL:
-            await domain.write_volume(image_id, volume_id, replace(metadata, legality=Legality.ILLEGAL))
-        DELETE_MARKED.reach()
         await domain.delete_volume(image_id, volume_id, force=force)
         DELETE_REMOVED.reach()
 
