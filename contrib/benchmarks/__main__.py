@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Run the parts on one private host, print their tables, keep them in docs/benchmarks.md.
+
+    python -m contrib.benchmarks [PART ...]
+
+A part is a module with ``run(host) -> list[Table]``. With parts named, their tables are printed and the page stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+from contrib.benchmarks import report, rpc
+from contrib.lab.host import PrivateHost
+
+PARTS = ("rpc", "footprint")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+COMMAND = "make bench"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m contrib.benchmarks", description="Measure the agent.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of: {', '.join(PARTS)} (default: all)")
+    chosen = parser.parse_args().parts or PARTS
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if os.geteuid() != 0:
+        sys.exit("benchmarks need root: they run on a private host")
+    tables: list[report.Table] = []
+    with PrivateHost(settings=rpc.SETTINGS) as host:
+        host.start_agent()
+        for name in chosen:
+            for table in importlib.import_module(f"contrib.benchmarks.{name}").run(host):
+                print(report.as_markdown(table), flush=True)
+                tables.append(table)
+    if chosen == PARTS:
+        report.write_page(PAGE, tables, COMMAND)
+        print(f"written to {PAGE}")
+    print(report.machine())
+
+
+if __name__ == "__main__":
+    main()

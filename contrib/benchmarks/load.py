@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Load: ask Host.ping2 as fast as the agent answers, one request at a time on each connection.
+
+A process of its own, with as little client code as possible, so that the agent is what is measured::
+
+    python -m contrib.benchmarks.load http|ws ADDRESS CONNECTIONS SECONDS
+
+ADDRESS is ``host:port`` or the path of a unix socket. Prints one JSON object: requests, seconds, errors,
+p50_us, p99_us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+BODY = b'{"jsonrpc":"2.0","method":"Host.ping2","id":1}'
+GOOD = b'"result":true'
+WARM_UP_S = 0.5
+
+
+class Asker(asyncio.Protocol):
+    """One connection: sends the next request when the answer is there."""
+
+    request: bytes
+
+    def __init__(self) -> None:
+        self.latencies_ns: list[int] = []
+        self.errors = 0
+        self.counting = False
+        self.stopped = False
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._buffer = b""
+        self._sent_ns = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.begin()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.stopped:
+            self.errors += 1
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self.answer_end(self._buffer)) is not None:
+            answer, self._buffer = self._buffer[:end], self._buffer[end:]
+            self.answered(answer)
+
+    def begin(self) -> None:
+        self.ask()
+
+    def ask(self) -> None:
+        if self.stopped:
+            self._transport.close()
+            return
+        self._sent_ns = time.perf_counter_ns()
+        self._transport.write(self.request)
+
+    def answered(self, answer: bytes) -> None:
+        if self.counting:
+            self.latencies_ns.append(time.perf_counter_ns() - self._sent_ns)
+        if GOOD not in answer:
+            self.errors += 1
+        self.ask()
+
+    def answer_end(self, buffer: bytes) -> int | None:
+        """Where the first whole answer in ``buffer`` ends."""
+        raise NotImplementedError
+
+
+class HttpAsker(Asker):
+    request = (
+        b"POST /jsonrpc HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % len(BODY)
+        + BODY
+    )
+
+    def answer_end(self, buffer: bytes) -> int | None:
+        head = buffer.find(b"\r\n\r\n")
+        if head < 0:
+            return None
+        start = buffer.find(b"Content-Length: ", 0, head) + 16
+        end = head + 4 + int(buffer[start : buffer.index(b"\r\n", start)])
+        return end if len(buffer) >= end else None
+
+
+class WebSocketAsker(Asker):
+    # a client's frame must be masked; the mask of zeros leaves the text as it is
+    request = bytes([0x81, 0x80 | len(BODY), 0, 0, 0, 0]) + BODY
+    _greeted = False
+
+    def begin(self) -> None:
+        self._transport.write(
+            b"GET /jsonrpc HTTP/1.1\r\nHost: agent\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+
+    def answer_end(self, buffer: bytes) -> int | None:
+        if not self._greeted:
+            head = buffer.find(b"\r\n\r\n")
+            return None if head < 0 else head + 4
+        if len(buffer) < 4:
+            return None
+        size, start = buffer[1] & 0x7F, 2
+        if size == 126:
+            size, start = int.from_bytes(buffer[2:4], "big"), 4
+        return start + size if len(buffer) >= start + size else None
+
+    def answered(self, answer: bytes) -> None:
+        if not self._greeted:
+            self._greeted = True
+            self.ask()
+        elif b'"id"' in answer:  # anything else is an event or a heart-beat
+            super().answered(answer)
+
+
+async def measure(kind: type[Asker], address: str, connections: int, seconds: float) -> dict[str, float]:
+    loop = asyncio.get_running_loop()
+    askers: list[Asker] = []
+    for _ in range(connections):
+        if address.startswith("/"):
+            _, asker = await loop.create_unix_connection(kind, address)
+        else:
+            host, _, port = address.rpartition(":")
+            _, asker = await loop.create_connection(kind, host, int(port))
+        askers.append(asker)
+    await asyncio.sleep(WARM_UP_S)
+    for asker in askers:
+        asker.counting = True
+    started = time.perf_counter()
+    await asyncio.sleep(seconds)
+    elapsed = time.perf_counter() - started
+    for asker in askers:
+        asker.counting, asker.stopped = False, True
+    await asyncio.wait([asker.closed for asker in askers], timeout=5)
+    latencies = sorted(ns for asker in askers for ns in asker.latencies_ns)
+    if not latencies:
+        raise SystemExit(f"no answer from {address}")
+    return {
+        "requests": len(latencies),
+        "seconds": elapsed,
+        "errors": sum(asker.errors for asker in askers),
+        "p50_us": latencies[len(latencies) // 2] / 1000,
+        "p99_us": latencies[len(latencies) * 99 // 100] / 1000,
+    }
+
+
+def main() -> None:
+    kind, address, connections, seconds = sys.argv[1:5]
+    asker: type[Asker] = {"http": HttpAsker, "ws": WebSocketAsker}[kind]
+    print(json.dumps(asyncio.run(measure(asker, address, int(connections), float(seconds)))))
+
+
+if __name__ == "__main__":
+    main()
