@@ -42,6 +42,8 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class HookVm:
+    """The VM that a hook runs for, as the hooks' own protocol wants it."""
+
     vm_id: str
     custom: Mapping[str, str]
 
@@ -50,6 +52,8 @@ class Hooks(Protocol):
     """The part of `vdsm.hooking.service.Hooks` that VMs use."""
 
     async def run_xml(self, point: str, xml: str | None, *, vm: Any = None, env: Mapping[str, str] = ...) -> str: ...
+
+    async def run_empty(self, point: str, *, vm: Any = None, env: Mapping[str, str] = ...) -> None: ...
 
 
 class Publisher(Protocol):

@@ -27,7 +27,7 @@ def make_vms(
         storage=storage,
         hooks=hooks,
         events=events,
-        libvirt=LibvirtHypervisor(libvirt_uri, changers=start_slots + 2),
+        hypervisor=LibvirtHypervisor(libvirt_uri, changers=start_slots + 2),
         facts=read_host_facts(host_id),
         start_slots=start_slots,
         stats_interval_s=stats_interval_s,

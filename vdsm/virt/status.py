@@ -51,11 +51,11 @@ class Status:
         return news
 
     def end(self) -> bool:
-        """The owner takes the VM down. True when that is news."""
-        news = self.stored not in (VmState.POWERING_DOWN, VmState.DOWN)
+        """The owner takes the VM down. True when that changes what is reported."""
+        before = self.reported
         if not self.down:
             self.stored = VmState.POWERING_DOWN
-        return news
+        return self.reported is not before
 
     def go_down(self, exit_: Exit) -> bool:
         """Down, once: False when it was Down already, whose exit stands."""

@@ -54,7 +54,7 @@ class Vms:
         storage: Images,
         hooks: Hooks,
         events: Publisher,
-        libvirt: Hypervisor,
+        hypervisor: Hypervisor,
         facts: HostFacts,
         start_slots: int = 4,
         stats_interval_s: float = PERIOD_S,
@@ -64,7 +64,7 @@ class Vms:
         self._slots = asyncio.Semaphore(start_slots)
         self._parts = Parts(libvirt, SharedImages(storage), hooks, events, self._records, facts, paths.run, self._slots)
         self._samples = Samples()
-        self._sampler = Sampler(libvirt, self._samples, self._any_runs, period_s=stats_interval_s)
+        self._sampler = Sampler(hypervisor, self._samples, self._any_runs, period_s=stats_interval_s)
         self._recovered = asyncio.Event()
         self._recovery: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
