@@ -62,7 +62,9 @@ class Vms:
         self._vms: dict[str, Vm] = {}
         self._records = Records(os.path.join(paths.state, "vms"))
         self._slots = asyncio.Semaphore(start_slots)
-        self._parts = Parts(libvirt, SharedImages(storage), hooks, events, self._records, facts, paths.run, self._slots)
+        self._parts = Parts(
+            hypervisor, SharedImages(storage), hooks, events, self._records, facts, paths.run, self._slots
+        )
         self._samples = Samples()
         self._sampler = Sampler(hypervisor, self._samples, self._any_runs, period_s=stats_interval_s)
         self._recovered = asyncio.Event()
