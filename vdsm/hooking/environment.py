@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from vdsm.common.commands import PATH
+from vdsm.hooking.errors import ForbiddenProperty
 
 SCRIPT_LIBRARY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "scriptlib")
 FILE_OF_XML = "_hook_domxml"
@@ -67,6 +68,10 @@ def compose(
 def is_forbidden(name: str) -> bool:
     """Whether a custom property of this name would change how scripts are run, or is no name at all."""
     return not name or name in _FORBIDDEN or name.startswith(_FORBIDDEN_BEGINNINGS) or "=" in name or "\0" in name
+
+
+def refusal(names: Iterable[str]) -> ForbiddenProperty:
+    return ForbiddenProperty(", ".join(repr(name) for name in names))
 
 
 def _without_ours(search_path: str) -> str:

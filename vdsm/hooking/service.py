@@ -22,7 +22,7 @@ from vdsm.hooking import environment
 from vdsm.hooking.checksums import Checksums
 from vdsm.hooking.directory import Directories
 from vdsm.hooking.environment import HookVm
-from vdsm.hooking.errors import ForbiddenProperty, HookFailed, HooksNotRun
+from vdsm.hooking.errors import HookFailed, HooksNotRun
 from vdsm.hooking.limits import Limits
 from vdsm.hooking.points import POINTS, Data, Point, find
 from vdsm.hooking.records import RunRecord, from_json
@@ -85,8 +85,8 @@ class Hooks:
     async def run_empty(
         self, point: str, *, vm: HookVm | None = None, env: Mapping[str, str] = _NO_ENVIRONMENT
     ) -> None:
-        """A point whose scripts get an empty document."""
-        await self._run(_of_kind(point, Data.NOTHING), "", vm, env)
+        """Run a point with an empty document."""
+        await self._run(find(point), "", vm, env)
 
     def installed(self) -> dict[str, dict[str, dict[str, str]]]:
         """``{point: {script: {"checksum": sha256}}}``, as capabilities report it."""
@@ -126,7 +126,7 @@ class Hooks:
                 return None
             composed, refused = environment.compose(self._base, env, vm)
             if refused and point.aborts:
-                raise ForbiddenProperty(", ".join(repr(name) for name in refused))
+                raise environment.refusal(refused)
             if refused:
                 log.warning("%s: custom properties %s are left out", point.name, ", ".join(map(repr, refused)))
             outcome = await self._runner.run(point, scripts, text, composed, vm_id=vm.vm_id if vm else "")
