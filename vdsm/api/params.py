@@ -140,7 +140,12 @@ class _Walk:
     def _object(self, info: inspect.Type, raw: dict[str, Any], path: str) -> dict[str, Any]:
         if isinstance(info, inspect.StructType):
             return self.struct(info, raw, path)
-        inner = info.value_type if isinstance(info, inspect.DictType) else inspect.AnyType()
+        inner: inspect.Type = inspect.AnyType()
+        if isinstance(info, inspect.DictType):
+            inner = info.value_type
+            if isinstance(info.key_type, inspect.Metadata) and (info.key_type.extra or {}).get("wire") == "uuid":
+                for key in raw:
+                    check_uuid(path, key)
         for key in raw:
             if len(key) > MAX_TEXT:
                 raise InvalidParameter(path, shown(key), f"a name in it is longer than {MAX_TEXT} characters")

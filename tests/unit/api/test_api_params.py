@@ -45,6 +45,7 @@ class Everything(Params):
     password: Secret = ""
     kind: Literal["raw", "cow"] = "raw"
     nics: dict[str, Nic] = field(default_factory=dict)
+    states: dict[Uuid, str] = field(default_factory=dict)
     domains: list[Uuid] = field(default_factory=list)
     spec: str | JsonDict | None = None
     params: JsonDict = field(default_factory=dict)
@@ -105,6 +106,8 @@ def test_positional_parameters_follow_schema_order():
         ({"nics": {"blue": {"color": 1}}}, "nics.blue.color"),
         ({"nics": {"blue": 5}}, "nics"),
         ({"domains": [ID, "../x"]}, "domains[1]"),
+        ({"states": {"../x": "active"}}, "states"),
+        ({"states": {ID + "\n": "active"}}, "states"),
         ({"spec": 5}, "spec"),
         ({"leafVolID": ID}, "leafVolID"),
         ({"domains": [ID] * (MAX_VALUES + 1)}, "domains"),

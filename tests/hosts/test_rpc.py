@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""RPC of a real agent: who may call, what it survives, how it stops and comes back."""
+
+import asyncio
+import json
+import pathlib
+import signal
+
+import pytest
+
+from contrib.lab import engine
+from contrib.lab.host import AGENT_SOCKET
+from contrib.lab.spec import PYTHON
+from vdsm.client import Client, RpcError
+
+CALL = """
+import socket, sys
+body = b'{"jsonrpc":"2.0","method":"%s","params":%s,"id":1}' % (sys.argv[2].encode(), sys.argv[3].encode())
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+head = b"POST /jsonrpc HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n"
+s.sendall(head % len(body) + body)
+data = b""
+while part := s.recv(65536): data += part
+print(data.decode())
+"""
+OPERATORS = 4711
+
+
+def call_as(host, uid, groups, method, params="{}"):
+    identity = ["setpriv", "--reuid", str(uid), "--regid", str(uid)]
+    identity += ["--groups", groups] if groups else ["--clear-groups"]
+    done = host.run([*identity, "--", PYTHON, "-c", CALL, AGENT_SOCKET, method, params])
+    return done.stdout.decode()
+
+
+@pytest.fixture
+def operators(agent_host):
+    path = agent_host.path("/etc/group")
+    before = path.read_text()
+    path.write_text(f"{before}vdsm-operator:x:{OPERATORS}:\n")
+    yield agent_host
+    path.write_text(before)
+
+
+async def answers(client):
+    """Whether the agent is ready; until its VMs are found again, it says that it is recovering."""
+    try:
+        return await client.call("Host.ping2")
+    except RpcError as e:
+        if e.code == 99:
+            return False
+        raise
+
+
+async def test_agent_describes_itself_as_checked_in(client):
+    served = await client.call("rpc.discover")
+    name = f"openrpc-{served['info']['version']}.json"
+    page = pathlib.Path(__file__).parents[2] / "docs" / "api" / name
+    assert served == json.loads(page.read_bytes())
+
+
+def test_root_and_vdsm_may_call(agent_host):
+    for uid in (0, 36):
+        assert '"result":true' in call_as(agent_host, uid, "", "Host.ping2")
+
+
+def test_stranger_is_refused(agent_host):
+    assert "403" in call_as(agent_host, 1234, "", "Host.ping2").splitlines()[0]
+
+
+def test_operator_reads_and_does_not_administrate(operators):
+    groups = str(OPERATORS)
+    assert '"result":true' in call_as(operators, 1234, groups, "Host.ping2")
+    denied = call_as(operators, 1234, groups, "Host.setupNetworks")
+    assert '"code":-32001' in denied
+    assert "needs role admin" in denied
+
+
+async def test_hostile_messages_leave_the_agent_up_and_its_loop_quick(agent_host, client):
+    hostile = (
+        b"[" * 1_000_000,
+        b'{"a":' * 100_000,
+        b"[" + b"[]," * 5_000_000 + b"1]",
+        b'"' + b"\\u0041" * 2_000_000 + b'"',
+        b"\xff" * 1_000_000,
+        b"x" * (17 << 20),
+    )
+    for body in hostile:
+        head = b"POST /jsonrpc HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        reader, writer = await asyncio.open_unix_connection(str(agent_host.path(AGENT_SOCKET)))
+        writer.write(head + body)
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        assert b'"error":{"code":-32' in answer
+        assert await client.call("Host.ping2", timeout_s=2) is True
+    lag = [line for line in (await client.metrics()).splitlines() if line.startswith("vdsm_loop_lag_seconds")]
+    within = next(line for line in lag if 'le="0.25"' in line).split()[-1]
+    everything = next(line for line in lag if 'le="+Inf"' in line).split()[-1]
+    assert within == everything
+
+
+async def test_calls_and_events_go_on_after_kill_9(agent_host):
+    async with agent_host.client() as client:
+        events = client.events()
+        reconnected = asyncio.ensure_future(anext(events))
+        assert await client.call("Host.ping2") is True
+        await asyncio.to_thread(agent_host.restart_agent)
+        assert (await asyncio.wait_for(reconnected, 20)).operation == "reconnected"
+        await engine.until("ready", lambda: answers(client), timeout_s=20)
+        await events.aclose()
+
+
+async def test_term_ends_the_agent_in_order(agent_host):
+    async with Client.unix_ws(str(agent_host.path(AGENT_SOCKET))) as client:
+        assert await client.call("Host.ping2") is True
+        assert await asyncio.to_thread(agent_host.kill_agent, signal.SIGTERM) == 0
+    assert not agent_host.path(AGENT_SOCKET).exists()
