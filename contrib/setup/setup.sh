@@ -92,10 +92,18 @@ restore_policy() {
     fi
 }
 
-# the packages' units would start at the next boot: that is for an installed agent to decide, not for a checkout
-disable_units() {
+installed_packages() {
+    if command -v dpkg-query >/dev/null; then
+        dpkg-query -W -f '${Package}\n' | sort
+    else
+        rpm -qa --qf '%{NAME}\n' | sort
+    fi
+}
+
+# new packages' daemons would start at the next boot: that is for an installed agent to decide, not for a checkout
+disable_units_new_since() {
     command -v systemctl >/dev/null || return 0
-    for package in "$@"; do
+    for package in $(installed_packages | grep -vxF -f "$1"); do
         { dpkg -L "$package" 2>/dev/null || rpm -ql "$package" 2>/dev/null; } |
             sed -n 's,^\(/usr\)\{0,1\}/lib/systemd/system/\([^/@]*\.\(service\|socket\|timer\)\)$,\2,p'
     done | grep -E '^(libvirt|virt|sanlock|wdmd|qemu)' | sort -u | while read -r unit; do
@@ -108,12 +116,12 @@ install_debian() {
     [ -z "$(dpkg --audit)" ] || dpkg --configure -a
     apt-get -q -o DPkg::Lock::Timeout=300 update
     apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 install --no-install-recommends "$@"
-    disable_units "$@"
+    disable_units_new_since "$cache/packages-before"
 }
 
 install_fedora() {
     dnf -q -y --setopt=install_weak_deps=False install "$@"
-    disable_units "$@"
+    disable_units_new_since "$cache/packages-before"
 }
 
 trap restore_policy EXIT
@@ -124,6 +132,8 @@ restore_policy # of a run that was killed
 if command -v apt-get >/dev/null; then
     missing=$(missing_debian)
     if [ -n "$missing" ]; then
+        # kept from a run that was interrupted: what that run installed is new, too
+        [ -e "$cache/packages-before" ] || installed_packages >"$cache/packages-before"
         deny_starts
         # shellcheck disable=SC2086
         step "distribution packages ($(echo "$missing" | wc -w) missing)" install_debian $missing
@@ -132,6 +142,8 @@ if command -v apt-get >/dev/null; then
 elif command -v dnf >/dev/null; then
     missing=$(missing_fedora)
     if [ -n "$missing" ]; then
+        # kept from a run that was interrupted: what that run installed is new, too
+        [ -e "$cache/packages-before" ] || installed_packages >"$cache/packages-before"
         # shellcheck disable=SC2086
         step "distribution packages ($(echo "$missing" | wc -w) missing)" install_fedora $missing
     fi
@@ -183,5 +195,6 @@ kernel() {
 
 step "kernel for guests (.cache/kernels/guest)" kernel guest
 step "kernel for test machines (.cache/kernels/lab)" kernel lab
+rm -f "$cache/packages-before"
 fingerprint >"$venv/.stamp"
 printf 'setup: done in %s s\n' "$(($(date +%s) - began))"
