@@ -9,7 +9,8 @@ newlines; it finds accidents, not attackers.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from storage.errors import ChecksumMismatch, ContentTooLong, InvalidContent
 
@@ -17,12 +18,11 @@ CHECKSUM = "_SHA_CKSUM"
 MAX_SIZE = 64 << 10
 MAX_LINES = 4096
 
+_DIGEST_AT_END = re.compile(r"([0-9a-f]{40})\s*\Z")
+
 
 def checksum(fields: Mapping[str, str]) -> str:
-    digest = hashlib.sha1(usedforsecurity=False)
-    for line in sorted(f"{key}={value}" for key, value in fields.items() if key != CHECKSUM):
-        digest.update(line.encode("ascii", "xmlcharrefreplace"))
-    return digest.hexdigest()
+    return _digest(f"{key}={value}" for key, value in fields.items() if key != CHECKSUM)
 
 
 def encode(fields: Mapping[str, str]) -> bytes:
@@ -43,32 +43,64 @@ def encode(fields: Mapping[str, str]) -> bytes:
 def decode(data: bytes, where: str) -> dict[str, str]:
     """All fields but the checksum.
 
-    Raises `ChecksumMismatch`, `InvalidContent`, `ContentTooLong`; each names ``where``.
-    Text without a checksum is accepted, as very old domains have none.
+    Raises `ChecksumMismatch`, `InvalidContent`, `ContentTooLong`; each names ``where``. The checksum
+    is looked at before anything else, so damage of any kind is told as damage.
     """
     if len(data) > MAX_SIZE:
         raise ContentTooLong(where, len(data), MAX_SIZE)
-    try:
-        text = data.rstrip(b"\0").decode()
-    except UnicodeDecodeError as e:
-        raise InvalidContent(where, f"byte {e.start} is no UTF-8") from None
-    lines = text.split("\n")
+    # damaged text still has a checksum to compare: what is no UTF-8 is refused below
+    text = data.rstrip(b"\0").decode("utf-8", "surrogateescape")
+    lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > MAX_LINES:
         raise InvalidContent(where, f"more than {MAX_LINES} lines")
+    body = _verified(lines, where)
     fields: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for line in body:
         key, equals, value = line.partition("=")
         if not equals or not key.strip():
-            raise InvalidContent(where, f"line {number} is no KEY=VALUE: {line[:80]!r}")
+            raise InvalidContent(where, f"a line is no KEY=VALUE: {line[:80]!r}")
         if key in fields:
-            raise InvalidContent(where, f"line {number} repeats the key {key[:80]}")
+            raise InvalidContent(where, f"the key {key[:80]!r} stands there twice")
+        if not _is_utf8(line):
+            raise InvalidContent(where, f"a line is no UTF-8: {line[:80]!r}")
         fields[key] = value
     if not fields:
         raise InvalidContent(where, "it is empty")
-    expected = fields.pop(CHECKSUM, None)
-    found = checksum(fields)
-    if expected is not None and expected != found:
-        raise ChecksumMismatch(where, expected[:80], found)
     return fields
+
+
+def _verified(lines: list[str], where: str) -> list[str]:
+    """The lines under the checksum.
+
+    Administrators who mend metadata by hand remove the line with the checksum, and very old domains
+    have none: such text is accepted. A line that was damaged still ends with the digits.
+    """
+    mark = f"{CHECKSUM}="
+    place = next((i for i, line in enumerate(lines) if line.startswith(mark)), None)
+    if place is not None:
+        expected = lines[place].removeprefix(mark)
+        lines = lines[:place] + lines[place + 1 :]
+    else:
+        damaged = next((m for m in map(_DIGEST_AT_END.search, lines) if m), None)
+        if damaged is None:
+            return lines
+        expected = damaged[1]
+    found = _digest(lines)
+    if expected != found:
+        raise ChecksumMismatch(where, ascii(expected)[1:81].rstrip("'"), found)
+    return lines
+
+
+def _digest(lines: Iterable[str]) -> str:
+    digest = hashlib.sha1(usedforsecurity=False)
+    for line in sorted(lines):
+        digest.update(line.encode("ascii", "xmlcharrefreplace"))
+    return digest.hexdigest()
+
+
+def _is_utf8(line: str) -> bool:
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
