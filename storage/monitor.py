@@ -28,6 +28,8 @@ log = logging.getLogger("vdsm.storage.monitor")
 
 INTERVAL_S = 10.0
 LEAVE_S = 30.0
+# while the host id is being acquired: the engine waits for it
+JOINING_S = 1.0
 
 Opener = Callable[[str], Awaitable[tuple[Domain, Leases]]]
 Changed = Callable[[str, bool], None]
@@ -97,7 +99,9 @@ class DomainMonitor:
                 if not check.done():
                     check.cancel()
             self._first.set()
-            await asyncio.sleep(max(0.0, self._interval_s - (time.monotonic() - turn)))
+            joining = self.health.valid and not self.health.acquired
+            interval_s = min(JOINING_S, self._interval_s) if joining else self._interval_s
+            await asyncio.sleep(max(0.0, interval_s - (time.monotonic() - turn)))
 
     async def _supervise(self, check: asyncio.Future[DomainHealth]) -> None:
         started = time.monotonic()
@@ -132,6 +136,7 @@ class DomainMonitor:
         joined = await leases.joined(domain.lockspace, self.host_id)
         if joined is False:
             await leases.start_join(domain.lockspace, self.host_id)
+            joined = await leases.joined(domain.lockspace, self.host_id)
         return joined is True
 
     def _become(self, health: DomainHealth) -> None:

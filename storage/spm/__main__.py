@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The SPM process: ``python -m storage.spm <socket fd> <settings as JSON>``.
+"""The SPM process: ``python -m storage.spm <socket fd>``, settings as one line of JSON on stdin.
 
 Started by the agent only. It ends when the agent asks for it by closing the socket (the role is then
 given up in order), when the agent dies (PDEATHSIG kills it), or when its lease is gone.
@@ -44,7 +44,7 @@ async def serve(fd: int, settings: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    settings = json.loads(sys.argv[2])
+    settings = json.loads(sys.stdin.readline())
     # a terminal's Ctrl-C or a service's TERM reaches the whole group: the agent decides when we end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     running = logs.setup(settings["log_level"])

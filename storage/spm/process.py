@@ -47,8 +47,8 @@ class SpmProcess:
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
-                *argv_bound_to_us([sys.executable, "-m", "storage.spm", str(theirs.fileno()), json.dumps(settings)]),
-                stdin=asyncio.subprocess.DEVNULL,
+                *argv_bound_to_us([sys.executable, "-m", "storage.spm", str(theirs.fileno())]),
+                stdin=asyncio.subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 env=_environment(),
                 cwd="/",
@@ -60,6 +60,9 @@ class SpmProcess:
         finally:
             theirs.close()
         groups.record(process.pid)
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(settings).encode() + b"\n")
+        process.stdin.close()
         reader, writer = await asyncio.open_connection(sock=ours)
         spawned = cls(pool_id, process, Link(reader, writer, name="the SPM process"))
         loop = asyncio.get_running_loop()
