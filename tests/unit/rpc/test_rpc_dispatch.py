@@ -4,11 +4,13 @@
 import asyncio
 import json
 import logging
+import threading
 
 import pytest
 
 from vdsm.api.params import Unknown
 from vdsm.api.roles import Role
+from vdsm.rpc import protocol
 
 VOLUME = "6a3b1f0e-0000-4000-8000-000000000001"
 
@@ -157,6 +159,21 @@ async def test_waiting_calls_of_one_client_delay_neither_others_nor_urgent_verbs
     server.gate.set()
     replies = await asyncio.gather(*busy)
     assert all(json.loads(reply)["result"] is True for reply in replies)
+
+
+async def test_only_large_messages_are_decoded_in_a_worker(server, monkeypatch):
+    threads = []
+
+    def decode(data):
+        threads.append(threading.current_thread())
+        return original(data)
+
+    original = protocol.decode
+    monkeypatch.setattr(protocol, "decode", decode)
+    await ask(server, "Host.flow", {"message": "x"})
+    assert (await ask(server, "Host.flow", {"message": "x" * (2 << 20)}))["error"]["code"] == -32602
+    assert threads[0] is threading.main_thread()
+    assert threads[1] is not threading.main_thread()
 
 
 async def test_large_message_does_not_hold_the_loop(server):

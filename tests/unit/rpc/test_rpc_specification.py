@@ -151,6 +151,12 @@ async def test_hostile_message_is_refused_quickly(server, message, code):
     assert reply["id"] is None
 
 
+async def test_message_of_too_many_values_is_refused_before_it_is_decoded(server):
+    message = b'{"jsonrpc":"2.0","method":"sum","id":1,"params":{"a":[' + b"[]," * 150_000 + b"1]}}"
+    reply = json.loads(await server.ask(message))
+    assert reply["error"]["message"] == "Invalid Request: the message has more than 100000 values"
+
+
 async def test_batch_of_100_members_runs(server):
     member = '{"jsonrpc": "2.0", "method": "sum", "params": [1], "id": 1}'
     reply = json.loads(await server.ask(f"[{','.join([member] * 100)}]".encode()))
