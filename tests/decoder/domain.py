@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A whole domain directory: every file is known, every byte is as the format says, or ValueError."""
+
+import dataclasses
+import os
+import stat
+import struct
+
+from tests.decoder import sanlock_bytes, text
+
+MAILBOX_FILE = 16 << 20
+INDEX_SIZE = 253952
+
+
+@dataclasses.dataclass
+class Volume:
+    fields: dict
+    path: str
+    size: int
+    allocated: int
+    links: int
+
+
+@dataclasses.dataclass
+class Decoded:
+    path: str
+    fields: dict
+    hosts: dict
+    """Host ids in use with their delta lease; empty on LOCALFS."""
+    sdm: dict | None
+    images: dict
+    """Image id to its volumes by id."""
+    mail: dict
+    external_leases: dict
+
+
+def decode(path):
+    """Raises ValueError naming the file."""
+    path = str(path)
+    sd = os.path.basename(path)
+    fields = _in(path, "dom_md/metadata", lambda: text.domain(_read(path, "dom_md/metadata")))
+    _check(fields["SDUUID"] == sd, f"SDUUID {fields['SDUUID']} in {path}")
+    shared = fields["TYPE"] != "LOCALFS"
+    align, sector = int(fields["ALIGNMENT"]), int(fields["BLOCK_SIZE"])
+    _layout(path, shared=shared, master=fields["ROLE"] == "Master")
+    hosts, sdm, external = {}, None, {}
+    if shared:
+        hosts = _in(path, "ids", lambda: sanlock_bytes.lockspace(_read(path, "dom_md/ids"), sd, align, sector))
+        sdm = _in(path, "leases", lambda: _sdm(_read(path, "dom_md/leases"), sd, align, sector))
+        external = _in(path, "xleases", lambda: _xleases(_read(path, "dom_md/xleases"), sd, align))
+    else:
+        for name in ("ids", "leases"):
+            _check(os.path.getsize(f"{path}/dom_md/{name}") == 0, f"{name} of a local domain is not empty")
+    mail = {name: _in(path, name, lambda name=name: _mailboxes(_read(path, f"dom_md/{name}"))) for name in BOXES}
+    images = {}
+    for image in sorted(os.listdir(f"{path}/images")):
+        images[image] = _image(path, sd, image, shared, align, sector)
+    _chains(images)
+    return Decoded(path, fields, hosts, sdm, images, mail, external)
+
+
+BOXES = ("inbox", "outbox")
+
+
+def _layout(path, *, shared, master):
+    expected = {"metadata": 0o644, "ids": 0o660, "leases": 0o660, "inbox": 0o660, "outbox": 0o660}
+    if shared:
+        expected["xleases"] = 0o660
+    found = set(os.listdir(f"{path}/dom_md"))
+    _check(found == set(expected), f"dom_md holds {sorted(found)}")
+    for name, mode in expected.items():
+        _mode(f"{path}/dom_md/{name}", mode)
+    _mode(f"{path}/dom_md", 0o775)
+    _mode(f"{path}/images", 0o755)
+    top = set(os.listdir(path))
+    _check(top - {"master"} == {"dom_md", "images"}, f"the domain holds {sorted(top)}")
+    if "master" in top:
+        _mode(f"{path}/master", 0o755)
+        _check(set(os.listdir(f"{path}/master")) == {"vms", "tasks"}, "master holds other things than vms and tasks")
+
+
+def _sdm(data, sd, align, sector):
+    _check(len(data) == 2 * align, f"{len(data)} bytes, expected {2 * align}")
+    _check(not any(data[:align]), "the first slot is reserved")
+    return sanlock_bytes.resource(data[align:], sd, "SDM", align, sector)
+
+
+def _xleases(data, sd, align):
+    _check(len(data) >= align + INDEX_SIZE, f"{len(data)} bytes are too few")
+    _check(not any(data[:align]), "the first slot is reserved")
+    index = data[align : align + INDEX_SIZE]
+    _check(index[0:4] == b"\x12\x15\x20\x16" and index[5:9] == b"0001", "magic or version of the index")
+    _check(index[10:58].rstrip(b"\0") == sd.encode(), "lockspace of the index")
+    _check(index[59:69].isdigit() and index[70:71] == b"-" and index[511:512] == b"\n", "state of the index")
+    for pad in (index[4:5], index[9:10], index[58:59], index[69:70], index[71:511]):
+        _check(not any(pad), "padding of the index")
+    leases = {}
+    for n in range(3960):
+        record = index[512 + 64 * n : 576 + 64 * n]
+        _check(not any(record[48:49] + record[60:61]), f"padding of record {n}")
+        _check(record[61:] == b"--\n", f"state of record {n}")
+        if any(record[:48]):
+            lease_id = record[:48].rstrip(b"\0").decode()
+            _check(bool(text.UUID.fullmatch(lease_id)), f"record {n} is {lease_id!r}")
+            _check(int(record[49:60]) == (3 + n) * align, f"offset of record {n}")
+            leases[lease_id] = (3 + n) * align
+        else:
+            _check(record[49:60] == b"0" * 11, f"offset of the free record {n}")
+    end = 3 * align if leases else len(data)
+    _check(not any(data[align + INDEX_SIZE : end]), "bytes after the index")
+    return leases
+
+
+def _mailboxes(data):
+    """Host id to its used slots. Mailbox 0 of the inbox is the event block."""
+    _check(len(data) == MAILBOX_FILE, f"{len(data)} bytes, expected {MAILBOX_FILE}")
+    used = {}
+    if not any(data):
+        return used
+    for host in range(MAILBOX_FILE // 4096):
+        box = data[4096 * host : 4096 * (host + 1)]
+        if not any(box):
+            continue
+        if host == 0 and box[:4] == b"\0evt":
+            _check(not any(box[20:]), "bytes after the event")
+            continue
+        _check(struct.unpack("<i", box[4092:])[0] == sum(box[:4092]), f"checksum of mailbox {host}")
+        slots = [box[64 * n : 64 * n + 64] for n in range(63)]
+        for slot in slots:
+            _check(not any(slot) or slot == b"\1" * 64 or slot[:5] == b"1xtnd", f"message in mailbox {host}")
+        used[host] = [n for n, slot in enumerate(slots) if any(slot)]
+    return used
+
+
+def _image(path, sd, image, shared, align, sector):
+    folder = f"{path}/images/{image}"
+    _check(bool(text.UUID.fullmatch(image)), f"{folder} is no image")
+    _mode(folder, 0o755)
+    names = set(os.listdir(folder))
+    ids = {n[: -len(".meta")] for n in names if n.endswith(".meta")}
+    suffixes = ("", ".meta", ".lease") if shared else ("", ".meta")
+    expected = {i + s for i in ids for s in suffixes}
+    _check(names == expected, f"{folder}: {sorted(names ^ expected)} are missing or too much")
+    volumes = {}
+    for vol in sorted(ids):
+        file = f"{folder}/{vol}"
+        fields = _in(path, f"{vol}.meta", lambda file=file: text.volume(_read(file + ".meta")))
+        _check(fields["DOMAIN"] == sd, f"DOMAIN of {file}")
+        _check(fields["IMAGE"] == image or fields["VOLTYPE"] == "SHARED", f"IMAGE of {file}")
+        _check(int(fields["CAP"]) % 4096 == 0, f"CAP of {file}")
+        status = os.stat(file)
+        _mode(file, 0o660)
+        _mode(file + ".meta", 0o644)
+        if fields["FORMAT"] == "RAW":
+            _check(status.st_size == int(fields["CAP"]), f"{file} has {status.st_size} bytes, CAP {fields['CAP']}")
+        else:
+            _qcow2(file, fields)
+        if shared:
+            _mode(file + ".lease", 0o660)
+            lease = _read(file + ".lease")
+            _in(path, f"{vol}.lease", lambda vol=vol, d=lease: sanlock_bytes.resource(d, sd, vol, align, sector))
+        volumes[vol] = Volume(fields, file, status.st_size, status.st_blocks * 512, status.st_nlink)
+    return volumes
+
+
+def _qcow2(file, fields):
+    header = _read(file)[:104] if os.path.getsize(file) < (64 << 20) else _head(file, 104)
+    magic, version, backing_at, backing_size, _, size = struct.unpack(">4sIQIIQ", header[:32])
+    _check(magic == b"QFI\xfb" and version == 3, f"{file} is no qcow2 of version 3")
+    _check(size == int(fields["CAP"]), f"{file} has virtual size {size}, CAP {fields['CAP']}")
+    backing = ""
+    if backing_at:
+        with open(file, "rb") as f:
+            f.seek(backing_at)
+            backing = f.read(backing_size).decode()
+    expected = "" if fields["PUUID"] == text.BLANK else fields["PUUID"]
+    _check(backing == expected, f"{file} is based on {backing!r}, its metadata says {expected!r}")
+    (incompatible,) = struct.unpack(">Q", header[72:80])
+    _check(incompatible & 4 == 0, f"{file} has an external data file")
+
+
+def _chains(images):
+    for image, volumes in images.items():
+        parents = [v.fields["PUUID"] for v in volumes.values() if v.fields["PUUID"] != text.BLANK]
+        for vol, volume in volumes.items():
+            parent = volume.fields["PUUID"]
+            _check(parent == text.BLANK or parent in volumes, f"the parent {parent} of {vol} is not in image {image}")
+            children = parents.count(vol)
+            role = volume.fields["VOLTYPE"]
+            _check(role == "SHARED" or children <= 1, f"{vol} has {children} children")
+            _check(role != "LEAF" or children == 0, f"{vol} is a leaf with a child")
+            _check(role != "INTERNAL" or children == 1, f"{vol} is internal without a child")
+
+
+def _read(*names):
+    with open(os.path.join(*names), "rb") as f:
+        return f.read()
+
+
+def _head(path, size):
+    with open(path, "rb") as f:
+        return f.read(size)
+
+
+def _mode(path, mode):
+    found = stat.S_IMODE(os.stat(path).st_mode)
+    _check(found == mode, f"{path} has mode {found:o}, expected {mode:o}")
+
+
+def _check(truth, message):
+    if not truth:
+        raise ValueError(message)
+
+
+def _in(path, name, call):
+    try:
+        return call()
+    except ValueError as e:
+        raise ValueError(f"{path}: {name}: {e}") from e

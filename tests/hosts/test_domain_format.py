@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Domains made with real leases, read back byte by byte by a decoder that shares no code with the agent."""
+
+import asyncio
+import json
+import os
+import subprocess
+
+import pytest
+
+from storage.domain import NewVolume
+from storage.errors import ChecksumMismatch, LeaseHeld, LeaseNotFormatted
+from storage.file.domain import NewDomain, create_file_domain, open_file_domain
+from storage.file.io import FileIo
+from storage.leases.flock_edge import FlockLeases
+from storage.leases.model import HostStatus
+from storage.ondisk.values import Allocation, DomainKind, VolumeFormat, VolumeRole
+from tests.decoder import domain as decoder
+from vdsm.common.ids import new_uuid
+
+MIB = 1 << 20
+
+# One second instead of ten: joining and leaving take twice to five times this.
+IO_TIMEOUT_S = 1
+
+
+@pytest.fixture(scope="module")
+def sanlock_daemon(tmp_path_factory):
+    run = tmp_path_factory.mktemp("sanlock")
+    os.environ["SANLOCK_RUN_DIR"] = str(run)
+    daemon = subprocess.Popen(
+        ["sanlock", "daemon", "-w", "0", "-D"],
+        env={**os.environ, "SANLOCK_PRIVILEGED": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in daemon.stderr:  # until it says that it serves
+            if "started" in line or os.path.exists(run / "sanlock.sock"):
+                break
+        drain = subprocess.Popen(["cat"], stdin=daemon.stderr, stdout=subprocess.DEVNULL)
+        yield
+    finally:
+        daemon.kill()
+        daemon.wait()
+        drain.wait()
+        del os.environ["SANLOCK_RUN_DIR"]
+
+
+@pytest.fixture
+def leases(kind, sanlock_daemon):
+    if kind is DomainKind.LOCALFS:
+        return FlockLeases()
+    from storage.leases.sanlock_edge import SanlockLeases
+
+    return SanlockLeases()
+
+
+@pytest.fixture(params=[DomainKind.LOCALFS, DomainKind.POSIXFS])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+async def domain(kind, leases, tmp_path):
+    made = await create_file_domain(
+        NewDomain(new_uuid(), kind, str(tmp_path), "/remote/path", "format test"),
+        FileIo(str(tmp_path)),
+        leases,
+        io_timeout_s=IO_TIMEOUT_S,
+    )
+    yield made
+    await made.close()
+    await leases.close()
+
+
+async def chain_of(domain, image_id):
+    base, top = new_uuid(), new_uuid()
+    await domain.create_volume(
+        NewVolume(image_id, base, 8 * MIB, VolumeFormat.RAW, Allocation.PREALLOCATED, description="the base")
+    )
+    await domain.create_volume(
+        NewVolume(image_id, top, 16 * MIB, VolumeFormat.COW, Allocation.SPARSE, parent_id=base, sequence=3)
+    )
+    return base, top
+
+
+async def test_new_domain_holds_exactly_what_the_format_says(domain, kind):
+    found = decoder.decode(domain.path)
+    assert found.fields["TYPE"] == kind.value
+    assert found.fields["DESCRIPTION"] == "format test"
+    assert found.images == {}
+    if kind is DomainKind.POSIXFS:
+        assert found.hosts == {}
+        assert found.sdm["timestamp"] == 0
+
+
+async def test_volumes_hold_exactly_what_the_format_says(domain):
+    image = new_uuid()
+    base, top = await chain_of(domain, image)
+    volumes = decoder.decode(domain.path).images[image]
+    assert set(volumes) == {base, top}
+    assert volumes[base].fields["VOLTYPE"] == "INTERNAL"
+    assert volumes[base].fields["DESCRIPTION"] == "the base"
+    assert volumes[base].allocated >= 8 * MIB
+    assert (volumes[top].fields["VOLTYPE"], volumes[top].fields["PUUID"], volumes[top].fields["SEQ"]) == (
+        "LEAF",
+        base,
+        "3",
+    )
+
+
+async def test_qemu_agrees_with_the_chain(domain):
+    image = new_uuid()
+    base, top = await chain_of(domain, image)
+    argv = ["qemu-img", "info", "--output", "json", "--backing-chain", "-f", "qcow2", domain.volume_path(image, top)]
+    found = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
+    assert [os.path.basename(f["filename"]) for f in found] == [top, base]
+    assert [f["format"] for f in found] == ["qcow2", "raw"]
+    assert [f["virtual-size"] for f in found] == [16 * MIB, 8 * MIB]
+    assert found[0]["format-specific"]["data"]["compat"] == "1.1"
+    assert [v for v, _ in await domain.chain(image, top)] == [base, top]
+
+
+async def test_domain_stays_valid_through_deletes(domain):
+    image = new_uuid()
+    base, top = await chain_of(domain, image)
+    await domain.delete_volume(image, top)
+    assert decoder.decode(domain.path).images[image][base].fields["VOLTYPE"] == "LEAF"
+    await domain.delete_image(image)
+    assert decoder.decode(domain.path).images == {}
+
+
+async def test_flipped_byte_is_refused_with_both_checksums(domain, tmp_path, leases):
+    path = f"{domain.path}/dom_md/metadata"
+    with open(path, "r+b") as f:
+        data = bytearray(f.read())
+        expected = data.decode().split("_SHA_CKSUM=")[1].strip()
+        data[data.index(b"Regular") + 3] ^= 0x04
+        f.seek(0)
+        f.write(data)
+    with pytest.raises(ChecksumMismatch) as e:
+        await open_file_domain(str(tmp_path), domain.domain_id, domain.io, lambda _: leases, io_timeout_s=1)
+    assert path in str(e.value)
+    assert expected in str(e.value)
+    assert e.value.found not in (expected, "")
+    assert e.value.found in str(e.value)
+    with pytest.raises(ValueError, match="checksum"):
+        decoder.decode(domain.path)
+
+
+async def test_shared_volume_is_one_file_in_two_images(domain):
+    from dataclasses import replace
+
+    template, derived, vol, child = (new_uuid() for _ in range(4))
+    made = await domain.create_volume(NewVolume(template, vol, 4 * MIB, VolumeFormat.RAW, Allocation.SPARSE))
+    await domain.write_volume(template, vol, replace(made, role=VolumeRole.SHARED))
+    await domain.share_volume(template, vol, derived)
+    await domain.create_volume(NewVolume(derived, child, 4 * MIB, VolumeFormat.COW, Allocation.SPARSE, parent_id=vol))
+    shared = await domain.read_volume(template, vol)
+    await domain.write_volume(template, vol, replace(shared, description="changed later"))
+    found = decoder.decode(domain.path).images
+    assert found[derived][vol].links == found[template][vol].links == 2
+    assert found[derived][vol].fields["DESCRIPTION"] == "changed later"
+    assert await domain.children(template, vol) == [child]
+
+
+@pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
+@pytest.mark.cost(8)
+async def test_sdm_lease_is_held_by_one_process_and_seen_by_all(domain, leases):
+    await leases.join(domain.lockspace, 1, timeout_s=60)
+    try:
+        assert await leases.joined(domain.lockspace, 1)
+        assert (await leases.holder(domain.lockspace, domain.sdm_lease)).host_id is None
+        version = await leases.acquire(domain.sdm_lease, timeout_s=30)
+        assert await leases.held(domain.sdm_lease)
+        holder = await leases.holder(domain.lockspace, domain.sdm_lease)
+        assert (holder.host_id, holder.version) == (1, version)
+        found = decoder.decode(domain.path)
+        assert set(found.hosts) == {1}
+        assert found.hosts[1]["io_timeout"] == IO_TIMEOUT_S
+        assert (found.sdm["owner"], found.sdm["lver"]) == (1, version)
+        assert "LeaseHeld" in await other_process_acquires(domain)
+        await leases.release(domain.sdm_lease)
+        assert not await leases.held(domain.sdm_lease)
+        assert (await leases.holder(domain.lockspace, domain.sdm_lease)).host_id is None
+        assert await other_process_acquires(domain) == str(version + 1)
+    finally:
+        await leases.leave(domain.lockspace, 1)
+    assert decoder.decode(domain.path).hosts == {}
+    assert await leases.joined(domain.lockspace, 1) is False
+
+
+@pytest.mark.parametrize("kind", [DomainKind.LOCALFS], indirect=True)
+async def test_local_lock_is_held_by_one_process(domain, leases):
+    assert (await leases.holder(domain.lockspace, domain.sdm_lease)).host_id is None
+    await leases.join(domain.lockspace, 1, timeout_s=1)
+    await leases.acquire(domain.sdm_lease, timeout_s=5)
+    other = FlockLeases()
+    assert (await other.holder(domain.lockspace, domain.sdm_lease)).host_id is not None
+    with pytest.raises(LeaseHeld):
+        await other.acquire(domain.sdm_lease, timeout_s=5)
+    await leases.release(domain.sdm_lease)
+    await other.acquire(domain.sdm_lease, timeout_s=5)
+    await other.close()
+    assert (await leases.hosts(domain.lockspace))[0].status is HostStatus.UNAVAILABLE
+    decoder.decode(domain.path)
+
+
+@pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
+async def test_empty_and_cleared_leases_are_told_apart_from_held_ones(domain, leases, tmp_path):
+    from dataclasses import replace
+
+    empty = tmp_path / "empty"
+    empty.touch()
+    with pytest.raises(LeaseNotFormatted):
+        await leases.read_lease(replace(domain.sdm_lease, path=str(empty), offset=0))
+    await leases.clear_lease(domain.sdm_lease)
+    with pytest.raises(LeaseNotFormatted):
+        await leases.read_lease(domain.sdm_lease)
+
+
+OTHER = """
+import asyncio, sys
+from storage.leases.model import Lease
+from storage.leases.sanlock_edge import SanlockLeases
+async def main():
+    lease = Lease(sys.argv[1], "SDM", sys.argv[2], 1 << 20, 1 << 20, 512)
+    leases = SanlockLeases()
+    try:
+        print(await leases.acquire(lease, timeout_s=30))
+        await leases.release(lease)
+    except Exception as e:
+        print(repr(e))
+asyncio.run(main())
+"""
+
+
+async def other_process_acquires(domain):
+    import sys
+
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OTHER, domain.domain_id, domain.sdm_lease.path, stdout=subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    return out.decode().strip()
