@@ -105,10 +105,21 @@ class Task:
             self.record = replace(self.record, state=state)
 
     async def end(self, state: State, outcome: Outcome) -> None:
-        self.go(state)
-        self.record = replace(self.record, outcome=outcome)
-        await self.save()
+        """Stored first, shown after: nobody is told of an end that a crash could take back."""
+        check_transition(self.task_id, self.record.state, state)
+        ended = replace(self.record, state=state, outcome=outcome)
+        if self._store is not None:
+            await self._store.save(ended)
+        self.record = ended
         FINISHED.reach()
+
+    async def end_undone(self, state: State, outcome: Outcome) -> None:
+        """The same; but storage that refuses to store it does not keep the task from ending here."""
+        try:
+            await self.end(state, outcome)
+        except AgentError as e:
+            log.error("task %s: its end could not be stored, the next SPM will undo it again: %s", self.task_id, e)
+            self.record = replace(self.record, state=State.FAILED, outcome=outcome)
 
     async def save(self) -> None:
         if self._store is not None:
@@ -244,10 +255,10 @@ class Tasks:
                 await self._recover(recovery)
         except Exception as e:  # whatever a step back hit is told as the end of the task
             log.exception("task %s (%s): undoing it failed", task.task_id, task.record.verb)
-            await task.end(State.FAILED, replace(outcome, message=f"{outcome.message}; undoing it failed: {e}"))
+            await task.end_undone(State.FAILED, replace(outcome, message=f"{outcome.message}; undoing it failed: {e}"))
             return
         task.replace_recoveries()
-        await task.end(State.RECOVERED, outcome)
+        await task.end_undone(State.RECOVERED, outcome)
 
 
 def describe_status(record: TaskRecord) -> dict[str, Any]:

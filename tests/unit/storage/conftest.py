@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from storage.connections import Connection
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
 from storage.service import Storage
-
 from vdsm.api.codes import all_codes
 from vdsm.common import groups
 from vdsm.common.events import Events

@@ -4,8 +4,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+
 from storage import locks
-from storage.locks import Locks, LockModesConflict, LockTimeout, Mode
+from storage.locks import LockModesConflict, Locks, LockTimeout, Mode
 
 A = locks.image("d", "a")
 B = locks.image("d", "b")

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from storage.errors import VolumeNotFound
 from storage.tasks import record as records
 from storage.tasks.record import Outcome, Recovery, TaskRecord, TaskRecordInvalid
 from storage.tasks.runner import Task, TaskNotFinished, Tasks, UnknownTask
 from storage.tasks.states import PREDECESSORS, REPORTED, State, TaskTransitionIllegal, check_transition
 from storage.tasks.store import TaskStore
-
 from vdsm.common.ids import new_uuid
 
 TASK = "11111111-2222-4333-8444-555555555555"
