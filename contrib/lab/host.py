@@ -185,10 +185,11 @@ class PrivateHost:
     # -- the agent
 
     def start_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float = 20) -> None:
-        """Start the root helper (unless it runs) and the agent; returns once the agent's socket answers."""
+        """Start the root helper (unless it runs) and the agent; returns once its verbs answer."""
         self.start_root_helper(env)
         self.agent_pid = self.start_process([PYTHON, "-m", "vdsm.cli", "serve"], log=AGENT_LOG, user="vdsm", env=env)
         self._until_answers(AGENT_SOCKET, self.agent_pid, AGENT_LOG, timeout_s)
+        self._until_ready(timeout_s)
 
     def start_root_helper(self, env: Mapping[str, str] | None = None) -> None:
         if self.root_pid and not self._has_ended(self.root_pid):
@@ -262,6 +263,27 @@ class PrivateHost:
                 else:
                     return
             time.sleep(0.01)
+
+    def _until_ready(self, timeout_s: float) -> None:
+        """Until its VMs are found again, every verb answers that the agent is recovering (code 99)."""
+        limit = time.monotonic() + timeout_s
+        body = b'{"jsonrpc":"2.0","method":"Host.ping2","id":1}'
+        head = b"POST /jsonrpc HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        while not self._has_ended(self.agent_pid):
+            answer = b""
+            with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
+                connection.settimeout(2)
+                connection.connect(str(self.path(AGENT_SOCKET)))
+                connection.sendall(head + body)
+                while part := connection.recv(65536):
+                    answer += part
+            if b'"result":true' in answer:
+                return
+            if time.monotonic() > limit:
+                raise HostFailed(f"the agent is not ready after {timeout_s:.0f} s\n{self._tail(AGENT_LOG)}")
+            time.sleep(0.01)
+        code = self.control.wait(self.agent_pid, timeout_s=1)
+        raise HostFailed(f"{AGENT_LOG}: process ended with {code} at start\n{self._tail(AGENT_LOG)}")
 
     def _tail(self, log: str) -> str:
         with contextlib.suppress(OSError):

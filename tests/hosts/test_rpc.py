@@ -71,7 +71,7 @@ def test_stranger_is_refused(agent_host):
 def test_operator_reads_and_does_not_administrate(operators):
     groups = str(OPERATORS)
     assert '"result":true' in call_as(operators, 1234, groups, "Host.ping2")
-    denied = call_as(operators, 1234, groups, "Host.setupNetworks")
+    denied = call_as(operators, 1234, groups, "StoragePool.create")
     assert '"code":-32001' in denied
     assert "needs role admin" in denied
 
