@@ -194,7 +194,7 @@ class LeaseError(StorageError):
 
 class LeaseHeld(StorageError):
     lease: str
-    msg = "Lease {self.lease} is held by another host"
+    msg = "Lease {self.lease} is held by another host or process"
 
 
 class LeaseNotFormatted(StorageError):

@@ -108,7 +108,10 @@ class Leases(Protocol):
         """Leave, unless leases are in use. Raises `HostIdInUse`: nobody is killed by this call."""
 
     async def acquire(self, lease: Lease, *, timeout_s: float) -> int:
-        """Take the lease for this process; its version. Raises `LeaseHeld`, `LeaseNotFormatted`."""
+        """Take the lease for this process (again: nothing happens); its version.
+
+        Raises `LeaseHeld`, also when another process of this host has it, `LeaseNotFormatted`.
+        """
 
     async def release(self, lease: Lease) -> None:
         """Give back. Nothing happens when it is not held."""

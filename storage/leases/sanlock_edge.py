@@ -46,7 +46,7 @@ ACQUIRE_OWNED = -244
 ACQUIRE_OTHER = -245
 ACQUIRE_OWNED_RETRY = -247
 
-_HELD = {ACQUIRE_IDLIVE, ACQUIRE_OWNED, ACQUIRE_OTHER, ACQUIRE_OWNED_RETRY}
+_HELD = {ACQUIRE_IDLIVE, ACQUIRE_OWNED, ACQUIRE_OTHER, ACQUIRE_OWNED_RETRY, errno.EEXIST}
 # the last: the file is too short to hold one
 _NO_LEASE = {LEADER_MAGIC, LEADER_LOCKSPACE, LEADER_RESOURCE, LEADER_CHECKSUM, errno.EMSGSIZE}
 _NO_DAEMON = {errno.ECONNREFUSED, errno.EPIPE, errno.ECONNRESET}
@@ -177,7 +177,8 @@ class SanlockLeases:
             try:
                 sanlock.acquire(lease.lockspace.encode(), lease.resource.encode(), _disks(lease), pid=os.getpid())
             except sanlock.SanlockException as e:
-                if e.errno != errno.EEXIST:  # this process has it already
+                # "exists" tells that a process of this host has it: perhaps another one than ours
+                if e.errno != errno.EEXIST or not self._holds(lease):
                     raise
 
         await _call("acquire", str(lease), acquire, timeout_s, undo=lambda: self._release(lease))
@@ -196,16 +197,13 @@ class SanlockLeases:
                     raise
 
     async def held(self, lease: Lease) -> bool:
-        def inquire() -> bool:
-            if self._registered < 0:
-                return False
-            with self._guard:
-                held = sanlock.inquire(slkfd=self._registered)
-            return any(
-                h["lockspace"] == lease.lockspace.encode() and h["resource"] == lease.resource.encode() for h in held
-            )
+        return await _call("inquire", str(lease), lambda: self._holds(lease))
 
-        return await _call("inquire", str(lease), inquire)
+    def _holds(self, lease: Lease) -> bool:
+        with self._guard:
+            held = sanlock.inquire(slkfd=self._registered) if self._registered >= 0 else []
+        wanted = lease.lockspace.encode(), lease.resource.encode()
+        return any((h["lockspace"], h["resource"]) == wanted for h in held)
 
     def _descriptor(self) -> int:
         with self._guard:
