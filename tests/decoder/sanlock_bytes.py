@@ -84,7 +84,7 @@ def resource(data, space, name, align, sector_size):
     request = data[sector_size : 2 * sector_size]
     if any(request) and (number(request, 0, 4), number(request, 4, 4)) != (0x08292011, 0x00010001):
         raise ValueError(f"request record of {name}")
-    _zeros(request, 20, f"request record of {name}")
+    _zeros(request, 24, f"request record of {name}")  # sanlock leaves the padding of its C struct as it was
     for host_id in range(1, 2001):
         place = (host_id + 1) * sector_size
         block = data[place : place + sector_size]
