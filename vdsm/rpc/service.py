@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 from vdsm.api import registry
@@ -29,6 +30,9 @@ class Rpc:
         self._started: list[Transport] = []
 
     async def start(self) -> None:
+        # what the imports made stays for ever: a full collection that walks it holds the loop for 15 ms, many times a
+        # minute under load (p99 of 50 busy connections: 18 ms, without it 6 ms)
+        gc.freeze()
         self._lag.start()
         for transport in self._transports:
             await transport.start()
