@@ -59,13 +59,13 @@ IMAGE_RENAMED = crash_point("image.delete.rename", "the image is gone, its files
 async def create(files: DomainFiles, wanted: NewVolume, progress: Progress | None) -> VolumeMetadata:
     """Raises `VolumeExists`, `InvalidVolume`, `VolumeNotFound` (of the parent), `DescriptionTooLong`."""
     files.check_writable()
+    new_image = not await files.io.exists(files.image(wanted.image_id))
+    if not new_image and await files.io.exists(files.volume(wanted.image_id, wanted.volume_id, META)):
+        raise VolumeExists(wanted.volume_id, files.domain_id)
     parent = await _parent(files, wanted)
     metadata = _metadata(files, wanted, parent)
     volume_metadata.encode(metadata)  # whatever it refuses is refused before anything is made
-    new_image = not await files.io.exists(files.image(wanted.image_id))
     if not new_image:
-        if await files.io.exists(files.volume(wanted.image_id, wanted.volume_id, META)):
-            raise VolumeExists(wanted.volume_id, files.domain_id)
         await _remove_files(files, wanted.image_id, wanted.volume_id)  # left by a crash: nothing claims them
     try:
         await _make(files, wanted, metadata, parent, progress)

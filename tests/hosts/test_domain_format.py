@@ -4,18 +4,21 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
+import sys
 
 import pytest
 
 from storage.domain import NewVolume
 from storage.errors import ChecksumMismatch, LeaseHeld, LeaseNotFormatted
-from storage.file.domain import NewDomain, create_file_domain, open_file_domain
+from storage.file.domain import NewDomain, create_file_domain, find_file_domains, open_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
 from storage.leases.model import HostStatus
 from storage.ondisk.values import Allocation, DomainKind, VolumeFormat, VolumeRole
 from tests.decoder import domain as decoder
+from vdsm.common import crashpoints
 from vdsm.common.ids import new_uuid
 
 MIB = 1 << 20
@@ -221,6 +224,34 @@ async def test_empty_and_cleared_leases_are_told_apart_from_held_ones(domain, le
         await leases.read_lease(domain.sdm_lease)
 
 
+CRASH = """
+import asyncio, sys
+from storage.file.domain import NewDomain, create_file_domain
+from storage.file.io import FileIo
+from storage.leases.sanlock_edge import SanlockLeases
+from storage.ondisk.values import DomainKind
+new = NewDomain(sys.argv[1], DomainKind.POSIXFS, sys.argv[2], "/srv", "d")
+asyncio.run(create_file_domain(new, FileIo(sys.argv[2]), SanlockLeases(), io_timeout_s=1))
+"""
+
+
+@pytest.mark.parametrize("point", sorted(n for n in crashpoints.REGISTRY if n.startswith("domain.create.")))
+async def test_crash_while_a_shared_domain_is_made(sanlock_daemon, tmp_path, point):
+    from storage.leases.sanlock_edge import SanlockLeases
+
+    domain_id = new_uuid()
+    argv = [sys.executable, "-c", CRASH, domain_id, str(tmp_path)]
+    died = subprocess.run(argv, env={**os.environ, "VDSM_CRASH_AT": point}, capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    io = FileIo(str(tmp_path))
+    if point != "domain.create.metadata":
+        assert await find_file_domains(str(tmp_path), io) == []
+        new = NewDomain(domain_id, DomainKind.POSIXFS, str(tmp_path), "/srv", "d")
+        await create_file_domain(new, io, SanlockLeases(), io_timeout_s=IO_TIMEOUT_S)
+    await io.close()
+    decoder.decode(tmp_path / domain_id)
+
+
 OTHER = """
 import asyncio, sys
 from storage.leases.model import Lease
@@ -238,8 +269,6 @@ asyncio.run(main())
 
 
 async def other_process_acquires(domain):
-    import sys
-
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", OTHER, domain.domain_id, domain.sdm_lease.path, stdout=subprocess.PIPE
     )

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""File domains on a local disk: rules of volumes, and what each crash point leaves."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from storage.domain import NewVolume
+from storage.errors import (
+    BlockSizeUnsupported,
+    DescriptionTooLong,
+    DomainExists,
+    DomainMismatch,
+    DomainNotFound,
+    ImageNotFound,
+    InvalidChain,
+    InvalidContent,
+    InvalidVolume,
+    VolumeExists,
+    VolumeHasChildren,
+    VolumeNotFound,
+    VolumeNotShared,
+    VolumeShared,
+)
+from storage.file.domain import (
+    NewDomain,
+    create_file_domain,
+    find_file_domains,
+    open_file_domain,
+    remove_file_domain,
+)
+from storage.file.io import FileIo
+from storage.leases.flock_edge import FlockLeases
+from storage.ondisk.values import Allocation, DomainKind, Legality, VolumeFormat, VolumeRole
+from tests.decoder import domain as decoder
+from vdsm.common import crashpoints, errors
+from vdsm.common.ids import new_uuid
+
+MIB = 1 << 20
+SD = "275766cb-c7d8-43d6-a663-4e52160de620"
+
+
+@pytest.fixture
+async def io(tmp_path):
+    made = FileIo(str(tmp_path))
+    yield made
+    await made.close()
+
+
+def new_domain(tmp_path, **changes):
+    fields = {
+        "domain_id": SD,
+        "kind": DomainKind.LOCALFS,
+        "mount_path": str(tmp_path),
+        "remote_path": "/srv/local",
+        "description": "local",
+    }
+    return NewDomain(**{**fields, **changes})
+
+
+async def reopen(tmp_path, io):
+    return await open_file_domain(str(tmp_path), SD, io, lambda _: FlockLeases(), io_timeout_s=10)
+
+
+@pytest.fixture
+async def domain(tmp_path, io):
+    return await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
+
+
+@pytest.fixture
+def image():
+    return new_uuid()
+
+
+def raw(image, volume, size=MIB, **changes):
+    return NewVolume(image, volume, size, VolumeFormat.RAW, Allocation.SPARSE, **changes)
+
+
+def cow(image, volume, parent="", size=MIB, **changes):
+    return NewVolume(image, volume, size, VolumeFormat.COW, Allocation.SPARSE, parent_id=parent, **changes)
+
+
+async def test_domain_is_found_opened_and_removed(domain, tmp_path, io):
+    assert await find_file_domains(str(tmp_path), io) == [SD]
+    opened = await reopen(tmp_path, io)
+    assert (opened.kind, opened.block_size, opened.alignment) == (DomainKind.LOCALFS, 512, MIB)
+    await remove_file_domain(opened)
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(DomainNotFound):
+        await reopen(tmp_path, io)
+
+
+async def test_second_domain_on_a_mount_is_refused(domain, tmp_path, io):
+    with pytest.raises(DomainExists):
+        await create_file_domain(new_domain(tmp_path, domain_id=new_uuid()), io, FlockLeases(), io_timeout_s=10)
+    with pytest.raises(DomainExists):
+        await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
+    decoder.decode(domain.path)
+
+
+async def test_domain_under_a_foreign_name_is_refused(domain, tmp_path, io):
+    other = new_uuid()
+    os.rename(domain.path, tmp_path / other)
+    with pytest.raises(DomainMismatch, match=SD):
+        await open_file_domain(str(tmp_path), other, io, lambda _: FlockLeases(), io_timeout_s=10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"description": "d" * 51}, DescriptionTooLong),
+        ({"block_size": 1024}, BlockSizeUnsupported),
+        ({"kind": DomainKind.POSIXFS, "block_size": 0}, BlockSizeUnsupported),
+        ({"remote_path": "a\nb"}, InvalidContent),
+    ],
+)
+async def test_a_domain_that_cannot_be_leaves_nothing(tmp_path, io, changes, error):
+    with pytest.raises(error):
+        await create_file_domain(new_domain(tmp_path, **changes), io, FlockLeases(), io_timeout_s=10)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_master_folders(domain):
+    await domain.make_master()
+    await domain.make_master()
+    assert sorted(os.listdir(domain.master_path)) == ["tasks", "vms"]
+    decoder.decode(domain.path)
+
+
+async def test_capacity_is_rounded_up_to_4k(domain, image):
+    volume = new_uuid()
+    made = await domain.create_volume(raw(image, volume, 5000))
+    assert made.capacity == 8192
+    assert decoder.decode(domain.path).images[image][volume].size == 8192
+
+
+async def test_preallocated_volume_takes_its_initial_size(domain, image):
+    volume = new_uuid()
+    wanted = NewVolume(image, volume, 8 * MIB, VolumeFormat.RAW, Allocation.PREALLOCATED, initial_size=2 * MIB)
+    await domain.create_volume(wanted)
+    found = decoder.decode(domain.path).images[image][volume]
+    assert found.size == 8 * MIB
+    assert 2 * MIB <= found.allocated < 3 * MIB
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"capacity": 0},
+        {"capacity": -4096},
+        {"capacity": 1 << 63},
+        {"initial_size": MIB},
+        {"description": "é" * 200},
+        {"allocation": Allocation.PREALLOCATED, "initial_size": 2 * MIB},
+    ],
+)
+async def test_a_volume_that_cannot_be_leaves_nothing(domain, image, changes):
+    with pytest.raises((InvalidVolume, DescriptionTooLong)):
+        await domain.create_volume(replace(raw(image, new_uuid()), **changes))
+    assert os.listdir(f"{domain.path}/images") == []
+
+
+async def test_children_must_be_cow_and_not_smaller(domain, image):
+    base = new_uuid()
+    await domain.create_volume(raw(image, base, 2 * MIB))
+    with pytest.raises(InvalidVolume, match="COW"):
+        await domain.create_volume(raw(image, new_uuid(), 2 * MIB, parent_id=base))
+    with pytest.raises(InvalidVolume, match="below its parent"):
+        await domain.create_volume(cow(image, new_uuid(), base, MIB))
+    with pytest.raises(VolumeNotFound):
+        await domain.create_volume(cow(image, new_uuid(), new_uuid()))
+    assert set(decoder.decode(domain.path).images[image]) == {base}
+
+
+async def test_a_volume_has_one_child(domain, image):
+    base, top = new_uuid(), new_uuid()
+    await domain.create_volume(raw(image, base))
+    await domain.create_volume(cow(image, top, base))
+    with pytest.raises(InvalidVolume, match="child already"):
+        await domain.create_volume(cow(image, new_uuid(), base))
+    with pytest.raises(VolumeHasChildren, match=top):
+        await domain.delete_volume(image, base)
+    with pytest.raises(VolumeExists):
+        await domain.create_volume(cow(image, top, base))
+    decoder.decode(domain.path)
+
+
+async def test_failed_create_is_undone(domain, image, monkeypatch):
+    base = new_uuid()
+    await domain.create_volume(raw(image, base))
+
+    async def fails(*_args, **_named):
+        raise errors.CommandFailed("qemu-img", 1, "no space")
+
+    monkeypatch.setattr("storage.qemu_img.create", fails)
+    with pytest.raises(errors.CommandFailed):
+        await domain.create_volume(cow(image, new_uuid(), base))
+    with pytest.raises(errors.CommandFailed):
+        await domain.create_volume(cow(new_uuid(), new_uuid()))
+    found = decoder.decode(domain.path).images
+    assert set(found) == {image}
+    assert found[image][base].fields["VOLTYPE"] == "LEAF"
+
+
+async def test_cancelled_create_is_undone(domain, image, monkeypatch):
+    async def hangs(*_args, **_named):
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("storage.qemu_img.create", hangs)
+    creating = asyncio.ensure_future(domain.create_volume(cow(image, new_uuid())))
+    while not os.listdir(f"{domain.path}/images"):
+        await asyncio.sleep(0.01)
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert os.listdir(f"{domain.path}/images") == []
+
+
+async def test_shared_volumes_are_protected(domain, image):
+    volume, derived = new_uuid(), new_uuid()
+    made = await domain.create_volume(raw(image, volume))
+    with pytest.raises(VolumeNotShared):
+        await domain.share_volume(image, volume, derived)
+    await domain.write_volume(image, volume, replace(made, role=VolumeRole.SHARED))
+    await domain.share_volume(image, volume, derived)
+    for call in (domain.delete_volume(image, volume), domain.delete_image(image)):
+        with pytest.raises(VolumeShared):
+            await call
+    await domain.delete_image(derived)
+    await domain.delete_image(image)
+    with pytest.raises(ImageNotFound):
+        await domain.delete_image(image)
+    assert decoder.decode(domain.path).images == {}
+
+
+async def test_damaged_metadata_names_its_file_and_does_not_keep_the_volume(domain, image):
+    volume = new_uuid()
+    await domain.create_volume(raw(image, volume))
+    path = domain.volume_path(image, volume) + ".meta"
+    with open(path, "wb") as f:
+        f.write(b"CAP=1\n")
+    with pytest.raises(InvalidContent, match=path):
+        await domain.read_volume(image, volume)
+    await domain.delete_volume(image, volume)
+    assert os.listdir(domain.image_path(image)) == []
+
+
+async def test_a_loop_in_a_chain_is_told(domain, image):
+    base, top = new_uuid(), new_uuid()
+    await domain.create_volume(raw(image, base))
+    await domain.create_volume(cow(image, top, base))
+    metadata = await domain.read_volume(image, base)
+    await domain.write_volume(image, base, replace(metadata, parent_id=top))
+    with pytest.raises(InvalidChain, match="own ancestor"):
+        await domain.chain(image, top)
+    await domain.write_volume(image, base, replace(metadata, parent_id=new_uuid()))
+    with pytest.raises(InvalidChain, match="missing"):
+        await domain.chain(image, top)
+
+
+async def test_garbage_is_only_what_is_ours(domain, image):
+    volume, half = new_uuid(), new_uuid()
+    await domain.create_volume(raw(image, volume))
+    folder = domain.image_path(image)
+    for name in (half, f"{half}.lease", f"{volume}.meta.new", "notes.txt"):
+        open(f"{folder}/{name}", "wb").close()
+    os.mkdir(f"{domain.path}/images/_remove_me_{new_uuid()}")
+    os.mkdir(f"{domain.path}/images/lost+found")
+    found = await domain.collect_garbage()
+    assert len(found.removed) == 4
+    assert sorted(os.listdir(folder)) == sorted([volume, f"{volume}.meta", "notes.txt"])
+    assert sorted(os.listdir(f"{domain.path}/images")) == sorted([image, "lost+found"])
+
+
+# Crash points: a process of its own dies at each
+
+FLOW = """
+import asyncio, sys
+from storage.domain import NewVolume
+from storage.file.domain import NewDomain, create_file_domain, open_file_domain
+from storage.file.io import FileIo
+from storage.leases.flock_edge import FlockLeases
+from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
+
+SD, IMG, BASE, TOP, OTHER = sys.argv[3:]
+
+async def main(mount, flow):
+    io, leases = FileIo(mount), FlockLeases()
+    if flow == "domain":
+        await create_file_domain(NewDomain(SD, DomainKind.LOCALFS, mount, "/srv", "d"), io, leases, io_timeout_s=10)
+        return
+    domain = await open_file_domain(mount, SD, io, lambda _: leases, io_timeout_s=10)
+    if flow == "volume.create":
+        await domain.create_volume(
+            NewVolume(IMG, TOP, 1 << 20, VolumeFormat.COW, Allocation.SPARSE, parent_id=BASE))
+        await domain.create_volume(NewVolume(OTHER, TOP, 1 << 20, VolumeFormat.RAW, Allocation.SPARSE))
+    elif flow == "volume.delete":
+        await domain.delete_volume(IMG, TOP)
+    else:
+        await domain.delete_image(IMG)
+
+asyncio.run(main(sys.argv[1], sys.argv[2]))
+"""
+
+OURS = sorted(
+    n
+    for n in crashpoints.REGISTRY
+    if n.rpartition(".")[0] in {"domain.create", "volume.create", "volume.delete", "image.delete"}
+)
+
+
+def die_at(point, mount, flow, *ids):
+    done = subprocess.run(
+        [sys.executable, "-c", FLOW, str(mount), flow, *ids],
+        env={**os.environ, "VDSM_CRASH_AT": point},
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode
+
+
+@pytest.mark.parametrize("point", [p for p in OURS if p.startswith("domain.create") and not p.endswith(".leases")])
+async def test_crash_while_a_domain_is_made(tmp_path, io, point):
+    ids = [SD, *(new_uuid() for _ in range(4))]
+    assert die_at(point, tmp_path, "domain", *ids) == -signal.SIGKILL
+    if point == "domain.create.metadata":
+        decoder.decode(tmp_path / SD)
+        return
+    assert await find_file_domains(str(tmp_path), io) == []
+    made = await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
+    decoder.decode(made.path)
+
+
+@pytest.mark.parametrize("point", [p for p in OURS if not p.startswith("domain.")])
+async def test_crash_while_a_volume_is_made_or_deleted(domain, tmp_path, io, image, point):
+    base, top = new_uuid(), new_uuid()
+    flow = "image" if point.startswith("image") else point.rpartition(".")[0]
+    await domain.create_volume(raw(image, base))
+    if flow != "volume.create":
+        await domain.create_volume(cow(image, top, base))
+    assert die_at(point, tmp_path, flow, SD, image, base, top, new_uuid()) == -signal.SIGKILL
+
+    reopened = await reopen(tmp_path, io)
+    visible = await reopened.list_volumes()
+    for image_id, volume_ids in visible.items():  # never half a volume, before anything is mended
+        for volume_id in volume_ids:
+            metadata = await reopened.read_volume(image_id, volume_id)
+            sizes = await reopened.volume_sizes(image_id, volume_id)
+            assert sizes.apparent > 0
+            assert metadata.legality is Legality.LEGAL or point == "volume.delete.illegal"
+    await reopened.collect_garbage()
+    found = decoder.decode(domain.path).images
+    assert {i: tuple(sorted(v)) for i, v in found.items()} == {i: v for i, v in visible.items() if v}
+    again = await reopened.collect_garbage()
+    assert (again.removed, again.mended) == ((), ())
+    if flow == "volume.create" and point != "volume.create.metadata":
+        await reopened.create_volume(cow(image, top, base))
+        decoder.decode(domain.path)
+
+
+def test_every_crash_point_of_file_domains_is_covered():
+    assert len(OURS) == 5 + 6 + 4 + 1
