@@ -80,12 +80,14 @@ class DomainMonitor:
         self._task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
-        if self._opened is None or not self.health.acquired:
+        if self._opened is None:
             return
         domain, leases = self._opened
         try:
+            # asked anew: others may have joined, or the joining ended, since the last check
             async with asyncio.timeout(LEAVE_S):
-                await leases.leave(domain.lockspace, self.host_id)
+                if await leases.joined(domain.lockspace, self.host_id) is not False:
+                    await leases.leave(domain.lockspace, self.host_id)
         except (AgentError, TimeoutError) as e:
             log.warning("domain %s: host id %d stays joined: %s", self.domain_id, self.host_id, e or "no answer")
 
