@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Real loop mounts by the root helper's verbs, in a folder of the test."""
+
+import os
+import subprocess
+
+import pytest
+
+from vdsm.common.errors import CommandFailed
+from vdsm.common.paths import Paths
+from vdsm.root.server import mounts
+from vdsm.root.server.registry import Helper, dispatch
+
+
+@pytest.fixture
+def helper(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mounts", numbered=True)
+    for parent in (folder, folder.parent, folder.parent.parent):
+        os.chmod(parent, 0o755)  # user 36 must reach what is mounted below
+    paths = Paths(repository=str(folder / "rhev"), root_state=str(folder / "state"))
+    os.makedirs(paths.mounts)
+    return Helper(paths, 36, 36)
+
+
+@pytest.fixture
+def image(helper):
+    path = os.path.dirname(helper.paths.repository) + "/disk_1.img"
+    with open(path, "wb") as f:
+        f.truncate(64 << 20)
+    return path
+
+
+def make_fs(image, owner):
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-E", f"root_owner={owner}", image], check=True)
+
+
+def loop_devices(image):
+    return subprocess.run(["losetup", "-j", image], check=True, capture_output=True, text=True).stdout
+
+
+async def define(helper, image, options="loop"):
+    return (await dispatch(helper, "Mount.define", {"spec": image, "vfs_type": "ext4", "options": options}))["mount_id"]
+
+
+async def test_loop_mount_is_usable_listed_and_leaves_nothing(helper, image):
+    make_fs(image, "36:36")
+    mount_id = await define(helper, image)
+    target = f"{helper.paths.mounts}/{mount_id}"
+    assert await dispatch(helper, "Mount.mount", {"mount_id": mount_id}) == {"path": target, "mounted": True}
+    try:
+        assert os.path.ismount(target)
+        assert os.stat(target).st_uid == 36
+        with open("/proc/self/mounts") as f:
+            options = next(line.split()[3] for line in f if line.split()[1] == target)
+        assert {"nosuid", "nodev"} <= set(options.split(","))
+        assert loop_devices(image)
+        # another helper process knows it: the records are files, what is mounted is the kernel's
+        again = Helper(helper.paths, 36, 36)
+        assert (await dispatch(again, "Mount.list", {}))[mount_id]["mounted"]
+        assert (await dispatch(again, "Mount.mount", {"mount_id": mount_id}))["mounted"] is False
+        with pytest.raises(mounts.MountInUse):
+            await define(helper, image, "loop,ro")
+    finally:
+        assert await dispatch(helper, "Mount.unmount", {"mount_id": mount_id}) == {"unmounted": True}
+    assert not os.path.exists(target)
+    assert loop_devices(image) == ""
+    assert await dispatch(helper, "Mount.list", {}) == {}
+
+
+async def test_mount_that_the_agent_cannot_use_is_undone(helper, image):
+    make_fs(image, "0:0")
+    mount_id = await define(helper, image)
+    with pytest.raises(mounts.MountAccessRefused, match="36:36"):
+        await dispatch(helper, "Mount.mount", {"mount_id": mount_id})
+    assert os.listdir(helper.paths.mounts) == []
+    assert loop_devices(image) == ""
+
+
+async def test_what_is_no_file_system_is_told(helper, image):
+    mount_id = await define(helper, image)
+    with pytest.raises(CommandFailed, match="mount"):
+        await dispatch(helper, "Mount.mount", {"mount_id": mount_id})
+    assert loop_devices(image) == ""
+
+
+async def test_busy_mount_stays_and_forced_unmount_frees_its_place(helper, image):
+    make_fs(image, "36:36")
+    mount_id = await define(helper, image)
+    await dispatch(helper, "Mount.mount", {"mount_id": mount_id})
+    target = f"{helper.paths.mounts}/{mount_id}"
+    held = os.open(target, os.O_RDONLY)
+    try:
+        with pytest.raises(CommandFailed, match="busy"):
+            await dispatch(helper, "Mount.unmount", {"mount_id": mount_id})
+        assert os.path.ismount(target)
+        assert (await dispatch(helper, "Mount.unmount_forced", {"mount_id": mount_id}))["unmounted"]
+        assert not os.path.exists(target)
+    finally:
+        os.close(held)
+    assert loop_devices(image) == ""
