@@ -17,7 +17,7 @@ from pathlib import Path
 from contrib.benchmarks import report, rpc
 from contrib.lab.host import PrivateHost
 
-PARTS = ("rpc", "footprint")
+PARTS = ("rpc", "footprint", "vms")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 COMMAND = "make bench"
 
@@ -37,7 +37,7 @@ def main() -> None:
             for table in importlib.import_module(f"contrib.benchmarks.{name}").run(host):
                 print(report.as_markdown(table), flush=True)
                 tables.append(table)
-    if chosen == PARTS:
+    if tuple(chosen) == PARTS:
         report.write_page(PAGE, tables, COMMAND)
         print(f"written to {PAGE}")
     print(report.machine())

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -133,7 +133,7 @@ class Client:
             raise ConnectionLost(self.where, f"HTTP status {reply.status}")
         return text
 
-    async def events(self, *, timeout_s: float = CALL_TIMEOUT_S) -> AsyncIterator[Notice]:
+    async def events(self, *, timeout_s: float = CALL_TIMEOUT_S) -> AsyncGenerator[Notice, None]:
         """Every event from now on, without end; raises `ConnectionLost` when the first connection fails.
 
         After a lost connection the iterator connects again and yields a notice ``|client|reconnected|``.

@@ -11,7 +11,7 @@ import logging
 from typing import Any
 
 from vdsm.api.roles import Identity
-from vdsm.common.ids import is_uuid
+from vdsm.common.ids import BLANK_UUID, is_uuid
 
 log = logging.getLogger("vdsm.audit")
 
@@ -27,7 +27,7 @@ def _subjects(params: Any) -> str:
     found: list[str] = []
     if isinstance(params, dict):
         for name, value in params.items():
-            if is_uuid(value):
+            if is_uuid(value) and value != BLANK_UUID:
                 found.append(f"{_printable(name)}={value}")
             elif isinstance(value, dict) and value:
                 names = ",".join(_printable(key) for key in list(value)[:MAX_SUBJECTS])
