@@ -76,6 +76,8 @@ class _Connection:
                     task = asyncio.get_running_loop().create_task(self._answer(data))
                     self._answering.add(task)
                     task.add_done_callback(self._answering.discard)
+                    if len(data) > protocol.LARGE:  # one at a time: bounds what a connection holds in memory
+                        await asyncio.wait([task])
         finally:
             subscription.close()
             for task in (telling, *self._answering):  # they only wait and send: the calls are the dispatcher's
