@@ -32,7 +32,9 @@ async def in_thread(what: str, timeout_s: float, call: Callable[[], T], undo: Ca
         raise SanlockUnavailable(f"{len(_running)} calls are waiting for it")
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
-    abandoned = threading.Event()
+    guard = threading.Lock()  # either the result is taken, or the caller has left: never both, never neither
+    errors: list[BaseException | None] = []
+    left = False
 
     def settle(result: T | None, error: BaseException | None) -> None:
         if answer.done():
@@ -49,7 +51,10 @@ async def in_thread(what: str, timeout_s: float, call: Callable[[], T], undo: Ca
             result, error = None, e
         finally:
             _running.discard(threading.current_thread())
-        if abandoned.is_set():
+        with guard:
+            late = left
+            errors.append(error)
+        if late:
             _late(what, error, undo)
         else:
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
@@ -61,16 +66,17 @@ async def in_thread(what: str, timeout_s: float, call: Callable[[], T], undo: Ca
     try:
         async with asyncio.timeout(timeout_s):
             return await asyncio.shield(answer)
-    except TimeoutError:
-        abandoned.set()
-        raise DeadlineExceeded(what, timeout_s) from None
-    except asyncio.CancelledError:
-        abandoned.set()
+    except (TimeoutError, asyncio.CancelledError) as e:
+        if answer.done() and answer.exception() is e:
+            raise  # the call's own
+        with guard:
+            left = True
+            ended = bool(errors)
+        if ended:  # in the same moment: its result is on the way to nobody
+            threading.Thread(target=_late, args=(what, errors[0], undo), daemon=True).start()
+        if isinstance(e, TimeoutError):
+            raise DeadlineExceeded(what, timeout_s) from None
         raise
-    finally:
-        if abandoned.is_set() and answer.done() and not answer.cancelled() and answer.exception() is None:
-            # it ended in the same moment: nobody takes its result
-            await loop.run_in_executor(None, _late, what, None, undo)
 
 
 def _late(what: str, error: BaseException | None, undo: Callable[[], None] | None) -> None:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""qemu-img on images as guests may leave them."""
+
+import subprocess
+
+import pytest
+
+from storage import qemu_img
+from storage.errors import UnsafeImage
+from storage.ondisk.values import VolumeFormat
+from vdsm.common.errors import CommandFailed
+
+MIB = 1 << 20
+
+
+def make(*argv):
+    subprocess.run(["qemu-img", "create", "-q", *map(str, argv)], check=True)
+
+
+async def test_info_of_what_create_made(tmp_path):
+    path = tmp_path / "top"
+    path.touch()
+    await qemu_img.create(str(path), 8 * MIB, VolumeFormat.COW, backing=("base", VolumeFormat.RAW))
+    found = await qemu_img.info(str(path), VolumeFormat.COW)
+    assert (found.format, found.virtual_size, found.compat) == ("qcow2", 8 * MIB, "1.1")
+    assert (found.backing_file, found.backing_format) == ("base", "raw")
+
+
+async def test_backing_chain(tmp_path):
+    make("-f", "raw", tmp_path / "base", 4 * MIB)
+    make("-f", "qcow2", "-b", "base", "-F", "raw", tmp_path / "top")
+    chain = await qemu_img.backing_chain(str(tmp_path / "top"), VolumeFormat.COW)
+    assert [(i.format, i.virtual_size) for i in chain] == [("qcow2", 4 * MIB), ("raw", 4 * MIB)]
+
+
+async def test_raw_volume_with_a_qcow2_header_stays_raw(tmp_path):
+    path = tmp_path / "raw"
+    make("-f", "qcow2", "-u", "-b", "/etc/passwd", "-F", "raw", path, MIB)
+    found = await qemu_img.info(str(path), VolumeFormat.RAW)
+    assert (found.format, found.backing_file) == ("raw", None)
+
+
+async def test_external_data_file_is_refused(tmp_path):
+    make("-f", "qcow2", "-o", f"data_file={tmp_path}/data,data_file_raw=on", tmp_path / "image", MIB)
+    with pytest.raises(UnsafeImage, match="another file"):
+        await qemu_img.info(str(tmp_path / "image"), VolumeFormat.COW)
+
+
+@pytest.mark.parametrize("backing", ['json:{"driver":"nbd","host":"x"}', "nbd://host/export", "http://host/x"])
+async def test_backing_over_the_network_is_refused(tmp_path, backing):
+    make("-f", "qcow2", "-u", "-b", backing, "-F", "raw", tmp_path / "image", MIB)
+    with pytest.raises(UnsafeImage, match="backing"):
+        await qemu_img.info(str(tmp_path / "image"), VolumeFormat.COW)
+
+
+async def test_what_is_no_qcow2_is_an_error(tmp_path):
+    (tmp_path / "image").write_bytes(b"x" * 4096)
+    with pytest.raises(CommandFailed, match="qcow2"):
+        await qemu_img.info(str(tmp_path / "image"), VolumeFormat.COW)
+
+
+async def test_measure_and_check(tmp_path):
+    path = tmp_path / "image"
+    make("-f", "qcow2", path, 64 * MIB)
+    measured = await qemu_img.measure(str(path), VolumeFormat.COW, VolumeFormat.RAW)
+    assert measured.fully_allocated == 64 * MIB
+    checked = await qemu_img.check(str(path), VolumeFormat.COW, timeout_s=30)
+    assert (checked.leaks, checked.corruptions) == (0, 0)
+    assert checked.image_end_offset is not None
+    assert checked.image_end_offset >= path.stat().st_size
+
+
+async def test_limits_are_those_of_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(qemu_img, "MEMORY_LIMIT", 1 << 20)
+    make("-f", "qcow2", tmp_path / "image", MIB)
+    with pytest.raises(CommandFailed):
+        await qemu_img.info(str(tmp_path / "image"), VolumeFormat.COW)
