@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from storage.errors import DescriptionTooLong, InvalidContent, UnsupportedVersion
+from storage.errors import InvalidContent, UnsupportedVersion
+from storage.ondisk import description as description_rules
 from storage.ondisk import domain_metadata
 from storage.ondisk.values import DomainClass, DomainKind, DomainRole, DomainStatus, FormatVersion
 from vdsm.common.ids import BLANK_UUID, is_uuid
@@ -218,8 +219,5 @@ def encode_pool_domains(domains: Mapping[str, DomainStatus]) -> str:
 
 
 def check_description(text: str) -> str:
-    """A name of a domain or a pool: at most 50 characters. Raises `DescriptionTooLong`."""
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if len(text) > MAX_DESCRIPTION_CHARACTERS or size > MAX_DESCRIPTION_BYTES:
-        raise DescriptionTooLong(len(text), size, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)
-    return text
+    """A name of a domain or a pool: at most 50 characters. Raises `DescriptionTooLong`, `InvalidContent`."""
+    return description_rules.check(text, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)

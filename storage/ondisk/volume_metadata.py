@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from storage.errors import ContentTooLong, DescriptionTooLong, InvalidContent, MetadataCleared
+from storage.errors import ContentTooLong, InvalidContent, MetadataCleared
+from storage.ondisk import description
 from storage.ondisk.layout import METADATA_SIZE
 from storage.ondisk.values import Allocation, Legality, VolumeFormat, VolumeRole
 from vdsm.common.ids import BLANK_UUID, is_uuid
@@ -59,12 +60,7 @@ def now_ctime() -> int:
 
 def check_description(text: str) -> str:
     """A volume's description. Raises `DescriptionTooLong` naming both limits, `InvalidContent`."""
-    size = len(text.encode("utf-8", "surrogatepass"))
-    if len(text) > MAX_DESCRIPTION_CHARACTERS or size > MAX_DESCRIPTION_BYTES:
-        raise DescriptionTooLong(len(text), size, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)
-    if "\n" in text or "\0" in text:
-        raise InvalidContent("Parameter 'description'", "it holds a line break or NUL")
-    return text
+    return description.check(text, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)
 
 
 def encode(metadata: VolumeMetadata) -> bytes:

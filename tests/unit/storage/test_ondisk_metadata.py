@@ -273,3 +273,10 @@ def test_any_bytes_as_volume_metadata_give_a_volume_or_a_storage_error(data):
 
 def test_generation_wraps():
     assert volume(generation=999).with_next_generation().generation == 0
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\0", "\ud800"])
+def test_descriptions_are_one_line_of_real_characters(character):
+    for check in (domain_fields.check_description, volume_metadata.check_description):
+        with pytest.raises(InvalidContent, match="'description'"):
+            check(f"a{character}b")
