@@ -89,6 +89,9 @@ class TaskStore:
                 continue
             await self._complete_save(task_id, suffix, names)
             return loaded
+        if task_id not in names and task_id + ".backup" not in names:
+            # its first save was cut off, so its first step was never done
+            await self._files.remove_tree(os.path.join(self.folder, task_id + ".temp"))
         return None
 
     async def _complete_save(self, task_id: str, suffix: str, names: set[str]) -> None:

@@ -254,6 +254,22 @@ async def test_a_save_that_was_cut_off_is_completed(tmp_path: Path, left: str) -
     assert os.listdir(tmp_path) == [task.task_id]
 
 
+async def test_a_task_whose_first_save_was_cut_off_never_was(tmp_path: Path) -> None:
+    torn = tmp_path / f"{TASK}.temp"
+    torn.mkdir()
+    (torn / f"{TASK}.task").write_text("nrecoveries = 1")
+    assert await _load(tmp_path) == []
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_damaged_task_is_kept_for_a_person(tmp_path: Path) -> None:
+    damaged = tmp_path / TASK
+    damaged.mkdir()
+    (damaged / f"{TASK}.task").write_text("what is this")
+    assert await _load(tmp_path) == []
+    assert os.listdir(tmp_path) == [TASK]
+
+
 async def test_what_is_no_task_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     assert await _load(tmp_path) == []
