@@ -24,6 +24,7 @@ MAX_EVENTS = 1000
 MAX_CALLS = 256
 SEND_S = 30.0
 HEARTBEAT_S = 30.0
+CLOSE_S = 1.0  # for the peer to answer that the connection closes
 
 _OPEN = metrics.gauge("vdsm_rpc_websockets", "Open WebSocket connections")
 _DROPPED = metrics.counter("vdsm_rpc_websockets_dropped", "WebSocket connections dropped because the peer did not read")
@@ -38,7 +39,9 @@ class Connections:
         self._open: set[_Connection] = set()
 
     async def serve(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
-        socket = web.WebSocketResponse(max_msg_size=protocol.MAX_MESSAGE, heartbeat=HEARTBEAT_S, compress=False)
+        socket = web.WebSocketResponse(
+            timeout=CLOSE_S, max_msg_size=protocol.MAX_MESSAGE, heartbeat=HEARTBEAT_S, compress=False
+        )
         await socket.prepare(request)
         assert request.transport is not None
         connection = _Connection(socket, request.transport, caller, self._dispatcher)

@@ -143,23 +143,40 @@ async def test_closed_connection_cancels_nothing(server, kind):
     assert server.done == ["started", "ended"]
 
 
+async def silent_websocket(server):
+    """A WebSocket whose peer sends and reads nothing after its greeting."""
+    peer = socket.socket(socket.AF_UNIX)
+    peer.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(peer, server.path)
+    await loop.sock_sendall(
+        peer,
+        b"GET /jsonrpc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+    )
+    return peer
+
+
+async def test_silent_peer_does_not_hold_the_stop_up(server):
+    peer = await silent_websocket(server)
+    while not server.events.subscriptions:
+        await asyncio.sleep(0.001)
+    async with asyncio.timeout(5):
+        await server.unix.stop()
+    peer.close()
+    await server.unix.start()
+
+
 async def test_peer_that_does_not_read_is_dropped_and_others_are_not(http, server, caplog, monkeypatch):
     monkeypatch.setattr(websocket, "MAX_EVENTS", 50)
     async with http.ws_connect("/jsonrpc") as good:
-        slow = socket.socket(socket.AF_UNIX)
-        slow.setblocking(False)
-        loop = asyncio.get_running_loop()
-        await loop.sock_connect(slow, server.path)
-        await loop.sock_sendall(
-            slow,
-            b"GET /jsonrpc HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
-        )
+        slow = await silent_websocket(server)
         while len(server.events.subscriptions) < 2:
             await asyncio.sleep(0.001)
         for number in range(400):
             server.events.publish("virt", "VM_status", str(number), {"fill": "x" * 20_000})
             assert json.loads(await good.receive_str())["method"] == f"|virt|VM_status|{number}"
+        loop = asyncio.get_running_loop()
         async with asyncio.timeout(5):  # what was sent before comes, then the end of the connection
             with contextlib.suppress(ConnectionError):
                 while await loop.sock_recv(slow, 1 << 20):
