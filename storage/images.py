@@ -12,18 +12,19 @@ prepared.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from storage import locks
+from storage import locks, qemu_img
 from storage.domain import Domain
-from storage.errors import StorageError
+from storage.errors import StorageError, UnsafeImage
 from storage.links import replace_link
 from storage.locks import Locks, Mode
-from storage.ondisk.values import Legality, VolumeFormat
+from storage.ondisk.values import Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import VolumeMetadata
 from vdsm.common.atomic import remove_durably, write_atomic
 
@@ -69,11 +70,12 @@ class Images:
     async def prepare(
         self, domain: Domain, image_id: str, volume_id: str, *, consumer: str = API, allow_illegal: bool = False
     ) -> PreparedImage:
-        """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`. After an error nothing more is prepared."""
+        """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`, `UnsafeImage`. After an error nothing more is prepared."""
         async with self._image_locked(domain, image_id):
             chain = await domain.chain(image_id, volume_id)
             if not allow_illegal:
                 _check_legal(domain, chain)
+            await _inspect(domain, image_id, chain)
             users = self._users(domain.domain_id, image_id)
             self._record(domain.domain_id, image_id, users | {consumer})
             try:
@@ -151,6 +153,23 @@ def _check_legal(domain: Domain, chain: list[tuple[str, VolumeMetadata]]) -> Non
     for volume_id, metadata in chain:
         if metadata.legality is not Legality.LEGAL:
             raise VolumeIllegal(volume_id, domain.domain_id)
+
+
+async def _inspect(domain: Domain, image_id: str, chain: list[tuple[str, VolumeMetadata]]) -> None:
+    """Look into each qcow2 volume without following it.
+
+    A guest or an upload may have written its header: it may name nothing but a volume of this chain below it.
+    And a resize that was cut off leaves a capacity below the image's own size: writes past it would be lost.
+    """
+    cow = [(volume_id, metadata) for volume_id, metadata in chain if metadata.format is VolumeFormat.COW]
+    infos = await asyncio.gather(*(qemu_img.info(domain.volume_path(image_id, v), m.format) for v, m in cow))
+    known = {volume_id for volume_id, _ in chain}
+    for (volume_id, metadata), info in zip(cow, infos, strict=True):
+        if info.backing_file is not None and os.path.basename(info.backing_file) not in known - {volume_id}:
+            raise UnsafeImage(info.path, f"its backing file {info.backing_file!r} is no volume of its chain")
+        if metadata.role is not VolumeRole.SHARED and metadata.capacity < info.virtual_size:
+            log.warning("volume %s: capacity %d becomes %d", volume_id, metadata.capacity, info.virtual_size)
+            await domain.write_volume(image_id, volume_id, replace(metadata, capacity=info.virtual_size))
 
 
 def _prepared(domain: Domain, image_id: str, chain: list[tuple[str, VolumeMetadata]]) -> PreparedImage:

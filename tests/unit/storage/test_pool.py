@@ -12,7 +12,7 @@ from conftest import World
 
 from storage.catalogue import NotConnected
 from storage.connections import Connection
-from storage.errors import ChecksumMismatch, DomainExists, DomainNotFound, VolumeNotFound
+from storage.errors import ChecksumMismatch, DomainExists, DomainNotFound, UnsafeImage, VolumeNotFound
 from storage.images import VolumeIllegal
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
 from storage.spm.errors import (
@@ -271,6 +271,26 @@ async def test_an_illegal_volume_is_not_prepared(spm: World) -> None:
         await spm.storage.prepare_image(*ids)
     assert spm.storage.images.prepared() == []
     await spm.storage.prepare_image(*ids, allow_illegal=True)
+
+
+async def test_a_capacity_that_a_cut_off_resize_left_is_repaired(spm: World) -> None:
+    image, volume = new_uuid(), new_uuid()
+    await spm.create_volume(image, volume)
+    path = spm.domain / "images" / image / volume
+    subprocess.check_call(["qemu-img", "resize", "-q", "-f", "qcow2", path, "4M"])
+    await spm.storage.prepare_image(spm.pool_id, spm.domain_id, image, volume)
+    assert f"CAP={4 << 20}\n" in path.with_suffix(".meta").read_text()
+
+
+async def test_an_image_that_names_a_file_of_the_host_is_not_prepared(spm: World) -> None:
+    image, volume = new_uuid(), new_uuid()
+    await spm.create_volume(image, volume)
+    path = spm.domain / "images" / image / volume
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", "/etc/passwd", "-F", "raw", str(path), "1M"]
+    subprocess.check_call(argv)
+    with pytest.raises(UnsafeImage, match="/etc/passwd"):
+        await spm.storage.prepare_image(spm.pool_id, spm.domain_id, image, volume)
+    assert spm.storage.images.prepared() == []
 
 
 async def test_prepare_needs_the_pool_and_the_volume(spm: World) -> None:
