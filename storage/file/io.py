@@ -37,8 +37,7 @@ REQUEST_S = 60.0
 
 MAX_STUCK = 2
 MAX_CONTENT = 8 << 20
-ALIGNMENT_DEFAULT = 4096
-START_S = 10.0
+CLOSE_S = 1.0
 
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "iohelper.py")
 _FRAMING = os.path.abspath(framing.__file__)
@@ -196,8 +195,8 @@ class FileIo:
         self._closed = True
         helper, self._helper = self._helper, None
         if helper is not None:
-            helper.kill()
-            await helper.ended(1.0)
+            self._abandon(helper)
+        await asyncio.gather(*(h.ended(CLOSE_S) for h in self._stuck))
 
     async def _ask(self, op: str, *, timeout_s: float | None = None, **params: Any) -> Any:
         limit = self.timeout_s if timeout_s is None else timeout_s
@@ -307,14 +306,15 @@ class _Helper:
         return answer
 
     def kill(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         groups.kill_group(self._process.pid)
 
     def when_ended(self, call: Callable[[], None]) -> None:
         self._exit.add_done_callback(lambda _: call())
 
-    async def ended(self, timeout_s: float) -> bool:
-        done, _ = await asyncio.wait([self._exit], timeout=timeout_s)
-        return bool(done)
+    async def ended(self, timeout_s: float) -> None:
+        await asyncio.wait([self._exit], timeout=timeout_s)
 
 
 def _python() -> str:
