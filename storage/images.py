@@ -70,7 +70,7 @@ class Images:
     async def prepare(
         self, domain: Domain, image_id: str, volume_id: str, *, consumer: str = API, allow_illegal: bool = False
     ) -> PreparedImage:
-        """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`, `UnsafeImage`. After an error nothing more is prepared."""
+        """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`, `UnsafeImage`; then nothing more is prepared."""
         async with self._image_locked(domain, image_id):
             chain = await domain.chain(image_id, volume_id)
             if not allow_illegal:
