@@ -63,7 +63,7 @@ async def write_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_time
     await _make_files(files)
     FILES_MADE.reach()
     if leases.on_storage:
-        await leases.format_lockspace(files.lockspace, wanted.max_hosts)
+        await leases.format_lockspace(files.lockspace)
         await leases.format_lease(files.sdm_lease)
         LEASES_WRITTEN.reach()
         await _write_index(files)

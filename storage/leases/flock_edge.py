@@ -33,7 +33,7 @@ class FlockLeases:
         self._held: dict[str, int] = {}
         self._joined: dict[str, int] = {}
 
-    async def format_lockspace(self, space: Lockspace, max_hosts: int) -> None:
+    async def format_lockspace(self, space: Lockspace) -> None:
         """Nothing: the file stays empty."""
 
     async def format_lease(self, lease: Lease) -> None:

@@ -86,7 +86,7 @@ class Leases(Protocol):
     on_storage: bool
     """True when leases lie on storage: volumes then have lease files, the domain has xleases."""
 
-    async def format_lockspace(self, space: Lockspace, max_hosts: int) -> None:
+    async def format_lockspace(self, space: Lockspace) -> None:
         """Write an empty lockspace. The file must exist."""
 
     async def format_lease(self, lease: Lease) -> None:

@@ -71,7 +71,7 @@ class SanlockLeases:
 
     # Formatting
 
-    async def format_lockspace(self, space: Lockspace, max_hosts: int) -> None:
+    async def format_lockspace(self, space: Lockspace) -> None:
         await _call(
             "format lockspace",
             space.path,
@@ -79,7 +79,6 @@ class SanlockLeases:
                 space.name.encode(),
                 space.path,
                 offset=space.offset,
-                max_hosts=max_hosts,
                 iotimeout=space.io_timeout_s,
                 align=space.align,
                 sector=space.sector,

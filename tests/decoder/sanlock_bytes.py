@@ -14,6 +14,10 @@ def crc(data):
     return value
 
 
+def max_hosts(align, sector_size):
+    return 2000 if sector_size == 512 else 250 * (align // MIB)
+
+
 def number(data, offset, size):
     return int.from_bytes(data[offset : offset + size], "little")
 
@@ -36,8 +40,12 @@ def leader(sector, align, magic, version_major):
     flags = number(sector, 8, 4)
     if flags & 0xF0 != {1: 0x10, 2: 0x20, 4: 0x40, 8: 0x80}[align // MIB]:
         raise ValueError(f"flags {flags:#x} for alignment {align}")
+    if any(sector[160:168]) or any(sector[172:174]):
+        raise ValueError("unused bytes of the leader are not zero")
     return {
         "sector": number(sector, 12, 4),
+        "num_hosts": number(sector, 16, 8),
+        "max_hosts": number(sector, 24, 8),
         "owner": number(sector, 32, 8),
         "generation": number(sector, 40, 8),
         "lver": number(sector, 48, 8),
@@ -53,7 +61,8 @@ def lockspace(data, name, align, sector_size):
     if len(data) != align:
         raise ValueError(f"ids has {len(data)} bytes, expected {align}")
     hosts = {}
-    for place in range(0, 2000 * sector_size, sector_size):
+    count = max_hosts(align, sector_size)
+    for place in range(0, count * sector_size, sector_size):
         sector = data[place : place + sector_size]
         if not any(sector):
             raise ValueError(f"no delta lease at {place}")
@@ -61,15 +70,15 @@ def lockspace(data, name, align, sector_size):
         host_id = place // sector_size + 1
         if found["space"] != name:
             raise ValueError(f"lease {host_id} is of lockspace {found['space']!r}")
-        if found["sector"] != sector_size:
-            raise ValueError(f"lease {host_id} has sector size {found['sector']}")
+        if (found["sector"], found["num_hosts"], found["max_hosts"]) != (sector_size, 0, 1):
+            raise ValueError(f"lease {host_id} states other sizes: {found}")
         if any(sector[200:256]) or any(sector[512:]):
             raise ValueError(f"lease {host_id} has bytes where none are")
         if found["timestamp"]:
             if found["owner"] != host_id:
                 raise ValueError(f"lease {host_id} is owned by {found['owner']}")
             hosts[host_id] = found
-    _zeros(data, 2000 * sector_size, "ids")
+    _zeros(data, count * sector_size, "ids")
     return hosts
 
 
@@ -80,12 +89,15 @@ def resource(data, space, name, align, sector_size):
     found = leader(data[:sector_size], align, 0x06152010, 6)
     if (found["space"], found["resource"]) != (space, name):
         raise ValueError(f"resource {found['space']}:{found['resource']}, expected {space}:{name}")
+    count = max_hosts(align, sector_size)
+    if (found["sector"], found["num_hosts"], found["max_hosts"]) != (sector_size, count, count):
+        raise ValueError(f"resource {name} states other sizes: {found}")
     _zeros(data[:sector_size], 200, f"leader of {name}")
     request = data[sector_size : 2 * sector_size]
     if any(request) and (number(request, 0, 4), number(request, 4, 4)) != (0x08292011, 0x00010001):
         raise ValueError(f"request record of {name}")
     _zeros(request, 24, f"request record of {name}")  # sanlock leaves the padding of its C struct as it was
-    for host_id in range(1, 2001):
+    for host_id in range(1, count + 1):
         place = (host_id + 1) * sector_size
         block = data[place : place + sector_size]
         if not any(block[:128]):
@@ -95,7 +107,7 @@ def resource(data, space, name, align, sector_size):
             raise ValueError(f"block {host_id} of {name} has a wrong checksum")
         _zeros(block[:128], 56, f"block {host_id} of {name}")
         _zeros(block, 140, f"block {host_id} of {name}")
-    _zeros(data, 2003 * sector_size, f"resource {name}")
+    _zeros(data, (count + 3) * sector_size, f"resource {name}")
     return found
 
 
