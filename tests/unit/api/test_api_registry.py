@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The registry of the real API: documented, typed, and equal to the document that is checked in."""
 
+import importlib
 import json
 import pathlib
+import pkgutil
 import re
 
 import pytest
 
-from vdsm.api import openrpc, registry
+from vdsm.api import codes, openrpc, registry
 from vdsm.api.codes import all_codes, code_of
 from vdsm.api.errors import MAX_MESSAGE, to_wire
 from vdsm.api.roles import Role
@@ -61,6 +63,13 @@ def test_codes_fit_the_wire():
         assert issubclass(kind, AgentError)
         assert -32700 <= code < 5000, kind
         assert code != 0, kind
+
+
+def test_error_has_one_code():
+    told = {}
+    for module in pkgutil.iter_modules(codes.__path__, codes.__name__ + "."):
+        for kind, code in importlib.import_module(module.name).CODES.items():
+            assert told.setdefault(kind, code) == code, f"{kind} has another code in {module.name}"
 
 
 def test_subclass_has_its_ancestors_code():

@@ -8,6 +8,7 @@ from vdsm.api.params import BadParameter
 from vdsm.api.roles import AccessDenied
 from vdsm.common.errors import AgentError, InvalidParameter
 from vdsm.common.jobs import JobExists, JobNotDone, NoSuchJob
+from vdsm.common.owners import LaneBusy
 
 # the field has no code for "forbidden"; this one is in JSON-RPC's range for servers
 FORBIDDEN = -32001
@@ -17,6 +18,7 @@ CODES: dict[type[AgentError], int] = {
     BadParameter: INVALID_PARAMS,
     # 1000 is a known failure everywhere: an SPM does not fail over because of a caller's mistake
     InvalidParameter: 1000,
+    LaneBusy: 40,
     JobExists: 69,
     JobNotDone: 68,
     NoSuchJob: 66,
