@@ -103,7 +103,7 @@ def resource(data, space, name, align, sector_size):
         if not any(block[:128]):
             _zeros(block, 140, f"block {host_id} of {name}")
             continue
-        if number(block, 48, 4) not in (0, crc(block[:48])):
+        if number(block, 48, 4) != crc(block[:48]):
             raise ValueError(f"block {host_id} of {name} has a wrong checksum")
         _zeros(block[:128], 56, f"block {host_id} of {name}")
         _zeros(block, 140, f"block {host_id} of {name}")

@@ -135,6 +135,41 @@ async def test_domain_stays_valid_through_deletes(domain):
     assert decoder.decode(domain.path).images == {}
 
 
+@pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
+@pytest.mark.cost(6)
+async def test_the_decoder_sees_a_flipped_byte_in_every_file(domain):
+    image = new_uuid()
+    base, _ = await chain_of(domain, image)
+    meta = f"images/{image}/{base}.meta"
+    places = {
+        "dom_md/metadata": [3, 40, -1],
+        "dom_md/ids": [0, 5 * 512 + 60, 230, -1],
+        "dom_md/leases": [5, MIB + 60, MIB + 300, MIB + 700 * 512, -1],
+        "dom_md/xleases": [0, MIB + 2, MIB + 100, MIB + 512 + 64 * 77 + 55, -1],
+        "dom_md/inbox": [5_000_000],
+        "dom_md/outbox": [0],
+        meta: [1, -2],
+        f"images/{image}/{base}.lease": [7, 120, 512, -1],
+    }
+    for name, offsets in places.items():
+        for offset in offsets:
+            path = f"{domain.path}/{name}"
+            place = offset if offset >= 0 else os.path.getsize(path) + offset
+            flip(path, place)
+            with pytest.raises(ValueError, match=r".+"):
+                decoder.decode(domain.path)
+            flip(path, place)
+    decoder.decode(domain.path)
+
+
+def flip(path, place):
+    with open(path, "r+b") as f:
+        f.seek(place)
+        byte = f.read(1)[0]
+        f.seek(place)
+        f.write(bytes([byte ^ 0x10]))
+
+
 async def test_flipped_byte_is_refused_with_both_checksums(domain, tmp_path, leases):
     path = f"{domain.path}/dom_md/metadata"
     with open(path, "r+b") as f:
