@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from storage import qemu_img
 from storage.domain import VolumeSizes
 from storage.domains import Domains
-from storage.errors import ImageNotFound, InvalidContent, LeaseError, LeaseNotFormatted, VolumeNotFound
+from storage.errors import ImageNotFound, InvalidContent, IoFailed, LeaseError, LeaseNotFormatted, VolumeNotFound
 from storage.leases import Lease
 from storage.ondisk.values import VolumeFormat
 from storage.ondisk.volume_metadata import VolumeMetadata
@@ -32,7 +32,7 @@ class VolumeReport:
     image_id: str
     volume_id: str
     metadata: VolumeMetadata | None
-    """None when it cannot be read: the volume is invalid."""
+    """None when it cannot be read, or its payload is missing: the volume is invalid."""
     sizes: VolumeSizes
     lease: LeaseReport | None
 
@@ -48,9 +48,13 @@ class VolumeReader:
             raise VolumeNotFound(volume_id, domain_id)
         try:
             metadata = await domain.read_volume(image_id, volume_id)
+            sizes = await domain.volume_sizes(image_id, volume_id)
         except InvalidContent:
-            return VolumeReport(domain_id, image_id, volume_id, None, VolumeSizes(0, 0), None)
-        sizes = await domain.volume_sizes(image_id, volume_id)
+            return _invalid(domain_id, image_id, volume_id)
+        except IoFailed as e:
+            if e.error == "ENOENT":  # metadata without payload
+                return _invalid(domain_id, image_id, volume_id)
+            raise
         lease = await self._lease(domain_id, image_id, volume_id)
         return VolumeReport(domain_id, image_id, volume_id, metadata, sizes, lease)
 
@@ -96,3 +100,7 @@ class VolumeReader:
         except (LeaseError, LeaseNotFormatted):
             return None
         return LeaseReport(lease, record.version, [owner.host_id for owner in owners])
+
+
+def _invalid(domain_id: str, image_id: str, volume_id: str) -> VolumeReport:
+    return VolumeReport(domain_id, image_id, volume_id, None, VolumeSizes(0, 0), None)

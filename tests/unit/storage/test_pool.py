@@ -301,3 +301,15 @@ async def test_prepare_needs_the_pool_and_the_volume(spm: World) -> None:
     with pytest.raises(VolumeNotFound):
         await spm.storage.prepare_image(BLANK_UUID, spm.domain_id, image, new_uuid())
     assert not os.path.exists(f"{spm.paths.storage_run}/{spm.domain_id}")
+
+
+@pytest.mark.parametrize("damage", ["metadata", "payload"])
+async def test_a_damaged_volume_is_told_as_invalid(spm: World, damage: str) -> None:
+    image, volume = new_uuid(), new_uuid()
+    await spm.create_volume(image, volume)
+    path = spm.domain / "images" / image / volume
+    if damage == "payload":
+        path.unlink()
+    else:
+        path.with_suffix(".meta").write_text("CAP=many\nEOF\n")
+    assert (await spm.storage.volumes.report(spm.domain_id, image, volume)).metadata is None
