@@ -2,16 +2,18 @@
 """RPC of a real agent: who may call, what it survives, how it stops and comes back."""
 
 import asyncio
+import contextlib
 import json
 import pathlib
 import signal
 
 import pytest
 
-from contrib.lab import engine
-from contrib.lab.host import AGENT_SOCKET
+from contrib.lab import engine, vm_xml
+from contrib.lab.host import AGENT_SOCKET, PrivateHost
 from contrib.lab.spec import PYTHON
 from vdsm.client import Client, RpcError
+from vdsm.common.ids import new_uuid
 
 CALL = """
 import socket, sys
@@ -74,6 +76,46 @@ def test_operator_reads_and_does_not_administrate(operators):
     denied = call_as(operators, 1234, groups, "StoragePool.create")
     assert '"code":-32001' in denied
     assert "needs role admin" in denied
+
+
+async def test_every_listener_is_told_of_a_vm_that_starts_and_ends(agent_host, client):
+    vm = vm_xml.Vm(new_uuid(), "told", memory_mib=64)
+
+    async def statuses(listener):
+        told = []
+        async with contextlib.aclosing(listener.events()) as events:
+            async for notice in events:
+                if (notice.component, notice.operation, notice.unique_id) == ("virt", "VM_status", vm.vm_id):
+                    assert isinstance(notice.params["notify_time"], int)
+                    told.append(notice.params[vm.vm_id]["status"])
+                    if told[-1] == "Down":
+                        return told
+        return told
+
+    async with agent_host.client() as one, agent_host.client() as other:
+        listening = [asyncio.ensure_future(statuses(listener)) for listener in (one, other)]
+        await engine.until("listeners", lambda: listeners(client, 2), timeout_s=5)
+        await engine.create_vm(client, vm)
+        await engine.wait_vm(client, vm.vm_id, "Up")
+        await client.call("VM.destroy", {"vmID": vm.vm_id})
+        for told in await asyncio.wait_for(asyncio.gather(*listening), 20):
+            assert "Up" in told
+            assert told[-1] == "Down"
+
+
+async def listeners(client, count):
+    return f"vdsm_rpc_websockets {float(count)}" in (await client.metrics()).splitlines()
+
+
+async def test_plain_tcp_reads_and_never_changes():
+    settings = "[agent]\nplain_http_address = 127.0.0.1\nplain_http_port = 8054\n"
+    with PrivateHost(settings=settings) as host:
+        host.start_agent()
+        for method, shown in (("Host.ping2", '"result":true'), ("StoragePool.create", "needs role admin")):
+            body = json.dumps({"jsonrpc": "2.0", "method": method, "id": 1})
+            code = "import sys,urllib.request as r; print(r.urlopen(sys.argv[1],sys.argv[2].encode()).read().decode())"
+            done = host.run([PYTHON, "-c", code, "http://127.0.0.1:8054/jsonrpc", body], user="vdsm")
+            assert shown in done.stdout.decode()
 
 
 async def test_hostile_messages_leave_the_agent_up_and_its_loop_quick(agent_host, client):
