@@ -26,11 +26,11 @@ from storage.tasks.record import Recovery
 from storage.tasks.runner import Task
 from vdsm.common.crashpoints import crash_point
 
-CREATE_SHARED = crash_point("volume.create.shared", "the template is linked into the image, no volume is made")
-CREATE_MADE = crash_point("volume.create.made", "the volume is complete, its task still runs")
-DELETE_REMOVED = crash_point("volume.delete.removed", "the volume is removed, its task still runs")
-IMAGE_DELETED = crash_point("image.delete.removed", "the image is removed, its task still runs")
-EXTEND_SIZED = crash_point("volume.extend.sized", "the payload is larger, the metadata has the old capacity")
+CREATE_SHARED = crash_point("spm.volume.shared", "the template is linked into the image, no volume is made")
+CREATE_MADE = crash_point("spm.volume.made", "the volume is complete, its task still runs")
+DELETE_REMOVED = crash_point("spm.volume.removed", "the volume is removed, its task still runs")
+IMAGE_DELETED = crash_point("spm.image.removed", "the image is removed, its task still runs")
+EXTEND_SIZED = crash_point("spm.volume.sized", "the payload is larger, the metadata has the old capacity")
 
 
 class VolumeShrinkRefused(StorageError):
