@@ -78,7 +78,11 @@ class SpmControl:
         if self._process is None:
             raise NotSpm(pool_id)
         STOP_ASKED.reach()
-        await self._process.end()
+        self.status = SpmStatus.CONTEND  # no new call meanwhile, and no second start
+        try:
+            await self._process.end()
+        finally:
+            self.status = SpmStatus.FREE
         STOP_ENDED.reach()
 
     async def call(self, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float = CALL_S) -> Any:
