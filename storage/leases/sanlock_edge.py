@@ -245,7 +245,8 @@ class SanlockLeases:
         try:
             hosts = await self.hosts(space, owner.host_id)
         except LeaseError as e:
-            if e.code == errno.EAGAIN:  # not known yet: the owner counts as alive
+            # not known yet, or this host is still joining the lockspace: the owner counts as alive
+            if e.code in (errno.EAGAIN, errno.ENOENT):
                 return Holder(record.version, owner.host_id)
             raise
         gone = hosts and (

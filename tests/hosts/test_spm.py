@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from storage_flows import (
     check_domain,
     clear_all,
     image_params,
+    join,
     lead,
+    new_id,
     new_volume,
     run_task,
     spm_pid,
@@ -20,6 +24,7 @@ from storage_flows import (
 )
 
 from contrib.lab import engine
+from contrib.lab.control import HostFailed
 from contrib.lab.host import PrivateHost
 from vdsm.client import Client, RpcError
 
@@ -114,3 +119,61 @@ async def test_a_terminated_agent_gives_the_role_back(
     assert ":SDM:" not in agent_host.run(["sanlock", "client", "status"]).stdout.decode()
     await until_no_orphans(agent_host)
     check_domain(agent_host, spm)
+
+
+async def test_a_second_domain_comes_and_goes(agent_host: PrivateHost, client: Client, pool: engine.Pool) -> None:
+    if not await client.call("Host.getConnectedStoragePools"):
+        await join(client, pool)
+    await lead(client, pool)
+    image = f"/srv/second-{new_id()}.img"
+    agent_host.run(["truncate", "-s", "1G", image])
+    agent_host.run(["mkfs.ext4", "-q", "-E", "root_owner=36:36", image])
+    connection = engine.posix_connection(image)
+    second = await engine.create_domain(client, engine.POSIXFS, connection, "second")
+    ids = {"storagedomainID": second, "storagepoolID": pool.pool_id}
+    await client.call("StorageDomain.attach", ids, timeout_s=60)
+    assert (await client.call("StorageDomain.getInfo", {"storagedomainID": second}))["pool"] == [pool.pool_id]
+    await client.call("StorageDomain.activate", ids)
+
+    async def acquired() -> bool:
+        return bool((await client.call("Host.getStorageRepoStats")).get(second, {}).get("acquired"))
+
+    await engine.until("the domain's host id", acquired, timeout_s=30)
+    with pytest.raises(RpcError) as caught:
+        await client.call("StorageDomain.detach", ids)
+    assert caught.value.code == 382
+    await client.call("StorageDomain.deactivate", {**ids, "masterSdUUID": engine.BLANK, "masterVersion": 0})
+    await client.call("StorageDomain.detach", {**ids, "masterSdUUID": engine.BLANK, "masterVersion": 0, "force": False})
+    assert second not in agent_host.run(["sanlock", "client", "status"]).stdout.decode()
+    await client.call("StorageDomain.format", {"storagedomainID": second, "autoDetach": False})
+    params = {"storagepoolID": engine.BLANK, "domainType": engine.POSIXFS, "connectionParams": [connection]}
+    assert [a["status"] for a in await client.call("StoragePool.disconnectStorageServer", params)] == [0]
+
+
+@pytest.mark.timeout(180)
+async def test_another_host_takes_over_and_undoes_what_was_left(tmp_path: Path) -> None:
+    image = tmp_path / "pool.img"
+    subprocess.check_call(["truncate", "-s", "2G", str(image)])
+    subprocess.check_call(["mkfs.ext4", "-q", "-E", "root_owner=36:36", str(image)])
+    shared = {"/srv/shared": str(tmp_path)}
+    connection = engine.posix_connection("/srv/shared/pool.img")
+    with PrivateHost(shared=shared) as first, PrivateHost(shared=shared) as second:
+        first.start_agent({"VDSM_CRASH_AT": "volume.create.payload"})
+        second.start_agent()
+        async with first.client() as one, second.client() as other:
+            pool = await engine.new_pool(one, connection=connection)
+            await engine.connect_server(other, engine.POSIXFS, connection)
+            await engine.connect_pool(other, pool.pool_id, pool.domain_id, host_id=2)
+            with pytest.raises(HostFailed, match="651"):
+                await engine.become_spm(other, pool.pool_id)
+            status = await other.call("StoragePool.getSpmStatus", {"storagepoolID": pool.pool_id})
+            assert (status["spmStatus"], status["spmId"]) == ("Free", engine.HOST_ID)
+            volume = new_volume(pool)
+            task_id = await one.call("Volume.create", volume_params(volume))
+            await _until(one, pool, "Free")
+            await lead(other, pool)
+            assert (await clear_all(other))[task_id]["taskResult"] == "cleanSuccess"
+            assert await other.call("StorageDomain.getImages", {"storagedomainID": pool.domain_id}) == []
+            await run_task(other, "Volume.create", volume_params(volume))
+            listed = await one.call("StorageDomain.getImages", {"storagedomainID": pool.domain_id})
+            assert listed == [volume.image_id]
