@@ -45,7 +45,8 @@ async def serve(fd: int, settings: dict[str, Any]) -> None:
 
 def main() -> None:
     settings = json.loads(sys.stdin.readline())
-    # a terminal's Ctrl-C or a service's TERM reaches the whole group: the agent decides when we end
+    # a terminal's Ctrl-C is for the agent, which decides when we end; SIGTERM keeps its default action, the end at
+    # once: the lock daemon sends it when the lease is lost
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     running = logs.setup(settings["log_level"])
     asyncio.run(serve(int(sys.argv[1]), settings))
