@@ -8,7 +8,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import World
+from local_world import World
 
 from storage.catalogue import NotConnected
 from storage.connections import Connection

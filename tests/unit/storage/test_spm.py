@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import World
+from local_world import World
 
 from storage.errors import ImageNotFound
 from storage.spm.control import SpmStatus

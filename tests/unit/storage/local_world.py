@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A storage pool on a local folder: real files, real I/O helpers, a real SPM process, no privileges."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storage.connections import Connection
+from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
+from storage.service import Storage
+from vdsm.api.codes import all_codes
+from vdsm.common import groups
+from vdsm.common.events import Events
+from vdsm.common.ids import new_uuid
+from vdsm.common.jobs import Jobs
+from vdsm.common.paths import Paths
+
+
+class NoRoot:
+    async def call(self, verb: str, params: Any, *, timeout_s: float) -> Any:
+        raise AssertionError(f"{verb} needs no root here")
+
+
+@dataclass
+class World:
+    """One host with one local folder. ``restart`` is what a killed and started agent does."""
+
+    top: Path
+    storage: Storage = field(init=False)
+    pool_id: str = field(default_factory=new_uuid)
+    domain_id: str = field(default_factory=new_uuid)
+
+    @property
+    def folder(self) -> Path:
+        return self.top / "data"
+
+    @property
+    def domain(self) -> Path:
+        return self.folder / self.domain_id
+
+    @property
+    def paths(self) -> Paths:
+        return Paths(repository=f"{self.top}/rhev", run=f"{self.top}/run")
+
+    async def start(self) -> None:
+        groups.set_folder(self.paths.commands)
+        self.storage = Storage(
+            paths=self.paths,
+            root=NoRoot(),
+            events=Events(),
+            jobs=Jobs(),
+            io_timeout_s=1,
+            host_name="unit",
+            error_codes=all_codes(),
+            monitor_interval_s=0.2,
+        )
+        await self.storage.start()
+        results = await self.storage.connections.connect(DomainKind.LOCALFS, [Connection("c", str(self.folder))])
+        assert results[0].error is None
+
+    async def create_domain(self, domain_id: str, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        results = await self.storage.connections.connect(DomainKind.LOCALFS, [Connection("d", str(folder))])
+        assert results[0].error is None
+        await self.storage.catalogue.create(
+            domain_id,
+            DomainKind.LOCALFS,
+            str(folder),
+            "name",
+            domain_class=DomainClass.DATA,
+            version=5,
+            block_size=512,
+            max_hosts=250,
+        )
+
+    async def create_pool(self) -> None:
+        await self.create_domain(self.domain_id, self.folder)
+        await self.storage.pool.create(self.pool_id, "the pool", self.domain_id, 1, [self.domain_id])
+
+    async def connect(self, master_version: int = 1) -> None:
+        domains = {self.domain_id: DomainStatus.ACTIVE}
+        await self.storage.pool.connect(self.pool_id, 1, self.domain_id, master_version, domains)
+
+    async def become_spm(self) -> dict[str, Any]:
+        return await self.finish(self.storage.tasks.start_spm(self.pool_id, None))
+
+    async def finish(self, task_id: str) -> dict[str, Any]:
+        async with asyncio.timeout(20):
+            while True:
+                status = dict(await self.storage.tasks.status(task_id))
+                if status["taskState"] == "finished":
+                    return status
+                await asyncio.sleep(0.01)
+
+    async def start_volume(self, image_id: str, volume_id: str, **changes: Any) -> str:
+        source = changes.pop("source_image_id", "")
+        volume = {
+            "image_id": image_id,
+            "volume_id": volume_id,
+            "capacity": 1 << 20,
+            "format": "COW",
+            "allocation": "SPARSE",
+            **changes,
+        }
+        params = {"domain_id": self.domain_id, "source_image_id": source, "volume": volume}
+        task_id: str = await self.storage.pool.call_spm("volume.create", params)
+        return task_id
+
+    async def create_volume(self, image_id: str, volume_id: str, **changes: Any) -> dict[str, Any]:
+        return await self.finish(await self.start_volume(image_id, volume_id, **changes))
+
+    async def stop(self) -> None:
+        await self.storage.monitors.stop_all()
+        await self.storage.stop()
+
+    def image_files(self, image_id: str) -> set[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return set(os.listdir(self.domain / "images" / image_id))
+        return set()
+
+    def stored_tasks(self) -> list[str]:
+        return sorted(os.listdir(self.domain / "master" / "tasks"))
