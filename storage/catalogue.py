@@ -114,8 +114,11 @@ class Catalogue:
         """Every domain on connected storage that can be read."""
         found = []
         for domain_id in sorted(await self._domains.found()):
+            in_use = self._domains.is_open(domain_id)
             try:
                 found.append(await self.report(domain_id))
+                if not in_use:  # its I/O helper costs memory
+                    await self._domains.close_one(domain_id)
             except StorageError:  # what cannot be read is not offered; asking for it by id says why
                 continue
         return found

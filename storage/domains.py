@@ -65,12 +65,19 @@ class Domains:
                     self._places.update(dict.fromkeys(await search, mount))
         return dict(self._places)
 
-    async def forget(self, domain_id: str) -> None:
-        """Close the domain, for instance since it was removed or its mount ends."""
-        self._places.pop(domain_id, None)
+    def is_open(self, domain_id: str) -> bool:
+        return domain_id in self._opened
+
+    async def close_one(self, domain_id: str) -> None:
+        """End its I/O helper; where it is stays known."""
         domain = self._opened.pop(domain_id, None)
         if domain is not None:
             await domain.close()
+
+    async def forget(self, domain_id: str) -> None:
+        """Close the domain, for instance since it was removed or its mount ends."""
+        self._places.pop(domain_id, None)
+        await self.close_one(domain_id)
 
     async def forget_mount(self, mount: str) -> None:
         for domain_id in [d for d, place in self._places.items() if place == mount]:

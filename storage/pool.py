@@ -10,6 +10,7 @@ lockspaces: after a restart the engine connects again, which finds both as they 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ from vdsm.common.types import Json
 log = logging.getLogger("vdsm.storage.pool")
 
 CREATE_S = 600.0
+# a domain that does not answer gets its links when it does
+LINK_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Pool:
         self._lane = Lane("the storage pool")
         self.spm = spm
         self.connected: ConnectedPool | None = None
+        self._linking: set[asyncio.Task[None]] = set()
 
     def require(self, pool_id: str) -> ConnectedPool:
         """The connected pool. Raises `PoolUnknown`."""
@@ -237,8 +241,12 @@ class Pool:
         for domain_id in sorted(active):
             self._monitors.start(domain_id, pool.host_id)
         self._links.keep_only(pool.pool_id, active)
-        for domain_id in active:
-            await self.link_domain(domain_id)
+        linking = [asyncio.get_running_loop().create_task(self.link_domain(domain_id)) for domain_id in active]
+        if linking:
+            _, late = await asyncio.wait(linking, timeout=LINK_S)
+            self._linking.update(late)
+            for task in late:
+                task.add_done_callback(self._linking.discard)
 
     async def link_domain(self, domain_id: str) -> None:
         """Make the pool's links to a domain that answers; one that does not gets them when it does."""

@@ -3,7 +3,8 @@
 
 Start: host id joined (the agent's monitor has done that, else up to 180 s) -> SDM lease acquired ->
 master's folders -> stored tasks loaded -> unfinished ones undone -> garbage of the pool's domains
-removed -> gate open. Anything before the open gate that fails ends the process: the lock
+removed -> gate open. What a dead domain keeps from being undone or removed within 10 s goes on beside
+the open gate. Anything before the open gate that fails ends the process: the lock
 daemon frees the lease of a dead process at once.
 
 While the role is on, the lease is asked for every 2 I/O timeouts, without touching storage; when
@@ -20,12 +21,15 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.errors import HostIdNotAcquired, LeaseError, LeaseHeld, LeaseNotFormatted, StorageError
+from storage.locks import Locks
 from storage.ondisk.values import DomainRole
 from storage.spm.attachments import JOIN_S
 from storage.spm.errors import DomainVersionTooNew, NotSpm, SpmLeaseNotAcquired, WrongMaster
@@ -42,6 +46,7 @@ log = logging.getLogger("vdsm.storage.spm")
 
 ACQUIRE_S = 240.0
 GARBAGE_S = 60.0
+PATIENCE_S = 10.0
 MAX_INQUIRE_FAILURES = 3
 
 START_ACQUIRED = crash_point("spm.start.acquired", "the lease is ours, nothing was read yet")
@@ -66,8 +71,10 @@ class Wanted:
 
 
 class Role:
-    def __init__(self, domains: Domains, recoveries: Recoveries, code_of: CodeOf) -> None:
+    def __init__(self, domains: Domains, recoveries: Recoveries, held: Locks, code_of: CodeOf) -> None:
         self.domains = domains
+        self._locks = held
+        self._late: set[asyncio.Task[object]] = set()
         self._recoveries = recoveries
         self._code_of = code_of
         self._wanted: Wanted | None = None
@@ -107,9 +114,9 @@ class Role:
                 self._tasks = await self._load(master)
             START_LOADED.reach()
             with clock.step("recover"):
-                await self._tasks.recover_loaded()
+                await self._for_a_while([self._tasks.recover_loaded()])
             with clock.step("garbage"):
-                await asyncio.gather(*(self._collect_garbage(domain_id) for domain_id in wanted.domain_ids))
+                await self._for_a_while([self._collect_garbage(domain_id) for domain_id in wanted.domain_ids])
             START_RECOVERED.reach()
             self._open = True
             START_OPEN.reach()
@@ -125,8 +132,10 @@ class Role:
             if self._tasks is not None:
                 await self._tasks.stop_all()
             STOP_INTERRUPTED.reach()
-            if self._watchdog is not None:
-                self._watchdog.cancel()
+            for late in (*self._late, self._watchdog):
+                if late is not None:
+                    late.cancel()
+            await asyncio.gather(*self._late, return_exceptions=True)
             master = await self.domains.get(self._wanted.master_id)
             await self.domains.close()
             await self.domains.leases(master).release(master.sdm_lease)
@@ -158,9 +167,20 @@ class Role:
         await tasks.load()
         return tasks
 
+    async def _for_a_while(self, works: list[Coroutine[Any, Any, object]]) -> None:
+        """What is not done within `PATIENCE_S` goes on beside the open gate: a dead domain delays no other."""
+        tasks = [asyncio.get_running_loop().create_task(work) for work in works]
+        if tasks:
+            done, late = await asyncio.wait(tasks, timeout=PATIENCE_S)
+            self._late.update(late)
+            for task in done:
+                task.result()
+
     async def _collect_garbage(self, domain_id: str) -> None:
+        """Alone on its domain: a volume that is being made looks just like garbage."""
+        alone = locks.domain(domain_id, locks.Mode.EXCLUSIVE)
         try:
-            async with deadline(f"garbage collection of domain {domain_id}", GARBAGE_S):
+            async with self._locks.hold([alone]), deadline(f"garbage collection of domain {domain_id}", GARBAGE_S):
                 garbage = await (await self.domains.get(domain_id)).collect_garbage()
         except AgentError as e:  # a domain that is away keeps its garbage until the next start
             log.warning("domain %s: left-overs were not removed: %s", domain_id, e)

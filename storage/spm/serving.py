@@ -28,9 +28,10 @@ Verb = Callable[[Params], Awaitable[Json]]
 class Server:
     def __init__(self, domains: Domains, *, repository: str, codes: Mapping[str, int]) -> None:
         self.domains = domains
-        self.role = Role(domains, Recoveries(domains), code_of(codes))
+        held = Locks()
+        self.role = Role(domains, Recoveries(domains), held, code_of(codes))
         self._attachments = Attachments(domains)
-        self._volumes = Volumes(domains, Locks(), repository)
+        self._volumes = Volumes(domains, held, repository)
         self._verbs: dict[str, Verb] = {
             "start": self._start,
             "pool.create": self._create_pool,

@@ -154,16 +154,13 @@ class Tasks:
 
     async def recover_loaded(self) -> list[str]:
         """Undo every loaded task that had not ended; the ids of these."""
-        undone = []
-        for task in list(self._tasks.values()):
-            if task.state in DONE or task.running is not None:
-                continue
+        left = [t for t in self._tasks.values() if t.state not in DONE and t.running is None]
+        for task in left:
             log.info("task %s (%s) was %s when its SPM ended", task.task_id, task.record.verb, task.state)
             # whatever state another SPM was interrupted in, the way out of it is the same
             task.record = replace(task.record, state=State.ABORTING)
-            await self._undo(task, TaskAborted(task.task_id))
-            undone.append(task.task_id)
-        return undone
+        await asyncio.gather(*(self._undo(task, TaskAborted(task.task_id)) for task in left))
+        return [task.task_id for task in left]
 
     def get(self, task_id: str) -> Task:
         try:
