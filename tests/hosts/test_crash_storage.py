@@ -206,7 +206,7 @@ async def _load(client: Client, pool: engine.Pool, dice: random.Random) -> None:
 async def _kill_once(host: PrivateHost, client: Client, pool: engine.Pool, dice: random.Random) -> None:
     workers = [asyncio.ensure_future(_load(client, pool, dice)) for _ in range(3)]
     await asyncio.sleep(dice.uniform(0.0, 0.15))
-    if dice.random() < 0.15:
+    if dice.random() < 0.1:
         host.kill_agent()
     else:
         host.run(["kill", "-9", str(spm_pid(host))], check=False)
