@@ -119,6 +119,15 @@ class LibvirtHypervisor:
 
         return await self._call(self._reads, "read statistics", _STATISTICS_S, run)
 
+    async def host_documents(self, domain_type: str) -> tuple[str, str, int, int]:
+        """What libvirt can do here: capabilities XML, domain capabilities XML, its version, QEMU's version."""
+
+        def run(connect: libvirt.virConnect) -> tuple[str, str, int, int]:
+            possible = connect.getDomainCapabilities(None, None, None, domain_type, 0)
+            return connect.getCapabilities(), possible, connect.getLibVersion(), connect.getVersion()
+
+        return await self._call(self._reads, "read what the host can do", _READ_S, run)
+
     async def _read(self, vm_id: str, what: str, run: Callable[[libvirt.virDomain], T]) -> T:
         return await self._call(
             self._reads, what, _READ_S, lambda connect: run(connect.lookupByUUIDString(vm_id)), vm_id
