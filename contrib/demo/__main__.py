@@ -35,6 +35,7 @@ Leave the shell (exit) and everything is removed.
 def main() -> int:
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--shell", action="store_true", help="stop at the running VM and open a shell on the host")
+    parser.add_argument("--without-network", action="store_true", help="for machines whose kernel has no bridges")
     parser.add_argument("--picture", type=Path, help="also save the output as an SVG file")
     options = parser.parse_args()
     if os.geteuid() != 0:
@@ -43,7 +44,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     story = Story(console(record=options.picture is not None))
     try:
-        _tell(story, shell=options.shell)
+        _tell(story, shell=options.shell, networked=not options.without_network)
     except KeyboardInterrupt:
         print("\ninterrupted: everything was removed", file=sys.stderr)
         return 130
@@ -55,7 +56,7 @@ def main() -> int:
     return 0
 
 
-def _tell(story: Story, *, shell: bool) -> None:
+def _tell(story: Story, *, shell: bool, networked: bool) -> None:
     story.title("A KVM host and its agent, from nothing to a running VM and back")
     host = PrivateHost()
     try:
@@ -64,7 +65,7 @@ def _tell(story: Story, *, shell: bool) -> None:
             host.start()
             host.start_agent()
             story.say(f"host {host.spec.name} ({host.spec.host_id}); agent as user 36, root helper beside it")
-        demo = Demo(story, host, guest)
+        demo = Demo(story, host, guest, networked=networked)
         asyncio.run(_build(demo))
         if shell:
             story.say("")

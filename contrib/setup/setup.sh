@@ -105,8 +105,8 @@ disable_units_new_since() {
     command -v systemctl >/dev/null || return 0
     for package in $(installed_packages | grep -vxF -f "$1"); do
         { dpkg -L "$package" 2>/dev/null || rpm -ql "$package" 2>/dev/null; } |
-            sed -n 's,^\(/usr\)\{0,1\}/lib/systemd/system/\([^/@]*\.\(service\|socket\|timer\)\)$,\2,p'
-    done | grep -E '^(libvirt|virt|sanlock|wdmd|qemu)' | sort -u | while read -r unit; do
+            sed -n 's#^.*/lib/systemd/system/\([^/@]*\)$#\1#p; s#^/lib/systemd/system/\([^/@]*\)$#\1#p'
+    done | grep -E '^(libvirt|virt|sanlock|wdmd|qemu).*\.(service|socket|timer)$' | sort -u | while read -r unit; do
         systemctl disable --quiet "$unit" || true
     done
 }
