@@ -7,8 +7,6 @@ copied into the prepared disk as user 36, the hook script is dropped into its di
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import difflib
 import os
 import secrets
@@ -17,10 +15,10 @@ import uuid
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lxml import etree
 
+from contrib.demo import cable
 from contrib.demo.seen import SeenVm
 from contrib.demo.telling import Story
 from contrib.lab import engine, vm_xml
@@ -31,7 +29,6 @@ from vdsm.client import Client
 
 HOOKS = "/usr/libexec/vdsm/hooks"
 HOOK = "50_shelf"
-NETWORK = "demo"
 GUEST_ADDRESS = "10.37.0.50"
 DISK_BYTES = 2 << 30
 BOOT_S = 60.0
@@ -59,7 +56,7 @@ class Demo:
         """From a bare host to a running VM."""
         await self._capabilities(client)
         if self.networked:
-            await self._network(client)
+            await cable.attach(client, self.story, self.host)
         await self._storage(client)
         await self._disk(client)
         self._hook()
@@ -80,54 +77,6 @@ class Demo:
             self.story.say(f"CPU       {caps['cpuModel']}, {caps['cpuCores']} cores; memory {caps['memSize']} MiB")
             self.story.say(f"KVM       {caps['kvmEnabled']}: guests run as libvirt type {vm_xml.domain_type()}")
             self.story.say(f"NICs      {', '.join(caps['nics'])}; networks: {', '.join(caps['networks']) or 'none'}")
-
-    async def _network(self, client: Client) -> None:
-        address, prefix = self.host.spec.address.split("/")
-        gateway = self.host.spec.gateway.split("/")[0]
-        wanted = {
-            "nic": "eth0",
-            "bridged": "true",
-            "bootproto": "none",
-            "ipaddr": address,
-            "prefix": prefix,
-            "gateway": gateway,
-            "defaultRoute": True,
-            "mtu": 1500,
-        }
-        with self.story.step(f"Put eth0 into a bridged network {NETWORK}, with the host's address"):
-            await self._setup_networks(client, {NETWORK: wanted})
-            caps = await client.call("Host.getCapabilities")
-            bridge = caps["networks"][NETWORK]
-            self.story.say(
-                f"bridge {bridge['iface']} with ports {', '.join(bridge['ports'])}, address {bridge['addr']}"
-            )
-            self.host.run_outside(["busybox", "ping", "-c", "1", "-W", "3", address])
-            self.story.say(f"the gateway {gateway} reaches {address} through it")
-
-    async def _setup_networks(self, client: Client, networks: dict[str, Any]) -> None:
-        """As the engine does it: the host waits for a sign that the engine still reaches it, else it rolls back."""
-        options = {"connectivityCheck": "true", "connectivityTimeout": 20, "commitOnSuccess": True}
-        params = {"networks": networks, "bondings": {}, "options": options}
-
-        async def confirm() -> None:
-            while True:
-                await client.call("Host.confirmConnectivity")
-                await asyncio.sleep(0.2)
-
-        confirming = asyncio.create_task(confirm())
-        try:
-            await client.call("Host.setupNetworks", params, timeout_s=60)
-        finally:
-            confirming.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await confirming
-        self.story.call("Host.setupNetworks", "confirmed by Host.confirmConnectivity, committed")
-
-    async def _remove_network(self, client: Client) -> None:
-        await self._setup_networks(client, {NETWORK: {"remove": "true"}})
-        networks = (await client.call("Host.getCapabilities"))["networks"]
-        if NETWORK in networks:
-            raise HostFailed(f"the network is still there: {networks}")
 
     async def _storage(self, client: Client) -> None:
         connection = engine.posix_connection()
@@ -190,7 +139,7 @@ class Demo:
             self.guest.initrd,
             cmdline,
             disks=[self.volume.disk()],
-            bridges=[NETWORK] if self.networked else [],
+            bridges=[cable.NETWORK] if self.networked else [],
             custom={"shelf": self.token},
         )
         with self.story.step("Create a VM from domain XML"):
@@ -207,9 +156,10 @@ class Demo:
                 f"guest: kernel command line says {self.token}",
                 f"guest: disk says lab-write {self.disk_token}",
                 f"guest: hardware says shelf {self.token}",
+                "guest: alive 1",
             ]
             if self.networked:
-                expected.append(f"guest: network up as {GUEST_ADDRESS}/24")
+                expected.insert(-1, f"guest: network up as {GUEST_ADDRESS}/24")
             for line in expected:
                 await engine.until(line, partial(seen.hears, line), timeout_s=BOOT_S)
                 self.story.quote(line)
@@ -305,7 +255,7 @@ class Demo:
             await engine.remove_pool(client, self.pool)
             self.story.call("StoragePool.spmStop, disconnect, disconnectStorageServer")
             if self.networked:
-                await self._remove_network(client)
+                await cable.detach(client, self.story)
             self.host.path(f"{HOOKS}/before_vm_start/{HOOK}").unlink()
 
 

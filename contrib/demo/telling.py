@@ -20,7 +20,7 @@ INDENT = "      "
 
 
 def console(*, record: bool = False) -> Console:
-    """Colours on a terminal; plain lines of any length elsewhere."""
+    """Colours on a terminal; plain whole lines elsewhere."""
     probe = Console()
     width = min(probe.width, WIDTH) if probe.is_terminal else WIDTH
     return Console(width=width, highlight=False, record=record, force_terminal=True if record else None)
@@ -52,16 +52,16 @@ class Story:
 
     def say(self, text: str, style: str = "") -> None:
         for line in text.splitlines() or [""]:
-            self.screen.print(Text(INDENT + line, style=style), soft_wrap=not self.screen.is_terminal)
+            self._line(Text(INDENT + line, style=style))
 
     def call(self, method: str, detail: str = "") -> None:
         """A call of the API and, in short, what came of it."""
-        self.screen.print(Text.assemble(INDENT, ("-> ", "dim"), (method, "cyan"), ("  " + detail) if detail else ""))
+        self._line(Text.assemble(INDENT, ("-> ", "dim"), (method, "cyan"), ("  " + detail) if detail else ""))
 
     def quote(self, text: str) -> None:
         """Words of somebody else: the guest's console, a script."""
         for line in text.splitlines():
-            self.screen.print(Text.assemble(INDENT, ("| ", "dim"), (line, "yellow")))
+            self._line(Text.assemble(INDENT, ("| ", "dim"), (line, "yellow")))
 
     def diff(self, lines: Iterator[str] | list[str]) -> None:
         styles = {"+": "green", "-": "red", "@": "dim"}
@@ -72,6 +72,13 @@ class Story:
         total = time.monotonic() - self.began
         self.screen.print()
         self.screen.print(Text(f"{text}  {len(self.steps)} steps, {total:.1f} s", style="bold green"))
+
+    def _line(self, text: Text) -> None:
+        """Cut to a terminal's width; whole in a file."""
+        if self.screen.is_terminal:
+            self.screen.print(text, no_wrap=True, overflow="ellipsis")
+        else:
+            self.screen.print(text, soft_wrap=True)
 
     def save_picture(self, path: Path, title: str) -> None:
         self.screen.save_svg(str(path), title=title)
