@@ -318,3 +318,14 @@ async def test_root_runs_nothing_that_a_group_can_write(install, paths):
 async def test_the_helper_refuses(paths, params, error):
     with pytest.raises(error):
         await dispatch(Helper(paths, 36, 36), "Hooks.run", params)
+
+
+def test_the_documentation_has_the_whole_table():
+    text = (Path(__file__).resolve().parents[3] / "docs" / "hooks.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith(("| before_", "| after_"))]
+    assert len(rows) == len(POINTS)
+    for row in rows:
+        name, _, data, result, aborts, user, runs = (cell.strip() for cell in row.strip("|").split("|"))
+        point = POINTS[name]
+        said = (data, result == "yes", aborts == "yes", user == "root", runs == "yes")
+        assert said == (str(point.data), point.output_used, point.aborts, point.as_root, point.wired), row
