@@ -101,9 +101,11 @@ def _shell(host: PrivateHost) -> None:
         "TERM": os.environ.get("TERM", "dumb"),
         "HOME": "/root",
     }
-    argv = ["env", "-i", *[f"{name}={value}" for name, value in env.items()], r"PS1=[\h]# ", "bash", "--norc", "-i"]
-    # Ctrl-C belongs to the shell's commands, not to us
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    argv = ["env", "-i", *[f"{name}={value}" for name, value in env.items()], r"PS1=[\h]# "]
+    # a terminal of the host's own: job control needs a session inside its process namespace
+    argv += ["script", "-q", "-e", "-c", "bash --norc -i", "/dev/null"]
+    # Ctrl-C belongs to the shell's commands, not to us; an ignored signal would stay ignored in them
+    previous = signal.signal(signal.SIGINT, lambda *_: None)
     try:
         subprocess.run([*host.command(argv)], check=False)
     finally:
