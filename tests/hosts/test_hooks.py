@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -163,6 +164,37 @@ async def test_a_hook_may_call_back_about_its_own_vm(
     assert all(seconds < 2 for _, seconds, _ in calls["after_vm_start"]), calls
     assert [told for _, _, told in calls["after_vm_start"]] == ["ok", "ok"]
     await client.call("VM.destroy", {"vmID": vm.vm_id})
+
+
+async def test_scripts_see_the_end_of_a_vm(host: PrivateHost, agent_host: PrivateHost, client: Client) -> None:
+    for point in ("before_vm_destroy", "after_vm_destroy"):
+        install(
+            host, point, "50_see", '#!/bin/sh\ngrep -o "<name>[^<]*" "$_hook_domxml" >&2\necho "$vmId" >&2\nexit 2\n'
+        )
+    vm = vm_xml.Vm(str(uuid.uuid4()), "vm-ends")
+    await engine.create_vm(client, vm)
+    await engine.wait_vm(client, vm.vm_id, "Up", "Powering up", timeout_s=30)
+    async with listening(client) as heard:
+        await client.call("VM.destroy", {"vmID": vm.vm_id})
+        await engine.until("two events", lambda: told(heard, vm.vm_id, 2), timeout_s=10)
+    runs = trace_of(host, vm.vm_id)
+    assert [run["point"] for run in runs] == ["before_vm_destroy", "after_vm_destroy"]
+    assert [run["scripts"][0]["stderr"] for run in runs] == [f"<name>vm-ends\n{vm.vm_id}\n"] * 2
+    assert await engine.vm_status(client, vm.vm_id) == "gone", "a failure there keeps no VM alive"
+
+
+async def told(heard: list[Notice], vm_id: str, count: int) -> bool:
+    return sum(notice.method == f"|hook|failed|{vm_id}" for notice in heard) == count
+
+
+async def test_scripts_run_before_and_after_the_agent(fresh_host: PrivateHost) -> None:
+    for point in ("before_vdsm_start", "after_vdsm_stop"):
+        install(fresh_host, point, "50_who", "#!/bin/sh\nid -u >&2\n")
+    fresh_host.start_agent()
+    fresh_host.kill_agent(signal.SIGTERM)
+    runs = trace_of(fresh_host, "")
+    who = [(run["point"], run["scripts"][0]["stderr"]) for run in runs]
+    assert who == [("before_vdsm_start", "0\n"), ("after_vdsm_stop", "36\n")]
 
 
 async def enough(host: PrivateHost, vm_id: str, count: int) -> list[dict[str, Any]] | None:

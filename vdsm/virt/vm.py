@@ -196,7 +196,7 @@ class Vm:
 
     async def _run_before_destroy(self) -> None:
         try:
-            await self._parts.hooks.run_empty("before_vm_destroy", vm=self._hook_vm())
+            await self._parts.hooks.run_xml("before_vm_destroy", self.xml, vm=self._hook_vm())
         except AgentError as e:
             log.error("VM %s: before_vm_destroy: %s", self.vm_id, e)
 
