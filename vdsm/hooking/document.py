@@ -3,11 +3,15 @@
 
 One temporary file for a whole run, mode 0600, in $TMPDIR or /tmp. A script may write it in place or put
 another file under its name, so it is read by name, and only as a regular file of bounded size.
+
+The runner holds a lock on the file. One that nobody holds was left by a runner that was killed; `sweep` removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import glob
 import os
 import stat
 import tempfile
@@ -15,6 +19,8 @@ from types import TracebackType
 
 from vdsm.hooking.contents import MAX_BYTES
 from vdsm.hooking.process import Identity
+
+_PREFIX = "vdsm-hook-"
 
 
 class UnreadableDocument(Exception):
@@ -24,11 +30,17 @@ class UnreadableDocument(Exception):
 class Document:
     def __init__(self, text: str, identity: Identity | None = None) -> None:
         """``identity``: who must be able to read and write it, when not we ourselves."""
-        fd, self.path = tempfile.mkstemp(prefix="vdsm-hook-")
-        with open(fd, "wb") as file:
+        fd, self.path = tempfile.mkstemp(prefix=_PREFIX)
+        self._file = open(fd, "wb")  # noqa: SIM115 - open as long as the run, for its lock
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
             if identity is not None:
-                os.fchown(file.fileno(), identity.uid, identity.gid)
-            file.write(text.encode())
+                os.fchown(fd, identity.uid, identity.gid)
+            self._file.write(text.encode())
+            self._file.flush()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
 
     def __enter__(self) -> Document:
         return self
@@ -37,6 +49,8 @@ class Document:
         # a script may have removed it, or made a directory of it: then nothing of ours is left
         with contextlib.suppress(OSError):
             os.unlink(self.path)
+        with contextlib.suppress(OSError):  # a full disk may make itself felt again
+            self._file.close()
 
     def read(self) -> str:
         """Raises `UnreadableDocument`."""
@@ -54,3 +68,17 @@ class Document:
             return data.decode()
         except UnicodeDecodeError as e:
             raise UnreadableDocument(f"a document that is not UTF-8 ({e})") from None
+
+
+def sweep() -> None:
+    """Remove documents of this user that a killed runner left."""
+    for path in glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{_PREFIX}*")):
+        with contextlib.suppress(OSError):
+            if os.lstat(path).st_uid != os.geteuid():
+                continue
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+            finally:
+                os.close(fd)

@@ -21,6 +21,7 @@ from vdsm.common.types import Json
 from vdsm.hooking import environment
 from vdsm.hooking.checksums import Checksums
 from vdsm.hooking.directory import Directories
+from vdsm.hooking.document import sweep
 from vdsm.hooking.environment import HookVm
 from vdsm.hooking.errors import HookFailed, HooksNotRun
 from vdsm.hooking.limits import Limits
@@ -62,6 +63,7 @@ class Hooks:
         self._checksums = Checksums()
         self._runner = Runner(self._limits)
         self._base = environment.base()
+        sweep()
         for complaint in self._limits.unknown_names():
             log.warning("%s", complaint)
 

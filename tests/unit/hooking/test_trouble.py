@@ -15,6 +15,7 @@ import pytest
 from vdsm.common import groups
 from vdsm.hooking import trace
 from vdsm.hooking.contents import MAX_BYTES
+from vdsm.hooking.document import Document
 from vdsm.hooking.dry_run import TriedVm
 from vdsm.hooking.errors import HookFailed, HooksNotRun
 from vdsm.hooking.service import Hooks
@@ -273,11 +274,13 @@ asyncio.run(Hooks(paths=Paths(hooks=sys.argv[1], state=sys.argv[3])).run_xml("be
 """
 
 
-async def test_a_killed_agent_leaves_no_script_behind(install, paths, tmp_path):
+async def test_a_killed_agent_leaves_no_script_behind(install, paths, tmp_path, monkeypatch):
     """The script dies at once with the agent; its child is on record and ends at the next start."""
     install("before_vm_start", "10", f"sleep 1000 & echo $$ $! > {tmp_path}/p; mv {tmp_path}/p {tmp_path}/pids; wait")
     commands = str(tmp_path / "commands")
-    agent = subprocess.Popen([sys.executable, "-c", AGENT, paths.hooks, commands, paths.state])
+    (tmp_path / "tmp").mkdir()
+    environ = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    agent = subprocess.Popen([sys.executable, "-c", AGENT, paths.hooks, commands, paths.state], env=environ)
     await until((tmp_path / "pids").exists, 10)
     script, child = (int(pid) for pid in (tmp_path / "pids").read_text().split())
     await until(lambda: bool(os.listdir(commands)))
@@ -287,3 +290,9 @@ async def test_a_killed_agent_leaves_no_script_behind(install, paths, tmp_path):
     assert not gone(child)
     assert groups.kill_recorded(commands) == [script]
     assert gone(child)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    with Document("in use") as document:
+        assert len(os.listdir(tmp_path / "tmp")) == 2
+        Hooks(paths=paths)
+        assert document.read() == "in use", "the next agent removes only what nobody holds"
+    assert os.listdir(tmp_path / "tmp") == []

@@ -18,6 +18,7 @@ from vdsm.common.types import Json
 from vdsm.hooking import environment
 from vdsm.hooking.contents import MAX_BYTES, problem
 from vdsm.hooking.directory import Directories, trust_of
+from vdsm.hooking.document import sweep
 from vdsm.hooking.limits import Limits
 from vdsm.hooking.points import Data, Point, find
 from vdsm.hooking.runner import Runner
@@ -48,6 +49,7 @@ async def run(helper: Helper, params: HooksRun) -> Json:
     scripts = Directories(helper.paths.hooks, trust_of(os.geteuid())).scripts(point.name)
     if not scripts:
         return {"text": params.text, "record": None}
+    sweep()
     limits = Limits(params.timeout_s, params.script_timeouts_s)
     outcome = await Runner(limits).run(point, scripts, params.text, environment.base())
     return {"text": outcome.text, "record": outcome.record.to_json()}
