@@ -35,8 +35,12 @@ hosts: setup ## tests on private hosts
 bench: setup ## figures of docs/benchmarks.md
 	@$(PYTHON) -m contrib.benchmarks
 
-soak: setup ## chaos and fault campaigns, long fuzzing: hours
-	@$(PYTEST) -q -m soak tests
+# each round kills processes at other moments; stops at the first round that fails
+ROUNDS := 50
+soak: setup ## crash campaigns again and again (ROUNDS=50): hours
+	@for round in $$(seq 1 $(ROUNDS)); do \
+		echo "round $$round of $(ROUNDS)"; $(PYTEST) -q tests/hosts/test_crash_*.py || exit 1; \
+	done
 
 clean: ## remove private hosts, logs and caches of tools
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m contrib.lab down --all; fi
