@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Edges of VMs that answer from memory: a hypervisor, storage, hooks, and a place for events."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vdsm.common.paths import Paths
+from vdsm.common.xml import parse
+from vdsm.virt.domain_xml.placeholders import HostFacts
+from vdsm.virt.errors import DomainMissing, HypervisorError
+from vdsm.virt.hypervisor import Change, Domain, DomainEvent, DomainState, HypervisorEvent, Stats
+from vdsm.virt.vms import Vms
+
+POOL, DOMAIN, IMAGE, VOLUME = (str(uuid.UUID(int=n)) for n in (1, 2, 3, 4))
+VM = str(uuid.UUID(int=99))
+
+FACTS = HostFacts(os_name="Test OS", os_version="7", host_id="host-1", kvm=False)
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def disk(target: str = "vda", image: str = IMAGE) -> tuple[str, str]:
+    """The disk element and its metadata."""
+    return (
+        f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file=''/>"
+        f"<target dev='{target}' bus='virtio'/></disk>",
+        f"<ovirt-vm:device devtype='disk' name='{target}'><ovirt-vm:poolID>{POOL}</ovirt-vm:poolID>"
+        f"<ovirt-vm:domainID>{DOMAIN}</ovirt-vm:domainID><ovirt-vm:imageID>{image}</ovirt-vm:imageID>"
+        f"<ovirt-vm:volumeID>{VOLUME}</ovirt-vm:volumeID></ovirt-vm:device>",
+    )
+
+
+def xml_of(
+    vm_id: str = VM, *, disks: Sequence[tuple[str, str]] = (), metadata: str = "", more: str = "", devices: str = ""
+) -> str:
+    return (
+        f"<domain type='kvm' xmlns:ovirt-vm='http://ovirt.org/vm/1.0'><name>vm-{vm_id[-4:]}</name><uuid>{vm_id}</uuid>"
+        f"<memory>65536</memory><features><acpi/></features>{more}"
+        f"<devices>{''.join(d for d, _ in disks)}{devices}</devices>"
+        f"<metadata><ovirt-vm:vm>{metadata}{''.join(m for _, m in disks)}</ovirt-vm:vm></metadata></domain>"
+    )
+
+
+@dataclass
+class FakeDomain:
+    xml: str
+    state: DomainState = DomainState.OFF
+    reason: str = ""
+
+
+@dataclass
+class FakeHypervisor:
+    found: dict[str, FakeDomain] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    # call name -> what to do when it comes
+    before: dict[str, Callable[[str], Awaitable[None]]] = field(default_factory=dict)
+    hear: Callable[[HypervisorEvent], None] = lambda _event: None
+    statistics_now: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    async def start(self, hear: Callable[[HypervisorEvent], None]) -> None:
+        self.hear = hear
+
+    async def stop(self) -> None: ...
+
+    async def domains(self) -> list[Domain]:
+        return [self._shown(vm_id) for vm_id in self.found]
+
+    async def domain(self, vm_id: str) -> Domain:
+        await asyncio.sleep(0)
+        return self._shown(vm_id)
+
+    async def define(self, xml: str) -> None:
+        vm_id = parse(xml, what="test").findtext("uuid") or ""
+        await self._called("define", vm_id)
+        self.found[vm_id] = FakeDomain(xml)
+
+    async def launch(self, vm_id: str, flags: int) -> Domain:
+        await self._called("launch", vm_id)
+        self.found[vm_id].state = DomainState.PAUSED if flags & 1 else DomainState.RUNNING
+        return self._shown(vm_id)
+
+    async def pause(self, vm_id: str) -> None:
+        await self._change("pause", vm_id, DomainState.PAUSED)
+
+    async def resume(self, vm_id: str) -> None:
+        await self._change("resume", vm_id, DomainState.RUNNING)
+
+    async def ask_shutdown(self, vm_id: str) -> None:
+        await self._called("ask_shutdown", vm_id)
+
+    async def ask_agent_shutdown(self, vm_id: str) -> None:
+        await self._called("ask_agent_shutdown", vm_id)
+
+    async def ask_reboot(self, vm_id: str) -> None:
+        await self._called("ask_reboot", vm_id)
+
+    async def reset(self, vm_id: str) -> None:
+        await self._called("reset", vm_id)
+
+    async def terminate(self, vm_id: str) -> None:
+        await self._change("terminate", vm_id, DomainState.OFF)
+        self.tell(vm_id, Change.STOPPED)
+
+    async def kill(self, vm_id: str) -> None:
+        await self._change("kill", vm_id, DomainState.OFF)
+        self.tell(vm_id, Change.STOPPED)
+
+    async def undefine(self, vm_id: str) -> None:
+        await self._called("undefine", vm_id)
+        self._shown(vm_id)
+        del self.found[vm_id]
+
+    async def statistics(self) -> Stats:
+        return self.statistics_now
+
+    # what tests do to it
+
+    def tell(self, vm_id: str, change: Change) -> None:
+        self.hear(DomainEvent(vm_id, change))
+
+    def guest_ends(self, vm_id: str) -> None:
+        self.found[vm_id].state = DomainState.OFF
+        self.tell(vm_id, Change.SHUTDOWN_GUEST)
+        self.tell(vm_id, Change.STOPPED)
+
+    async def _change(self, name: str, vm_id: str, state: DomainState) -> None:
+        await self._called(name, vm_id)
+        self._shown(vm_id)
+        self.found[vm_id].state = state
+
+    async def _called(self, name: str, vm_id: str) -> None:
+        self.calls.append(name)
+        if name in self.before:
+            await self.before[name](vm_id)
+        await asyncio.sleep(0)
+
+    def _shown(self, vm_id: str) -> Domain:
+        if vm_id not in self.found:
+            raise DomainMissing(vm_id)
+        domain = self.found[vm_id]
+        try:
+            name = parse(domain.xml, what="test").findtext("name") or ""
+        except Exception:
+            name = "unreadable"
+        return Domain(vm_id, name, domain.state, domain.reason, domain.xml)
+
+
+def refuse(text: str) -> Callable[[str], Awaitable[None]]:
+    async def raise_it(_vm_id: str) -> None:
+        raise HypervisorError("do it", 1, text)
+
+    return raise_it
+
+
+@dataclass(frozen=True)
+class FakePrepared:
+    path: str
+    kind: str = "file"
+    format: str = "cow"
+
+
+@dataclass
+class FakeStorage:
+    prepared: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
+    fails: dict[str, Exception] = field(default_factory=dict)
+
+    async def prepare_image(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> FakePrepared:
+        self.calls.append(f"prepare {image_id}")
+        await asyncio.sleep(0)
+        if image_id in self.fails:
+            raise self.fails[image_id]
+        self.prepared.add(image_id)
+        return FakePrepared(f"/rhev/{image_id}/{volume_id}")
+
+    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str) -> None:
+        self.calls.append(f"teardown {image_id}")
+        self.prepared.discard(image_id)
+
+    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]]) -> None:
+        self.prepared |= {image_id for _, _, image_id, _ in images}
+
+
+@dataclass
+class FakeHooks:
+    ran: list[str] = field(default_factory=list)
+    vms: list[Any] = field(default_factory=list)
+    # point -> what its script does with the XML
+    scripts: dict[str, Callable[[str], Awaitable[str]]] = field(default_factory=dict)
+
+    async def run_xml(
+        self, point: str, xml: str | None, *, vm: Any = None, env: Mapping[str, str] | None = None
+    ) -> str:
+        self.ran.append(point)
+        self.vms.append(vm)
+        if point in self.scripts:
+            return await self.scripts[point](xml or "")
+        return xml or ""
+
+    async def run_empty(self, point: str, *, vm: Any = None, env: Mapping[str, str] | None = None) -> None:
+        await self.run_xml(point, None, vm=vm)
+
+
+@dataclass
+class FakeEvents:
+    told: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def publish(self, component: str, operation: str, unique_id: str, params: Mapping[str, Any]) -> None:
+        self.told.append((f"|{component}|{operation}|{unique_id}", dict(params[unique_id])))
+
+    def statuses(self, vm_id: str = VM) -> list[str]:
+        return [params["status"] for name, params in self.told if name.endswith(vm_id)]
+
+    def downs(self, vm_id: str = VM) -> list[dict[str, Any]]:
+        return [params for name, params in self.told if name.endswith(vm_id) and params["status"] == "Down"]
+
+
+class World:
+    """One host whose agent can be killed and started again: edges and files stay, the parts are new."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = Paths(run=str(folder / "run"), state=str(folder / "state"))
+        Path(self.paths.run).mkdir()
+        self.hypervisor = FakeHypervisor()
+        self.storage = FakeStorage()
+        self.hooks = FakeHooks()
+        self.events = FakeEvents()
+        self.vms = self.new_vms()
+
+    def new_vms(self) -> Vms:
+        return Vms(
+            paths=self.paths,
+            storage=self.storage,
+            hooks=self.hooks,
+            events=self.events,
+            hypervisor=self.hypervisor,
+            facts=FACTS,
+            stats_interval_s=0.05,
+        )
+
+    async def restart(self) -> None:
+        """The agent was killed: nothing of it was told, and nothing of it goes on."""
+        await self.vms.stop()
+        for task in asyncio.all_tasks():
+            if task.get_name().split(" ")[0] in ("start", "end", "look", "powerdown"):
+                task.cancel()
+        self.events.told.clear()
+        self.vms = self.new_vms()
+        await self.vms.start()
+
+    def records(self) -> list[str]:
+        return sorted(path.stem for path in Path(self.paths.state, "vms").glob("*.json"))
+
+
+async def until(look: Callable[[], Any], timeout_s: float = 5.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not look():
+            await asyncio.sleep(0.002)

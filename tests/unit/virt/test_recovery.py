@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a new agent makes of what a killed one left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vdsm.virt.errors import Recovering
+from vdsm.virt.hypervisor import DomainState, Reconnected
+
+from .fakes import IMAGE, VM, FakeDomain, World, disk, until, xml_of
+
+
+async def up(world: World) -> None:
+    vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+    await until(lambda: vm.status.reported == "Up" and "after_vm_start" in world.hooks.ran)
+
+
+async def test_a_running_vm_is_taken_over(world: World) -> None:
+    await up(world)
+    world.storage.prepared.clear()
+    await world.restart()
+    assert world.vms.stats(VM)["status"] == "Up"
+    assert world.storage.prepared == {IMAGE}
+    assert world.hypervisor.calls == ["define", "launch"]
+    assert world.hooks.ran.count("after_vm_start") == 1
+
+
+async def test_a_vm_that_died_meanwhile_is_down_once(world: World) -> None:
+    await up(world)
+    world.hypervisor.found[VM] = FakeDomain(world.hypervisor.found[VM].xml, DomainState.OFF, "crashed")
+    await world.restart()
+    await until(lambda: world.vms.get(VM).status.down)
+    assert [(d["exitCode"], d["exitReason"]) for d in world.events.downs()] == [(1, 2)]
+    assert world.storage.prepared == set()
+    await world.restart()
+    assert world.vms.stats(VM)["exitReason"] == 2
+    assert world.events.downs() == []
+
+
+async def test_a_vm_that_vanished_is_reported(world: World) -> None:
+    await up(world)
+    world.hypervisor.found.clear()
+    await world.restart()
+    await until(lambda: world.vms.get(VM).status.down)
+    assert world.vms.stats(VM)["exitReason"] == 9
+    assert world.storage.prepared == set()
+
+
+async def test_foreign_domains_are_left_alone(world: World) -> None:
+    foreign = FakeDomain(f"<domain><name>other</name><uuid>{VM}</uuid></domain>", DomainState.RUNNING)
+    world.hypervisor.found[VM] = foreign
+    await world.restart()
+    assert world.vms.all() == []
+    assert world.hypervisor.found == {VM: foreign}
+    assert world.hypervisor.calls == []
+
+
+async def test_a_foreign_domain_of_the_same_uuid_is_not_touched_by_create(world: World) -> None:
+    foreign = FakeDomain(f"<domain><name>other</name><uuid>{VM}</uuid></domain>", DomainState.RUNNING)
+    world.hypervisor.found[VM] = foreign
+    vm = await world.vms.create(VM, xml_of())
+    await until(lambda: vm.status.down)
+    assert "not the agent's" in world.events.downs()[0]["exitMessage"]
+    assert world.hypervisor.found == {VM: foreign}
+
+
+async def test_what_cannot_be_read_is_told_and_not_destroyed(world: World) -> None:
+    await up(world)
+    world.hypervisor.found[VM].xml = "<domain"
+    await world.restart()
+    assert world.vms.stats(VM)["status"] == "Up"
+    assert VM in world.vms.problems
+    assert world.hypervisor.found[VM].state is DomainState.RUNNING
+
+
+async def test_an_unreadable_record_is_kept_and_its_vm_taken_over(world: World) -> None:
+    await up(world)
+    path = Path(world.paths.state, "vms", f"{VM}.json")
+    path.write_text("{broken")
+    await world.restart()
+    assert world.vms.stats(VM)["status"] == "Up"
+    assert VM in world.vms.problems
+    assert path.read_text() == "{broken"
+
+
+async def test_a_lost_record_is_rebuilt_from_metadata(world: World) -> None:
+    await up(world)
+    Path(world.paths.state, "vms", f"{VM}.json").unlink()
+    await world.restart()
+    await world.vms.destroy(VM)
+    assert world.storage.prepared == set()
+    assert world.hypervisor.found == {}
+
+
+async def test_verbs_wait_for_the_recovery(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with pytest.raises(Recovering):
+        world.vms.all()
+
+
+async def test_vms_are_told_again_when_libvirt_comes_back(world: World) -> None:
+    await up(world)
+    world.events.told.clear()
+    world.hypervisor.hear(Reconnected())
+    await until(lambda: world.events.statuses() == ["Up"])
+    del world.hypervisor.found[VM]
+    world.hypervisor.hear(Reconnected())
+    await until(lambda: len(world.events.downs()) == 1)
