@@ -197,3 +197,55 @@ async def test_an_unknown_vm_is_code_1(client: Client) -> None:
     with pytest.raises(RpcError) as caught:
         await client.call("VM.getStats", {"vmID": "11111111-1111-4111-8111-111111111111"})
     assert caught.value.code == 1
+
+
+CALLING = """#!{python}
+import json, os, socket, sys, time
+
+def call(method, params):
+    body = json.dumps({{"jsonrpc": "2.0", "id": 1, "method": method, "params": params}}).encode()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(20)
+        s.connect("/run/vdsm/vdsm.sock")
+        head = "POST /jsonrpc HTTP/1.0\\r\\nContent-Type: application/json\\r\\nContent-Length: "
+        s.sendall(f"{{head}}{{len(body)}}\\r\\n\\r\\n".encode() + body)
+        answer = b""
+        while part := s.recv(65536):
+            answer += part
+    return answer.decode().partition("\\r\\n\\r\\n")[2]
+
+start = time.monotonic()
+told = [call(m, {{"vmID": os.environ["vmId"]}}) for m in ("VM.getStats", "VM.cont")]
+with open("/var/lib/vdsm/calls-" + os.environ["vmId"], "w") as f:
+    json.dump([time.monotonic() - start, *told], f)
+"""
+
+
+@pytest.mark.cost(4)
+@pytest.mark.parametrize("point", ["before_vm_cont", "after_vm_start"])
+async def test_a_hook_that_calls_about_its_own_vm_ends_within_a_second(
+    point: str, agent_host: PrivateHost, client: Client, volume: engine.Volume
+) -> None:
+    vm = describe(volume)
+    path = f"{HOOKS}/{point}/50_calling"
+    script = CALLING.format(python="/usr/bin/python3").encode()
+    agent_host.run(["install", "-D", "-m", "755", "/dev/stdin", path], stdin=script)
+    try:
+        await engine.create_vm(client, vm)
+        assert await settled(client, vm.vm_id) == "Up"
+        await client.call("VM.pause", {"vmID": vm.vm_id})
+        await client.call("VM.cont", {"vmID": vm.vm_id})
+        assert domains(agent_host)[vm.vm_id] == "running"
+        left = agent_host.path(f"/var/lib/vdsm/calls-{vm.vm_id}")
+
+        async def written() -> bool:
+            return left.exists() and left.stat().st_size > 0
+
+        await engine.until("the hook called", written, timeout_s=10)
+        seconds, seen, resumed = json.loads(left.read_text())
+    finally:
+        agent_host.run(["rm", path])
+    assert seconds < 1
+    assert json.loads(seen)["result"][0]["vmId"] == vm.vm_id
+    assert json.loads(resumed)["result"] == {"vmList": {}}
+    await destroy(client, vm.vm_id)
