@@ -233,9 +233,10 @@ async def test_a_hook_that_calls_about_its_own_vm_ends_within_a_second(
     try:
         await engine.create_vm(client, vm)
         assert await settled(client, vm.vm_id) == "Up"
-        await client.call("VM.pause", {"vmID": vm.vm_id})
-        await client.call("VM.cont", {"vmID": vm.vm_id})
-        assert domains(agent_host)[vm.vm_id] == "running"
+        if point == "before_vm_cont":
+            await client.call("VM.pause", {"vmID": vm.vm_id})
+            await client.call("VM.cont", {"vmID": vm.vm_id})
+            assert domains(agent_host)[vm.vm_id] == "running"
         left = agent_host.path(f"/var/lib/vdsm/calls-{vm.vm_id}")
 
         async def written() -> bool:
