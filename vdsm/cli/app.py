@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands and their options. What they do stands in the modules they call."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vdsm import __version__
+from vdsm.cli import connection, doctor, hooks, output, watching
+from vdsm.cli.calling import call as call_verb
+from vdsm.cli.calling import verb_names
+from vdsm.cli.exits import Exit
+from vdsm.common.paths import Paths
+from vdsm.hooking.points import POINTS
+
+EXITS = (
+    "Exit codes: 0 done, 1 the agent answered with an error, 2 wrong usage, 3 agent not reachable,"
+    " 4 no answer in time, 5 faults found (doctor, hooks lint, hooks try)."
+)
+app = typer.Typer(help="Look at and drive this host's agent.", epilog=EXITS, no_args_is_help=True)
+hook_commands = typer.Typer(help="Hook scripts: what is installed, what is wrong, what they did.", no_args_is_help=True)
+app.add_typer(hook_commands, name="hooks")
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
+
+
+def _verbs(incomplete: str) -> list[str]:
+    return [name for name in verb_names() if name.lower().startswith(incomplete.lower())]
+
+
+def _points(incomplete: str) -> list[str]:
+    return [name for name in POINTS if name.startswith(incomplete)]
+
+
+PointName = Annotated[str, typer.Argument(help="Hook point.", autocompletion=_points)]
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def serve(context: typer.Context) -> None:
+    """Run the agent (for systemd)."""
+    from vdsm.cli.serve import serve as run_agent
+
+    run_agent(list(context.args))
+
+
+@app.command()
+def call(
+    verb: Annotated[str, typer.Argument(help="Namespace.verb", autocompletion=_verbs)],
+    words: Annotated[
+        list[str] | None, typer.Argument(help="key=value, key.sub=value, key=@file; or JSON, @file, - (stdin)")
+    ] = None,
+    as_json: AsJson = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 60.0,
+) -> None:
+    """Call any verb of the API. 'vdsm call rpc.discover --json' describes them all."""
+    answer = connection.carry_out(call_verb(verb, words or [], timeout))
+    if as_json:
+        output.print_json(answer)
+    else:
+        output.print_result(answer)
+
+
+@app.command()
+def status(
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
+) -> None:
+    """Host, pool, domains, networks and VMs on one screen."""
+    if watch and as_json:
+        connection.stop(connection.Failure("--watch is for people, --json for scripts: give one.", "", Exit.USAGE))
+    connection.carry_out(watching.watch_status(interval) if watch else watching.show_status(as_json))
+
+
+@app.command()
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    seconds: Annotated[float, typer.Option("--for", help="Without --follow: how many seconds.")] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """What the agent tells: one line for each event from now on."""
+    connection.carry_out(watching.show_events(None if follow else seconds, as_json))
+
+
+@app.command(name="doctor")
+def doctor_command(as_json: AsJson = False) -> None:
+    """What this host lacks, each with the remedy."""
+    results = connection.carry_out(doctor.examine(Paths()))
+    doctor.show(results, as_json)
+    if any(result.level is doctor.Level.FAULT for result in results):
+        raise typer.Exit(Exit.FINDINGS)
+
+
+@app.command()
+def version() -> None:
+    """Version of this program."""
+    typer.echo(f"vdsm-agent {__version__}")
+
+
+@hook_commands.command("list")
+def hooks_list(
+    every: Annotated[bool, typer.Option("--all", help="All points that there are.")] = False, as_json: AsJson = False
+) -> None:
+    """Installed scripts in the order in which they run."""
+    hooks.show_installed(Paths().hooks, every, as_json)
+
+
+@hook_commands.command("lint")
+def hooks_lint(as_json: AsJson = False) -> None:
+    """Why a file will never run, is refused, or is going to fail."""
+    if hooks.show_findings(Paths().hooks, as_json):
+        raise typer.Exit(Exit.FINDINGS)
+
+
+@hook_commands.command("try")
+def hooks_try(
+    point: PointName,
+    document: Annotated[str, typer.Argument(help="File with the XML or JSON; - is standard input.")] = "",
+    custom: Annotated[list[str] | None, typer.Option("--custom", help="Custom property of the VM: key=value.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a point's scripts over a document, without a VM; show what they change. The scripts really run."""
+    properties = {}
+    for word in custom or []:
+        key, sign, value = word.partition("=")
+        if not sign:
+            connection.stop(connection.Failure(f"--custom {word!r}: expected key=value", "", Exit.USAGE))
+        properties[key] = value
+    trial = connection.carry_out(hooks.try_scripts(Paths(), point, document, properties))
+    hooks.show_trial(trial, as_json)
+    if trial.failed:
+        raise typer.Exit(Exit.FINDINGS)
+
+
+@hook_commands.command("trace")
+def hooks_trace(
+    point: Annotated[str, typer.Option(help="Only of this point.", autocompletion=_points)] = "",
+    vm: Annotated[str, typer.Option(help="Only of this VM.")] = "",
+    last: Annotated[int, typer.Option(min=1, help="How many runs.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """What ran lately: result, time, standard error of each script."""
+    hooks.show_trace(Paths(), point, vm, last, as_json)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`vdsm call`: any verb, with words typed by what the agent itself says of its API."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vdsm.cli.connection import connect
+from vdsm.cli.values import BadArgument, Types, nearest, parameters
+
+DISCOVER = "rpc.discover"
+_DISCOVER_S = 10.0
+
+
+class UnknownVerb(BadArgument):
+    """A name that the agent does not serve."""
+
+
+async def call(verb: str, words: Sequence[str], timeout_s: float) -> Any:
+    async with connect() as client:
+        document = await client.call(DISCOVER, timeout_s=min(_DISCOVER_S, timeout_s))
+        methods = {method["name"]: method for method in document["methods"]}
+        if verb not in methods:
+            near = nearest(verb, list(methods))
+            reason = f"the agent has no such verb; did you mean {near}?" if near else "the agent has no such verb"
+            raise UnknownVerb(verb, reason)
+        types = Types(methods[verb], document.get("components", {}).get("schemas", {}))
+        params = parameters(words, types, read_text) if words else None
+        return await client.call(verb, params, timeout_s=timeout_s)
+
+
+def read_text(name: str) -> str:
+    try:
+        return sys.stdin.read() if name == "-" else Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        raise BadArgument(f"@{name}", f"can't be read: {getattr(e, 'strerror', None) or e}") from None
+
+
+def verb_names() -> list[str]:
+    """For completion. From the code, so that it works without an agent."""
+    from vdsm.api import registry
+
+    return sorted(registry.load())

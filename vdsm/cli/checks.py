@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The doctor's single checks: each looks at one thing that the agent needs and that an installation can lack."""
+
+from __future__ import annotations
+
+import ctypes
+import grp
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from vdsm.common.paths import Paths
+from vdsm.host.cpu import VIRTUALISATION, parse_cpuinfo
+from vdsm.host.tree import Tree
+
+AGENT_ID = 36
+LEAST_FREE_MIB = 500
+_LIBVIRT = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+_SANLOCK = "/run/sanlock/sanlock.sock"
+_TIME_ERROR = 5  # adjtimex: the clock is not synchronised
+_TIMEX_BYTES = 512
+
+
+class Level(StrEnum):
+    GOOD = "good"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True)
+class Result:
+    what: str
+    level: Level
+    found: str
+    remedy: str
+
+
+def _result(what: str, good: bool, found: str, remedy: str, otherwise: Level = Level.FAULT) -> Result:
+    return Result(what, Level.GOOD, found, "") if good else Result(what, otherwise, found, remedy)
+
+
+def accounts() -> Iterator[Result]:
+    user, group = _name_of_user(AGENT_ID), _name_of_group(AGENT_ID)
+    try:
+        own = pwd.getpwnam("vdsm")
+    except KeyError:
+        taken = f"; id {AGENT_ID} belongs to {user}" if user else ""
+        remedy = f"useradd --system --uid {AGENT_ID} --gid {AGENT_ID} --no-create-home --shell /usr/sbin/nologin vdsm"
+        yield Result("user", Level.FAULT, f"there is no user vdsm{taken}", remedy)
+        return
+    right = (own.pw_uid, own.pw_gid) == (AGENT_ID, AGENT_ID)
+    found = f"vdsm is {own.pw_uid}:{own.pw_gid}, group {AGENT_ID} is {group or 'missing'}"
+    yield _result("user", right, found, "storage is shared by number: make it 36:36 (usermod, groupmod)")
+    member = set(os.getgrouplist("vdsm", own.pw_gid))
+    for name in ("kvm", "sanlock", "libvirt"):
+        try:
+            there = grp.getgrnam(name).gr_gid in member
+        except KeyError:
+            yield Result(
+                "groups", Level.WARNING, f"there is no group {name}", f"install the package that brings {name}"
+            )
+            continue
+        state = "is in" if there else "is not in"
+        yield _result("groups", there, f"vdsm {state} group {name}", f"usermod -aG {name} vdsm")
+
+
+def host(tree: Tree) -> Iterator[Result]:
+    flags = parse_cpuinfo(tree.text("/proc/cpuinfo")).flags
+    device = tree.exists("/dev/kvm")
+    if VIRTUALISATION.isdisjoint(flags):
+        found, remedy = "the processor shows neither vmx nor svm: VMs are emulated, slowly", "enable it in the firmware"
+    else:
+        found, remedy = ("/dev/kvm is there" if device else "there is no /dev/kvm"), "modprobe kvm_intel or kvm_amd"
+    can = device and not VIRTUALISATION.isdisjoint(flags)
+    yield _result("kvm", can, found, remedy, Level.WARNING)
+    yield _socket("libvirt", [tree.path(name) for name in _LIBVIRT], "systemctl start libvirtd")
+    yield _socket("sanlock", [tree.path(_SANLOCK)], "systemctl start sanlock")
+    binding = importlib.util.find_spec("sanlock") is not None
+    word = "can be loaded" if binding else "can't be loaded"
+    yield _result("sanlock binding", binding, f"Python's sanlock module {word}", "install python3-sanlock; make setup")
+    program = shutil.which("qemu-img")
+    yield _result("qemu-img", bool(program), program or "not found", "install qemu-utils (qemu-img on Fedora and EL)")
+    yield _clock()
+
+
+def places(paths: Paths) -> Iterator[Result]:
+    for folder in (paths.run, paths.state, paths.repository):
+        yield _folder(folder, AGENT_ID)
+    for folder in (paths.etc, paths.root_state):
+        yield _folder(folder, 0)
+    yield _root_helper(paths.root_socket)
+    for folder in (paths.log, paths.state, paths.run):
+        try:
+            state = os.statvfs(folder)
+        except OSError:
+            continue
+        mib = state.f_bavail * state.f_frsize >> 20
+        yield _result("disk space", mib >= LEAST_FREE_MIB, f"{folder}: {mib} MiB free", "make room", Level.WARNING)
+
+
+def _folder(folder: str, owner: int) -> Result:
+    name = "root" if owner == 0 else "vdsm"
+    make = f"install -d -m 0755 -o {owner} -g {owner} {folder}"
+    try:
+        info = os.stat(folder)
+    except FileNotFoundError:
+        return Result("directory", Level.FAULT, f"{folder} is missing", make)
+    except OSError as e:
+        return Result("directory", Level.WARNING, f"{folder}: {e.strerror}", "look again as root")
+    mode = stat.S_IMODE(info.st_mode)
+    if not stat.S_ISDIR(info.st_mode):
+        return Result("directory", Level.FAULT, f"{folder} is no directory", f"remove it; {make}")
+    if info.st_uid != owner:
+        found = f"{folder} belongs to user {info.st_uid}, expected {name}"
+        return Result("directory", Level.FAULT, found, f"chown {owner}:{owner} {folder}")
+    if mode & stat.S_IWOTH:
+        return Result("directory", Level.FAULT, f"{folder} is writable by every user", f"chmod o-w {folder}")
+    return Result("directory", Level.GOOD, f"{folder} ({name}, {mode:04o})", "")
+
+
+def _socket(what: str, candidates: list[str], remedy: str) -> Result:
+    found = "there is no socket " + " or ".join(candidates)
+    for path in candidates:
+        problem = _connect(path)
+        if problem == "":
+            return Result(what, Level.GOOD, f"answers at {path}", "")
+        if problem is not None:
+            found = f"{path}: {problem}"
+    return Result(what, Level.FAULT, found, remedy)
+
+
+def _root_helper(path: str) -> Result:
+    problem = _connect(path)
+    if problem == "":
+        return Result("root helper", Level.GOOD, f"answers at {path}", "")
+    found = f"there is no socket {path}" if problem is None else f"{path}: {problem}"
+    return Result("root helper", Level.FAULT, found, "systemctl start vdsm-root")
+
+
+def _connect(path: str) -> str | None:
+    """Nothing wrong: empty; no such socket: None."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(2.0)
+            probe.connect(path)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        return e.strerror or str(e)
+    return ""
+
+
+def _clock() -> Result:
+    libc = ctypes.CDLL(None, use_errno=True)
+    state = libc.adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))  # all zero: only asks
+    if state < 0:
+        return Result("clock", Level.WARNING, "the kernel does not tell whether it is synchronised", "")
+    found = "synchronised" if state != _TIME_ERROR else "not synchronised"
+    remedy = "systemctl enable --now chronyd (or systemd-timesyncd): leases and certificates need the time"
+    return _result("clock", state != _TIME_ERROR, found, remedy, Level.WARNING)
+
+
+def _name_of_user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+def _name_of_group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""

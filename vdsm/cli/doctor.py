@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`vdsm doctor`: runs all checks, also without an agent, and says what to do about each fault."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from rich.markup import escape
+
+from vdsm import config
+from vdsm.cli.checks import Level, Result, accounts, host, places
+from vdsm.cli.connection import agent_socket, connect, explain
+from vdsm.cli.output import console, print_json
+from vdsm.client import ClientError
+from vdsm.common.paths import Paths
+from vdsm.hooking.lint import Severity, lint
+from vdsm.host.tree import Tree
+
+_MARKS = {Level.GOOD: "[green]✔[/]", Level.WARNING: "[yellow]![/]", Level.FAULT: "[red]✘[/]"}
+_ANSWER_S = 5.0
+
+__all__ = ["Level", "Result", "examine", "show"]
+
+
+async def examine(paths: Paths) -> list[Result]:
+    tree = Tree()
+    found = [
+        *accounts(),
+        *host(tree),
+        *places(paths),
+        *_configuration(paths),
+        *_hooks(paths),
+    ]
+    return [*found, await _agent()]
+
+
+def _configuration(paths: Paths) -> Iterator[Result]:
+    try:
+        settings = config.load(paths)
+    except config.BadConfiguration as e:
+        yield Result("configuration", Level.FAULT, str(e), e.remedy)
+        return
+    for warning in settings.warnings:
+        yield Result("configuration", Level.WARNING, warning, "")
+    if not settings.warnings:
+        yield Result("configuration", Level.GOOD, ", ".join(config.files(paths)) or "defaults, no file", "")
+
+
+def _hooks(paths: Paths) -> Iterator[Result]:
+    findings = [f for f in lint(paths.hooks, 36) if f.severity is not Severity.NOTE]
+    for finding in findings:
+        level = Level.FAULT if finding.severity is Severity.ERROR else Level.WARNING
+        yield Result("hooks", level, f"{finding.path}: {finding.problem}", finding.remedy)
+    if not findings:
+        yield Result("hooks", Level.GOOD, "every script is in order", "")
+
+
+async def _agent() -> Result:
+    try:
+        async with connect() as client:
+            await client.call("Host.ping2", timeout_s=_ANSWER_S)
+    except ClientError as e:
+        failure = explain(e)
+        return Result("agent", Level.FAULT, failure.text, failure.remedy)
+    return Result("agent", Level.GOOD, f"answers at {agent_socket()}", "")
+
+
+def show(results: list[Result], as_json: bool) -> None:
+    if as_json:
+        print_json([dataclasses.asdict(result) for result in results])
+        return
+    out = console()
+    for result in results:
+        out.print(f"{_MARKS[result.level]} [bold]{result.what:16}[/] {escape(result.found)}", soft_wrap=True)
+        if result.remedy and result.level is not Level.GOOD:
+            out.print(f"  {'':16} [dim]→ {escape(result.remedy)}[/]", soft_wrap=True)
+    faults = sum(result.level is Level.FAULT for result in results)
+    warnings = sum(result.level is Level.WARNING for result in results)
+    verdict = f"[red]{faults} faults[/]" if faults else "[green]no fault[/]"
+    out.print(f"\n{verdict}, {warnings} warnings, {len(results)} checks")

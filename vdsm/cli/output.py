@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How results look: JSON for scripts, tables for people."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+NARROW = 100
+
+
+def console() -> Console:
+    """Of the terminal's width; a pipe gets wide lines, so that nothing is cut."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=NARROW)
+
+
+def print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def print_result(value: Any) -> None:
+    """A verb's answer for a person: what is short as text or table, what is deep as JSON."""
+    if value is True or value is None:
+        console().print("[green]done[/]")
+    elif isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
+        console().print(rows(value))
+    elif isinstance(value, list):
+        for entry in value:
+            sys.stdout.write(f"{in_cell(entry)}\n")
+    elif isinstance(value, dict):
+        table = plain("", "")
+        table.show_header = False
+        for key, member in value.items():
+            table.add_row(f"[bold]{escape(str(key))}[/]", escape(in_cell(member)))
+        console().print(table)
+    else:
+        sys.stdout.write(f"{in_cell(value)}\n")
+
+
+def rows(entries: list[dict[str, Any]]) -> Table:
+    names = list(dict.fromkeys(key for entry in entries for key in entry))
+    table = plain(*names)
+    for entry in entries:
+        table.add_row(*(escape(in_cell(entry.get(name, ""))) for name in names))
+    return table
+
+
+def plain(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def in_cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+        return ", ".join(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def size(mib: float) -> str:
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+
+
+def bar(percent: float, width: int = 12) -> str:
+    """A gauge with its colour."""
+    percent = min(100.0, max(0.0, percent))
+    full = round(percent * width / 100)
+    colour = "green" if percent < 75 else "yellow" if percent < 90 else "red"
+    return f"[{colour}]{'━' * full}[/][dim]{'━' * (width - full)}[/] {percent:3.0f} %"
+
+
+def duration(seconds: float) -> str:
+    whole = int(seconds)
+    days, rest = divmod(whole, 86400)
+    if days:
+        return f"{days} d {rest // 3600} h"
+    hours, rest = divmod(rest, 3600)
+    return f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min" if rest >= 60 else f"{rest} s"
