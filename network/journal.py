@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is on disk: the journal of a change that is under way, and the configurations.
+
+    journal   there while a change is not kept: all its steps with their inverses, the deadline, what to keep
+    running   the networks that we run; of one boot (tagged with its id), so that a reboot falls back
+    persistent  the networks that come back at boot
+
+All of it lies in a folder that only root can write: whoever writes a journal decides what root does.
+Phases: *applying* (all inverses run when anybody finds it), *committing* (what to keep is written again).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from network.model import Network as Net
+from network.model import Networks
+from network.plan import Step
+from vdsm.common.atomic import remove_durably, write_atomic
+
+
+class Phase(StrEnum):
+    APPLYING = "applying"
+    COMMITTING = "committing"
+
+
+@dataclass(frozen=True)
+class Journal:
+    id: str
+    boot_id: str
+    deadline_s: float  # of CLOCK_BOOTTIME
+    phase: Phase
+    steps: tuple[Step, ...]
+    inverses: tuple[Step, ...]  # in the order in which they run
+    running: dict[str, Net]  # what runs when the change is kept
+    persist: bool
+
+
+@dataclass(frozen=True)
+class Config:
+    boot_id: str
+    networks: dict[str, Net]
+
+
+class Folder:
+    def __init__(self, path: str) -> None:
+        self.path = path
+        os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def journal(self) -> Journal | None:
+        data = self._read("journal")
+        return None if data is None else msgspec.json.decode(data, type=Journal)
+
+    def write_journal(self, journal: Journal) -> None:
+        self._write("journal", msgspec.json.encode(journal))
+
+    def clear_journal(self) -> None:
+        remove_durably(os.path.join(self.path, "journal"))
+
+    def running(self) -> dict[str, Net]:
+        """The networks that we run in this boot."""
+        data = self._read("running")
+        config = None if data is None else msgspec.json.decode(data, type=Config)
+        return config.networks if config is not None and config.boot_id == boot_id() else {}
+
+    def has_booted(self) -> bool:
+        """False when nothing was written in this boot: the persistent networks are to be restored."""
+        data = self._read("running")
+        return data is not None and msgspec.json.decode(data, type=Config).boot_id == boot_id()
+
+    def write_running(self, networks: Networks) -> None:
+        self._write("running", msgspec.json.encode(Config(boot_id(), dict(networks))))
+
+    def persistent(self) -> dict[str, Net]:
+        data = self._read("persistent")
+        return {} if data is None else msgspec.json.decode(data, type=dict[str, Net])
+
+    def write_persistent(self, networks: Networks) -> None:
+        self._write("persistent", msgspec.json.encode(dict(networks)))
+
+    def keep(self, journal: Journal) -> None:
+        """The end of a change that is kept; may be done again after a crash."""
+        self.write_running(journal.running)
+        if journal.persist:
+            self.write_persistent(journal.running)
+        self.clear_journal()
+
+    @contextmanager
+    def locked(self, wait_s: float) -> Iterator[bool]:
+        """One process at a time changes the kernel. Yields False when the holder did not let go in time."""
+        fd = os.open(os.path.join(self.path, "lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            yield _lock(fd, wait_s)
+        finally:
+            os.close(fd)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            with open(os.path.join(self.path, name), "rb") as f:
+                return f.read()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_atomic(os.path.join(self.path, name), data, 0o600)
+
+
+def _lock(fd: int, wait_s: float) -> bool:
+    limit = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > limit:
+                return False
+            time.sleep(0.02)  # flock has no wait with a deadline
+        else:
+            return True
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as f:
+        return f.read().strip()
+
+
+def boottime_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

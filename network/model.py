@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a client asks for: typed, canonical, checked. Pure.
+
+A request is checked twice: `parse` looks at each network alone, `check` at the whole that would result,
+beside what the kernel has. Whatever is not built (VLAN, bond, Open vSwitch, DHCP, QoS) is refused by name;
+nothing is ever ignored. Order and error classes follow the field's agent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from network.errors import BadAddress, BadBonding, BadBridge, BadNic, BadParams, BadVlan, UsedBridge, UsedNic
+from network.state import State
+from vdsm.common.errors import InvalidParameter
+
+DEFAULT_MTU = 1500
+_NAME = re.compile(r"[^-:.\s/%][^:.\s/%]{0,14}\Z")
+_KNOWN = frozenset(
+    (
+        "nic",
+        "bonding",
+        "vlan",
+        "bridged",
+        "mtu",
+        "STP",
+        "stp",
+        "bootproto",
+        "ipaddr",
+        "netmask",
+        "prefix",
+        "gateway",
+        "ipv6addr",
+        "ipv6gateway",
+        "dhcpv6",
+        "ipv6autoconf",
+        "defaultRoute",
+        "nameservers",
+        "hostQos",
+        "switch",
+        "custom",
+        "remove",
+        "blockingdhcp",
+    )
+)
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network as it shall be; this is also what is persisted."""
+
+    name: str
+    nic: str = ""
+    bridged: bool = True
+    mtu: int = DEFAULT_MTU
+    stp: bool = False
+    ipv4: str = ""  # address/prefix
+    gateway: str = ""
+    ipv6: str = ""
+    ipv6_gateway: str = ""
+    default_route: bool = False
+    custom: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def holder(self) -> str:
+        """The device that has the address."""
+        return self.name if self.bridged else self.nic
+
+
+Networks = Mapping[str, Network]
+
+
+@dataclass(frozen=True)
+class Request:
+    networks: Networks
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Options:
+    check: bool = True
+    timeout_s: float = 4.0
+    commit: bool = False
+
+
+def parse(networks: Mapping[str, Any], bondings: Mapping[str, Any]) -> Request:
+    """The request of the wire, each network by itself. Raises a subclass of InvalidParameter."""
+    for bond in bondings:
+        raise BadBonding(f"bondings.{bond}", "a bond", "bonds are not built in this version")
+    wanted, removed = {}, []
+    for name, raw in networks.items():
+        place = f"networks.{name}"
+        if not isinstance(raw, Mapping):
+            raise BadParams(place, _shown(raw), "expected an object")
+        for key in raw:
+            if key not in _KNOWN:
+                raise BadParams(f"{place}.{key}", _shown(raw[key]), "unknown attribute")
+        if _flag(raw, "remove", place, default=False):
+            extra = sorted(set(raw) - {"remove", "custom"})
+            if extra:
+                raise BadParams(f"{place}.{extra[0]}", _shown(raw[extra[0]]), "not allowed beside remove")
+            removed.append(name)
+        else:
+            wanted[name] = _network(name, raw, place)
+    return Request(wanted, tuple(removed))
+
+
+def parse_options(raw: Mapping[str, Any]) -> Options:
+    for key in raw:
+        if key not in ("connectivityCheck", "connectivityTimeout", "commitOnSuccess"):
+            raise BadParams(f"options.{key}", _shown(raw[key]), "unknown option")
+    seconds = _number(raw, "connectivityTimeout", "options", 4, BadParams)
+    if not 1 <= seconds <= 600:
+        raise BadParams("options.connectivityTimeout", str(seconds), "from 1 to 600 seconds")
+    return Options(
+        check=_flag(raw, "connectivityCheck", "options", default=True),
+        timeout_s=float(seconds),
+        commit=_flag(raw, "commitOnSuccess", "options", default=False),
+    )
+
+
+def _network(name: str, raw: Mapping[str, Any], place: str) -> Network:
+    if raw.get("bonding"):
+        raise BadBonding(f"{place}.bonding", _shown(raw["bonding"]), "bonds are not built in this version")
+    if raw.get("vlan") not in (None, ""):
+        raise BadVlan(f"{place}.vlan", _shown(raw["vlan"]), "VLANs are not built in this version")
+    _refuse_unbuilt(raw, place)
+    bridged = _flag(raw, "bridged", place, default=True)
+    if not _NAME.match(name):
+        raise BadBridge(place, repr(name), "1 to 15 characters, no leading '-', none of ': . / %' or blanks")
+    mtu = _number(raw, "mtu", place, DEFAULT_MTU, BadParams)
+    if not 68 <= mtu <= 65520:
+        raise BadParams(f"{place}.mtu", str(mtu), "from 68 to 65520")
+    if "STP" in raw and "stp" in raw:
+        raise BadParams(f"{place}.stp", _shown(raw["stp"]), "given twice")
+    stp = _flag(raw, "STP" if "STP" in raw else "stp", place, default=False)
+    if stp and not bridged:
+        raise BadParams(f"{place}.STP", "yes", "only a bridged network has STP")
+    custom = raw.get("custom") or {}
+    if not isinstance(custom, Mapping) or not all(isinstance(v, str) for v in custom.values()):
+        raise BadParams(f"{place}.custom", _shown(custom), "expected an object of texts")
+    if "bridge_opts" in custom:
+        raise BadParams(f"{place}.custom.bridge_opts", _shown(custom["bridge_opts"]), "not built in this version")
+    ipv4, gateway = _ipv4(raw, place)
+    ipv6, ipv6_gateway = _ipv6(raw, place)
+    default = _flag(raw, "defaultRoute", place, default=False)
+    for key, value in (("gateway", gateway), ("ipv6gateway", ipv6_gateway)):
+        if value and not default:
+            raise BadAddress(
+                f"{place}.{key}",
+                value,
+                "a gateway without defaultRoute needs source routing: not built in this version",
+            )
+    nic = _text(raw, "nic", place)
+    if not nic and not bridged:
+        raise BadParams(f"{place}.nic", "nothing", "a network without bridge needs a NIC")
+    return Network(name, nic, bridged, mtu, stp, ipv4, gateway, ipv6, ipv6_gateway, default, dict(custom))
+
+
+def _refuse_unbuilt(raw: Mapping[str, Any], place: str) -> None:
+    if _text(raw, "switch", place) not in ("", "legacy"):
+        raise BadParams(f"{place}.switch", _shown(raw["switch"]), "only 'legacy' is built in this version")
+    if _text(raw, "bootproto", place) not in ("", "none", "static"):
+        raise BadParams(f"{place}.bootproto", _shown(raw["bootproto"]), "DHCP is not built in this version")
+    for key in ("dhcpv6", "ipv6autoconf"):
+        if _flag(raw, key, place, default=False):
+            raise BadParams(f"{place}.{key}", _shown(raw[key]), "not built in this version")
+    for key in ("nameservers", "hostQos"):
+        if raw.get(key):
+            raise BadParams(f"{place}.{key}", _shown(raw[key]), "not built in this version")
+
+
+def _ipv4(raw: Mapping[str, Any], place: str) -> tuple[str, str]:
+    address, mask = _text(raw, "ipaddr", place), _text(raw, "netmask", place)
+    gateway, prefix = _text(raw, "gateway", place), raw.get("prefix")
+    gateway = "" if gateway == "0.0.0.0" else gateway  # noqa: S104 - the engine's word for "none"
+    if mask and prefix not in (None, ""):
+        raise BadParams(f"{place}.prefix", _shown(prefix), "netmask and prefix exclude each other")
+    if not address:
+        for key, value in (("netmask", mask), ("prefix", prefix), ("gateway", gateway)):
+            if value not in (None, ""):
+                raise BadAddress(f"{place}.{key}", _shown(value), "needs ipaddr")
+        return "", ""
+    length = mask or str(_number(raw, "prefix", place, 32, BadAddress))
+    try:
+        interface = ipaddress.IPv4Interface(f"{ipaddress.IPv4Address(address)}/{length}")
+    except ValueError as e:
+        raise BadAddress(f"{place}.ipaddr", f"{address}/{length}", str(e)) from None
+    if gateway:
+        _gateway(gateway, interface, f"{place}.gateway")
+    return interface.with_prefixlen, gateway
+
+
+def _ipv6(raw: Mapping[str, Any], place: str) -> tuple[str, str]:
+    address, gateway = _text(raw, "ipv6addr", place), _text(raw, "ipv6gateway", place)
+    gateway = "" if gateway == "::" else gateway
+    if not address:
+        if gateway:
+            raise BadAddress(f"{place}.ipv6gateway", gateway, "needs ipv6addr")
+        return "", ""
+    try:
+        interface = ipaddress.IPv6Interface(address)
+    except ValueError as e:
+        raise BadAddress(f"{place}.ipv6addr", address, str(e)) from None
+    if gateway:
+        _gateway(gateway, interface, f"{place}.ipv6gateway")
+    return interface.with_prefixlen, gateway
+
+
+def _gateway(text: str, own: ipaddress.IPv4Interface | ipaddress.IPv6Interface, place: str) -> None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as e:
+        raise BadAddress(place, text, str(e)) from None
+    if address.version != own.version or not (address in own.network or address.is_link_local):
+        raise BadAddress(place, text, f"it is not in {own.network}")
+
+
+def check(request: Request, running: Networks, state: State) -> Networks:
+    """The networks that would be there afterwards. Raises the error that the kernel's state calls for."""
+    for name in request.removed:
+        if name not in running:
+            raise BadBridge(f"networks.{name}", "remove", "there is no such network")
+    result = {n: net for n, net in running.items() if n not in request.removed} | dict(request.networks)
+    defaults = sorted(name for name, net in result.items() if net.default_route)
+    if len(defaults) > 1:
+        raise BadParams(f"networks.{defaults[1]}.defaultRoute", "true", f"{defaults[0]} has the default route already")
+    users: dict[str, str] = {}
+    for name, net in result.items():
+        if net.nic and users.setdefault(net.nic, name) != name:
+            raise BadParams(f"networks.{name}.nic", net.nic, f"network {users[net.nic]} uses it already")
+    for name, net in request.networks.items():
+        _check_devices(name, net, running, state)
+    for name in (*request.removed, *(n for n, net in request.networks.items() if not net.bridged)):
+        old = running.get(name)
+        strangers = set(state.ports(name)) - {old.nic if old else ""} if old and old.bridged else set()
+        if strangers:
+            raise UsedBridge(f"networks.{name}", "remove", f"still connected: {', '.join(sorted(strangers))}")
+    return result
+
+
+def _check_devices(name: str, net: Network, running: Networks, state: State) -> None:
+    owned = running.get(name)
+    if net.bridged and state.link(name) is not None and not (owned and owned.bridged):
+        raise BadBridge(f"networks.{name}", name, "a device of this name exists that is not ours")
+    if not net.nic:
+        return
+    link = state.link(net.nic)
+    if link is None or link.loopback or link.kind not in ("", "veth", "dummy", "tun"):
+        raise BadNic(f"networks.{name}.nic", net.nic, "there is no such NIC")
+    if link.master and link.master not in running:
+        raise UsedNic(f"networks.{name}.nic", net.nic, f"it is a port of {link.master}, which is not ours")
+
+
+def _text(raw: Mapping[str, Any], key: str, place: str) -> str:
+    value = raw.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > 255:
+        raise BadParams(f"{place}.{key}", _shown(value), "expected a short text")
+    return value
+
+
+def _number(
+    raw: Mapping[str, Any], key: str, place: str, default: int, error: Callable[[str, str, str], InvalidParameter]
+) -> int:
+    value = raw.get(key)
+    if value in (None, ""):
+        return default
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,6}", str(value)):
+        raise error(f"{place}.{key}", _shown(value), "expected a whole number")
+    return int(str(value))
+
+
+def _flag(raw: Mapping[str, Any], key: str, place: str, *, default: bool) -> bool:
+    value = raw.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool):
+        return value
+    word = _WORDS.get(str(value).lower()) if isinstance(value, str | int) else None
+    if word is None:
+        raise BadParams(f"{place}.{key}", _shown(value), "expected true or false")
+    return word
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "…"

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Put the old configuration back; also as a process of its own: the dead man's switch.
+
+    python -m network.rollback FOLDER JOURNAL_ID
+
+It is started before the first step, in a session of its own, without a death signal, holding nothing but the
+journal. It rolls back when the journal's deadline comes, or at once when its helper dies (end of file on
+standard input: nobody is left who could keep the change). A byte on standard input disarms it. Whoever comes
+second finds another journal or none, and does nothing: the folder's lock lets in one at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+from network.errors import RollbackIncomplete
+from network.journal import Folder, Journal, Phase, boot_id, boottime_s
+from network.kernel import Kernel, StepFailed, opened
+
+LOCK_WAIT_S = 5.0
+ROUNDS = 3
+
+
+def undo(kernel: Kernel, journal: Journal) -> None:
+    """Run all inverses. One that fails does not stop the others. Raises `RollbackIncomplete`."""
+    failures: list[str] = []
+    for _ in range(ROUNDS):
+        failures = []
+        for step in journal.inverses:
+            try:
+                kernel.do(step)
+            except StepFailed as e:
+                if not _of_a_device_never_made(kernel, journal, step.args.get("name") or step.args.get("device")):
+                    failures.append(str(e))
+        if not failures:
+            return
+    raise RollbackIncomplete("; ".join(failures))
+
+
+def _of_a_device_never_made(kernel: Kernel, journal: Journal, device: object) -> bool:
+    made = {step.args["name"] for step in journal.steps if step.op == "bridge_add"}
+    return device in made and kernel.state().link(str(device)) is None
+
+
+def finish(folder: Folder, wanted_id: str = "") -> str:
+    """End whatever change the journal tells of, one way or the other; "" when there is none."""
+    with folder.locked(LOCK_WAIT_S):  # a holder that hangs past the deadline does not stop the rollback
+        journal = folder.journal()
+        if journal is None or (wanted_id and journal.id != wanted_id):
+            return ""
+        if journal.phase is Phase.COMMITTING:
+            if journal.boot_id == boot_id():
+                folder.write_running(journal.running)
+            if journal.persist:
+                folder.write_persistent(journal.running)
+            folder.clear_journal()
+            return "kept"
+        if journal.boot_id == boot_id():
+            with opened() as kernel:
+                undo(kernel, journal)
+        folder.clear_journal()
+        return "rolled back"
+
+
+def main() -> None:
+    path, wanted_id = sys.argv[1:]
+    folder = Folder(path)
+    journal = folder.journal()
+    if journal is None or journal.id != wanted_id:
+        sys.exit("there is no such journal")
+    os.write(1, b"armed\n")
+    left_s = max(0.0, journal.deadline_s - boottime_s())
+    readable, _, _ = select.select([0], [], [], left_s)
+    if readable and os.read(0, 1):
+        return
+    finish(folder, wanted_id)
+
+
+if __name__ == "__main__":
+    main()

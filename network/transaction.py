@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One change of networks, on the root side: journal, dead man's switch, steps, verify; then kept or undone.
+
+    journal fsynced -> switch armed -> steps -> read back -> (the agent waits) -> committing -> configs -> cleared
+
+A process that dies anywhere before *committing* leads to the old networks, after it to the new ones.
+Everything here blocks and runs in a worker thread of the helper.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from network import model, rollback
+from network.errors import NotPending, SetupFailed
+from network.journal import Folder, Journal, Phase, boot_id, boottime_s
+from network.kernel import Kernel, StepFailed, opened
+from network.plan import Change, plan, problems
+from vdsm.common.crashpoints import crash_point
+
+APPLY_S = 20.0
+ARM_S = 10.0
+LOCK_S = 10.0
+
+JOURNALED = crash_point("network.setup.journaled", "the journal is on disk, no switch is armed")
+ARMED = crash_point("network.setup.armed", "the switch is armed, nothing is changed")
+STEPS = {
+    op: crash_point(f"network.setup.step.{op}", f"a step {op} is done, others are not")
+    for op in ("bridge_add", "ipv6_off", "route_del", "addr_del", "link_set", "addr_add", "route_add")
+}
+STEP_REMOVED = crash_point("network.remove.step.link_del", "the bridge is gone, the journal is not")
+VERIFIED = crash_point("network.setup.verified", "all is applied and read back, nothing is confirmed")
+INTENT = crash_point("network.commit.intent", "the change is to be kept, no configuration says so")
+RUNNING_WRITTEN = crash_point("network.commit.written", "configurations are written, the journal is there")
+UNDONE = crash_point("network.rollback.undone", "all inverses have run, the journal is there")
+
+Decide = Callable[[model.Networks, Kernel], model.Networks]
+
+
+class Switch:
+    """The process that undoes the change when we can't."""
+
+    def __init__(self, folder: Folder, journal_id: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "network.rollback", folder.path, journal_id],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], ARM_S)
+        if not ready or os.read(self._process.stdout.fileno(), 16) != b"armed\n":
+            self._process.kill()
+            self._process.wait()
+            raise SetupFailed("arming the rollback", f"its process is not ready after {ARM_S:g} s")
+
+    def disarm(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(b"d")
+            self._process.stdin.close()
+        except BrokenPipeError:  # it has fired and ended
+            pass
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+class Transactions:
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._switch: Switch | None = None
+
+    def setup(self, request: model.Request, *, wait_s: float, persist: bool) -> str:
+        """Apply; the id of a change that now waits for `keep` or `undo`, at most ``wait_s``."""
+        with self._folder.locked(LOCK_S) as alone, opened() as kernel:
+            if not alone or self._folder.journal() is not None:
+                raise SetupFailed("beginning", "another change is not finished")
+            running = self._folder.running()
+            state = kernel.state()
+            wanted = model.check(request, running, state)
+            changes = plan(running, wanted, state)
+            journal = _journal(changes, wanted, wait_s, persist)
+            self._folder.write_journal(journal)
+            JOURNALED.reach()
+            try:
+                self._switch = Switch(self._folder, journal.id)
+                ARMED.reach()
+                self._apply(kernel, changes, wanted)
+            except (SetupFailed, StepFailed) as e:
+                self._undo(kernel, journal)
+                if isinstance(e, SetupFailed):
+                    raise
+                raise SetupFailed(e.step, e.reason) from e
+            VERIFIED.reach()
+            return journal.id
+
+    def keep(self, journal_id: str) -> None:
+        """The change stays. Raises `NotPending` when it was rolled back meanwhile."""
+        with self._folder.locked(LOCK_S):
+            journal = self._pending(journal_id)
+            journal = replace(journal, phase=Phase.COMMITTING)
+            self._folder.write_journal(journal)
+            INTENT.reach()
+            self._folder.write_running(journal.running)
+            if journal.persist:
+                self._folder.write_persistent(journal.running)
+            RUNNING_WRITTEN.reach()
+            self._folder.clear_journal()
+        self._disarm()
+
+    def undo(self, journal_id: str) -> None:
+        """The old configuration comes back. Nothing happens when it has already."""
+        with self._folder.locked(LOCK_S), opened() as kernel:
+            journal = self._folder.journal()
+            if journal is not None and journal.id == journal_id and journal.phase is Phase.APPLYING:
+                self._undo(kernel, journal)
+        self._disarm()
+
+    def _apply(self, kernel: Kernel, changes: list[Change], wanted: model.Networks) -> None:
+        for change in changes:
+            kernel.do(change.step)
+            point = STEPS.get(change.step.op, STEP_REMOVED)
+            point.reach()
+        wrong = problems(wanted, kernel.state())
+        if wrong:
+            raise SetupFailed("reading back", "; ".join(wrong))
+
+    def _pending(self, journal_id: str) -> Journal:
+        journal = self._folder.journal()
+        if journal is None or journal.id != journal_id:
+            raise NotPending
+        return journal
+
+    def _undo(self, kernel: Kernel, journal: Journal) -> None:
+        rollback.undo(kernel, journal)
+        UNDONE.reach()
+        self._folder.clear_journal()
+        self._disarm()
+
+    def _disarm(self) -> None:
+        if self._switch is not None:
+            self._switch.disarm()
+            self._switch = None
+
+
+def _journal(changes: list[Change], wanted: model.Networks, wait_s: float, persist: bool) -> Journal:
+    return Journal(
+        id=str(uuid.uuid4()),
+        boot_id=boot_id(),
+        deadline_s=boottime_s() + APPLY_S + wait_s,
+        phase=Phase.APPLYING,
+        steps=tuple(change.step for change in changes),
+        inverses=tuple(step for change in reversed(changes) for step in change.inverses),
+        running=dict(wanted),
+        persist=persist,
+    )
