@@ -3,21 +3,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+from vdsm.root.server import hooks, mounts, network
+from vdsm.root.server.registry import Helper
 
-from vdsm.root.server.registry import Helper, root_verb  # noqa: F401
-
-_MODULES = ("mounts", "network", "hooks")
-
-for _name in _MODULES:
-    if importlib.util.find_spec(f"vdsm.root.server.{_name}"):
-        importlib.import_module(f"vdsm.root.server.{_name}")
+PARTS = (hooks, mounts, network)
 
 
 async def recover(helper: Helper) -> None:
-    """Mend what a crash left half done, part by part, before calls are accepted."""
-    if importlib.util.find_spec("vdsm.root.server.network"):
-        network = importlib.import_module("vdsm.root.server.network")
-        if hasattr(network, "recover"):
-            await network.recover(helper)
+    """Mend what a crash left half done, before calls are accepted."""
+    await network.recover(helper)
