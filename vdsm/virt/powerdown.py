@@ -50,7 +50,7 @@ def ways(hypervisor: Hypervisor, request: PowerdownRequest, *, agent: bool, acpi
 class Powerdown:
     """One chain at a time; a second request replaces the first."""
 
-    def __init__(self, vm_id: str, obeyed: asyncio.Event, force: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, vm_id: str, obeyed: asyncio.Event, force: Callable[[PowerdownRequest], Awaitable[None]]) -> None:
         self._vm_id = vm_id
         self._obeyed = obeyed
         self._force = force
@@ -84,6 +84,6 @@ class Powerdown:
         if request.force:
             log.info("VM %s is ended by force", self._vm_id)
             try:
-                await self._force()
+                await self._force(request)
             except (VirtError, DeadlineExceeded) as e:
                 log.error("VM %s: %s", self._vm_id, e)

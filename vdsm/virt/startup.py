@@ -185,3 +185,4 @@ class Startup:
             return task.result()
         finally:
             stopped.cancel()
+            task.cancel()

@@ -106,6 +106,13 @@ class Vm:
         self.publish()
         self._changed()
 
+    def abandon(self) -> None:
+        """The agent ends: leave a start or an end as it is, for the next agent to find by the record."""
+        self._powerdown.cancel()
+        for task in (self._start, self._release):
+            if task is not None:
+                task.cancel()
+
     # What libvirt knows
 
     async def refresh(self) -> None:
@@ -191,8 +198,12 @@ class Vm:
         await self._parts.images.release(self.vm_id, self.record.images)  # what could not be torn down before
         await self._parts.records.forget(self.vm_id)
 
-    async def _end_by_force(self) -> None:
-        await asyncio.shield(self.end(exit_for(ExitReason.ADMIN_SHUTDOWN)))
+    async def _end_by_force(self, request: PowerdownRequest) -> None:
+        if request.reboot:
+            async with self._lane("reset"):
+                await self._parts.hypervisor.reset(self.vm_id)
+        else:
+            await asyncio.shield(self.end(exit_for(ExitReason.ADMIN_SHUTDOWN)))
 
     async def _run_before_destroy(self) -> None:
         try:

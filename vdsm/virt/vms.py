@@ -85,6 +85,8 @@ class Vms:
         for task in [t for t in (self._recovery, *self._tasks) if t is not None and not t.done()]:
             task.cancel()
             await asyncio.wait([task])
+        for vm in self._vms.values():
+            vm.abandon()
         await self._sampler.stop()
         await self._parts.hypervisor.stop()
 

@@ -247,11 +247,8 @@ class World:
         )
 
     async def restart(self) -> None:
-        """The agent was killed: nothing of it was told, and nothing of it goes on."""
+        """The agent ended, another one starts: nothing of the old one goes on, no event of it is kept."""
         await self.vms.stop()
-        for task in asyncio.all_tasks():
-            if task.get_name().split(" ")[0] in ("start", "end", "look", "powerdown"):
-                task.cancel()
         self.events.told.clear()
         self.vms = self.new_vms()
         await self.vms.start()

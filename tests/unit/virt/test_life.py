@@ -225,6 +225,14 @@ async def test_shutdown_with_force_ends_it_after_the_timeout(world: World) -> No
         vm.shut_down(SOFT)
 
 
+async def test_a_forced_reboot_resets_and_ends_nothing(world: World) -> None:
+    vm = await up(world)
+    vm.shut_down(PowerdownRequest(0, 0.05, reboot=True, force=True))
+    await until(lambda: "reset" in world.hypervisor.calls)
+    assert world.hypervisor.calls[-2:] == ["ask_reboot", "reset"]
+    assert vm.status.reported == "Up"
+
+
 async def test_four_start_at_once(world: World) -> None:
     go = asyncio.Event()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,25 @@ async def test_a_vm_that_vanished_is_reported(world: World) -> None:
     await until(lambda: world.vms.get(VM).status.down)
     assert world.vms.stats(VM)["exitReason"] == 9
     assert world.storage.prepared == set()
+
+
+async def test_a_start_that_the_agents_end_interrupted_is_down_with_a_reason(world: World) -> None:
+    running = asyncio.Event()
+
+    async def script(xml: str) -> str:
+        running.set()
+        await asyncio.sleep(60)
+        return xml
+
+    world.hooks.scripts["before_vm_start"] = script
+    await world.vms.create(VM, xml_of(disks=[disk()]))
+    await running.wait()
+    await world.restart()
+    await until(lambda: world.vms.get(VM).status.down)
+    (down,) = world.events.downs()
+    assert "ended while it was starting" in down["exitMessage"]
+    assert world.storage.prepared == set()
+    assert world.hypervisor.calls == []
 
 
 async def test_foreign_domains_are_left_alone(world: World) -> None:
