@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -86,9 +87,10 @@ def test_child_dies_with_a_killed_agent_and_its_group_at_the_next_start(tmp_path
             "mv {tmp_path}/pids.new {tmp_path}/pids; wait"], timeout_s=50))
     """)
     agent = subprocess.Popen([sys.executable, "-c", script])
-    deadline = asyncio.new_event_loop().time() + 10
-    while not (tmp_path / "pids").exists():
-        assert asyncio.new_event_loop().time() < deadline
+    deadline = time.monotonic() + 10
+    while not ((tmp_path / "pids").exists() and os.listdir(tmp_path / "commands")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     grandchild, child = (int(pid) for pid in (tmp_path / "pids").read_text().split())
     agent.kill()
     agent.wait()
