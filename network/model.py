@@ -21,7 +21,7 @@ from vdsm.common.errors import InvalidParameter
 DEFAULT_MTU = 1500
 _NAME = re.compile(r"[^-:.\s/%][^:.\s/%]{0,14}\Z")
 _KNOWN = frozenset(
-    (
+    {
         "nic",
         "bonding",
         "vlan",
@@ -45,7 +45,7 @@ _KNOWN = frozenset(
         "custom",
         "remove",
         "blockingdhcp",
-    )
+    }
 )
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 

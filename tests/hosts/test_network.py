@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Networks on a real host: what the kernel, the wire and the disk show."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from contrib.lab.host import PrivateHost
+from vdsm.client import Client, RpcError
+
+FOLDER = "/var/lib/vdsm-root/network"
+UNCHECKED = {"connectivityCheck": "false", "commitOnSuccess": True}
+
+
+def wanted(host: PrivateHost, **more: Any) -> dict[str, Any]:
+    address, prefix = host.spec.address.split("/")
+    gateway = host.spec.gateway.split("/")[0]
+    return {"nic": "eth0", "ipaddr": address, "prefix": prefix, "gateway": gateway, "defaultRoute": True, **more}
+
+
+def dump(host: PrivateHost) -> list[Any]:
+    """All that the kernel shows of links, addresses, routes and rules, without counters."""
+    commands = (
+        ["ip", "-j", "link"],
+        ["ip", "-j", "addr"],
+        ["ip", "-j", "route", "show", "table", "all"],
+        ["ip", "-j", "rule"],
+        ["ip", "-j", "-6", "route", "show", "table", "all"],
+    )
+    while b"tentative" in host.run(["ip", "-6", "addr"]).stdout:
+        time.sleep(0.1)  # the kernel still probes a link-local address of its own; that ends in seconds
+    seen = [json.loads(host.run(command).stdout) for command in commands]
+    return [sorted(json.dumps(entry, sort_keys=True) for entry in part) for part in seen]
+
+
+def difference(before: list[Any], after: list[Any]) -> list[str]:
+    return [f"{sign} {line}" for a, b in zip(before, after, strict=True) for sign, line in _lines(a, b)]
+
+
+def _lines(a: list[str], b: list[str]) -> list[tuple[str, str]]:
+    return [("-", line) for line in a if line not in b] + [("+", line) for line in b if line not in a]
+
+
+def on_disk(host: PrivateHost) -> dict[str, bytes]:
+    folder = host.path(FOLDER)
+    names = ("journal", "running", "persistent")
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+
+
+@pytest.fixture
+async def net_host(fresh_host: PrivateHost) -> PrivateHost:
+    fresh_host.start_agent()
+    return fresh_host
+
+
+async def setup(
+    client: Client, networks: dict[str, Any], options: dict[str, Any] | None = None, bondings: Any = None
+) -> None:
+    params = {"networks": networks, "bondings": bondings or {}, "options": UNCHECKED if options is None else options}
+    await client.call("Host.setupNetworks", params, timeout_s=60)
+
+
+async def test_a_bridged_network_takes_address_and_route_and_is_persisted(net_host: PrivateHost) -> None:
+    async with net_host.client() as client:
+        await setup(client, {"blue": wanted(net_host)})
+        caps = await client.call("Host.getCapabilities")
+    assert caps["networks"]["blue"]["ports"] == ["eth0"]
+    assert caps["bridges"]["blue"]["ports"] == ["eth0"]
+    assert caps["networks"]["blue"]["ipv4defaultroute"] is True
+    net_host.run_outside(["busybox", "ping", "-c", "1", "-W", "3", net_host.spec.address.split("/")[0]])
+    assert set(on_disk(net_host)) == {"running", "persistent"}
+    assert "blue" in json.loads(on_disk(net_host)["persistent"])
+
+
+async def test_removing_a_network_removes_its_bridge(net_host: PrivateHost) -> None:
+    async with net_host.client() as client:
+        await setup(client, {"blue": wanted(net_host)})
+        await setup(client, {"blue": {"remove": "true"}})
+        assert "blue" not in (await client.call("Host.getCapabilities"))["networks"]
+    links = {link["ifname"]: link for link in json.loads(net_host.run(["ip", "-j", "link"]).stdout)}
+    assert "blue" not in links
+    assert "master" not in links["eth0"]
+    assert json.loads(on_disk(net_host)["persistent"]) == {}
+
+
+async def test_an_unconfirmed_network_is_undone_to_the_byte(net_host: PrivateHost) -> None:
+    net_host.run(["ip", "link", "add", "foreign", "type", "bridge"])
+    net_host.run(["ip", "addr", "add", "192.0.2.1/24", "dev", "foreign"])
+    net_host.run(["ip", "link", "set", "foreign", "up"])
+    before = dump(net_host), on_disk(net_host)
+    async with net_host.client() as client:
+        with pytest.raises(RpcError) as failed:
+            await setup(client, {"blue": wanted(net_host, mtu=1400)}, {"connectivityTimeout": 1})
+    assert failed.value.code == 10
+    assert difference(before[0], dump(net_host)) == []
+    assert on_disk(net_host) == before[1]
+
+
+async def test_a_confirmation_during_the_wait_keeps_it(net_host: PrivateHost) -> None:
+    async def confirm(client: Client) -> None:
+        while True:
+            await client.call("Host.confirmConnectivity")
+            await asyncio.sleep(0.1)
+
+    async with net_host.client() as client:
+        confirming = asyncio.create_task(confirm(client))
+        await setup(client, {"blue": wanted(net_host)}, {"connectivityTimeout": "20"})
+        confirming.cancel()
+        caps = await client.call("Host.getCapabilities")
+    assert "blue" in caps["networks"]
+    assert caps["netConfigDirty"] == "True"
+    assert "persistent" not in on_disk(net_host)
+
+
+async def test_a_second_setup_is_told_to_come_back(net_host: PrivateHost) -> None:
+    async with net_host.client() as client, net_host.client() as other:
+        first = asyncio.create_task(setup(client, {"blue": wanted(net_host)}, {"connectivityTimeout": 2}))
+        while "blue" not in (await other.call("Host.getCapabilities"))["bridges"]:
+            await asyncio.sleep(0.05)
+        with pytest.raises(RpcError) as refused:
+            await setup(other, {"red": {"bridged": "true"}})
+        with pytest.raises(RpcError):
+            await first
+    assert refused.value.code == 40
+
+
+WRONG: list[tuple[str, int, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    ("networks.blue.nic", 23, {"blue": {"nic": "eth9"}}, {}, {}),
+    ("networks.blue.vlan", 26, {"blue": {"nic": "eth0", "vlan": "7"}}, {}, {}),
+    ("bondings.bond0", 25, {}, {"bond0": {"nics": ["eth0"]}}, {}),
+    ("networks.blue.ipaddr", 22, {"blue": {"nic": "eth0", "ipaddr": "1.2.3.400", "prefix": "24"}}, {}, {}),
+    ("networks.blue.gateway", 22, {"blue": {"nic": "eth0", "gateway": "10.0.0.1"}}, {}, {}),
+    ("networks.blue.bootproto", 21, {"blue": {"nic": "eth0", "bootproto": "dhcp"}}, {}, {}),
+    ("networks.blue.colour", 21, {"blue": {"nic": "eth0", "colour": "red"}}, {}, {}),
+    ("networks.blue.mtu", 21, {"blue": {"nic": "eth0", "mtu": "big"}}, {}, {}),
+    ("networks.blue.STP", 21, {"blue": {"nic": "eth0", "STP": "maybe"}}, {}, {}),
+    ("networks.../x", 27, {"../x": {"nic": "eth0"}}, {}, {}),
+    ("networks.blue", 27, {"blue": {"remove": "true"}}, {}, {}),
+    ("networks.foreign", 27, {"foreign": {"nic": "eth0"}}, {}, {}),
+    ("networks.b.nic", 21, {"a": {"nic": "eth0"}, "b": {"nic": "eth0"}}, {}, {}),
+    ("options.connectivityTimeout", 21, {}, {}, {"connectivityTimeout": "soon"}),
+]
+
+
+async def test_wrong_input_names_the_parameter_and_changes_nothing(net_host: PrivateHost) -> None:
+    net_host.run(["ip", "link", "add", "foreign", "type", "bridge"])
+    before = dump(net_host), on_disk(net_host)
+    async with net_host.client() as client:
+        for name, code, networks, bondings, options in WRONG:
+            with pytest.raises(RpcError) as refused:
+                await setup(client, networks, {**UNCHECKED, **options}, bondings)
+            assert (refused.value.code, name in str(refused.value)) == (code, True), (name, str(refused.value))
+    assert (dump(net_host), on_disk(net_host)) == before
