@@ -58,7 +58,7 @@ def main() -> int:
 
 def _tell(story: Story, *, shell: bool, networked: bool) -> None:
     story.title("A KVM host and its agent, from nothing to a running VM and back")
-    host = PrivateHost()
+    host = PrivateHost(f"demo-{os.getpid()}")
     try:
         with story.step("Start a private host: own processes, network, mounts, cgroups, libvirtd and sanlock"):
             guest = prepare()
