@@ -156,3 +156,42 @@ async def test_wrong_input_names_the_parameter_and_changes_nothing(net_host: Pri
                 await setup(client, networks, {**UNCHECKED, **options}, bondings)
             assert (refused.value.code, name in str(refused.value)) == (code, True), (name, str(refused.value))
     assert (dump(net_host), on_disk(net_host)) == before
+
+
+async def test_persistent_networks_come_back_after_a_reboot(net_host: PrivateHost) -> None:
+    async with net_host.client() as client:
+        await setup(client, {"blue": wanted(net_host)})
+    net_host.kill_agent()
+    net_host.kill_root_helper()
+    # as after a boot: another boot id in the record, the kernel without bridge
+    running = net_host.path(f"{FOLDER}/running")
+    running.write_text(json.dumps({**json.loads(running.read_text()), "boot_id": "an older boot"}))
+    net_host.run(["ip", "link", "del", "blue"])
+    net_host.start_agent()
+    async with net_host.client() as client:
+        caps = await client.call("Host.getCapabilities")
+    assert caps["networks"]["blue"]["ports"] == ["eth0"]
+    assert caps["networks"]["blue"]["gateway"] == net_host.spec.gateway.split("/")[0]
+
+
+async def test_a_hook_may_rewrite_the_request_but_not_past_the_checks(net_host: PrivateHost) -> None:
+    folder = net_host.path("/usr/libexec/vdsm/hooks/before_network_setup")
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "10_rewrite"
+
+    def install(value: str) -> None:
+        script.write_text(
+            "#!/usr/bin/python3\nimport json, os\npath = os.environ['_hook_json']\ndata = json.load(open(path))\n"
+            f"data['request']['networks']['blue']['mtu'] = {value!r}\njson.dump(data, open(path, 'w'))\n"
+        )
+        script.chmod(0o755)
+
+    async with net_host.client() as client:
+        install("huge")
+        before = dump(net_host)
+        with pytest.raises(RpcError, match=r"networks\.blue\.mtu"):
+            await setup(client, {"blue": wanted(net_host)})
+        assert difference(before, dump(net_host)) == []
+        install("1300")
+        await setup(client, {"blue": wanted(net_host)})
+        assert (await client.call("Host.getCapabilities"))["networks"]["blue"]["mtu"] == "1300"
