@@ -12,7 +12,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 CHECKS: dict[str, list[str]] = {
-    "ruff": [str(BIN / "ruff"), "check", "--quiet"],
+    "ruff": [str(BIN / "ruff"), "check", "--quiet", "--no-cache"],
     "mypy": [str(BIN / "mypy"), "--no-error-summary"],
     "lint-imports": [str(BIN / "lint-imports")],
     "ratchet": [sys.executable, "-m", "contrib.checks.ratchet"],

@@ -16,7 +16,6 @@ from vdsm.root.client import Root
 if TYPE_CHECKING:
     from network.service import Network
     from storage.service import Storage
-
     from vdsm.hooking.service import Hooks
     from vdsm.host.service import Host
     from vdsm.virt.vms import Vms
