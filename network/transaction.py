@@ -92,6 +92,7 @@ class Transactions:
             self._folder.write_journal(journal)
             JOURNALED.reach()
             try:
+                self._disarm()  # one of a change that somebody else ended
                 self._switch = Switch(self._folder, journal.id)
                 ARMED.reach()
                 self._apply(kernel, changes, wanted)
