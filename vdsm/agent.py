@@ -119,6 +119,7 @@ def build(paths: Paths, settings: Settings) -> Agent:
         io_timeout_s=settings.sanlock_io_timeout_s,
         host_name=uuid,
         error_codes=all_codes(),
+        monitor_interval_s=settings.health_check_delay_s,
     )
     hypervisor = LibvirtHypervisor(settings.libvirt_uri)
     vms = Vms(
@@ -129,6 +130,7 @@ def build(paths: Paths, settings: Settings) -> Agent:
         hypervisor=hypervisor,
         facts=facts(uuid),
         start_slots=settings.vm_start_slots,
+        stats_interval_s=settings.stats_interval_s,
     )
 
     async def emulates() -> Hypervisor:

@@ -6,10 +6,9 @@ Files, later ones win: ``/etc/vdsm/vdsm.conf``, then drop-ins ``*.conf`` of ``vd
 
 Two kinds of sections:
 
-- VDSM's own (an engine writes ``[vars] ssl`` and ``[addresses] management_port``; admins carry
-  files over): a key that means something here is honoured, any other is warned about with file and
-  line, never fatal.
-- ours (``[agent]``, ``[hooks]``, ``[virt]``, ``[network]``): strict. An unknown key or a bad value
+- VDSM's own (an engine writes ``[vars]`` and ``[addresses]``; admins carry files over): a key that
+  means something here is honoured, any other is warned about with file and line, never fatal.
+- ours (``[agent]``, ``[hooks]``, ``[hook_timeouts]``, ``[virt]``): strict. An unknown key or a bad value
   stops the agent with file, line and what was expected.
 """
 
@@ -37,13 +36,8 @@ class BadConfiguration(AgentError):
 class Settings:
     """Every setting with its default. Units are in the names."""
 
-    ssl: bool = True
-    management_port: int = 54321
-    management_ip: str = "::"
     sanlock_io_timeout_s: int = 10
     health_check_delay_s: float = 10.0
-    max_tasks: int = 500
-    qcow2_chunk_mib: int = 2560
     log_level: str = "INFO"
     # plain HTTP on a TCP address, never above role reader; empty: none
     plain_http_address: str = ""
@@ -53,17 +47,7 @@ class Settings:
     libvirt_uri: str = "qemu:///system"
     vm_start_slots: int = 4
     stats_interval_s: float = 15.0
-    connectivity_timeout_s: float = 4.0
     warnings: tuple[str, ...] = ()
-
-
-def _boolean(text: str) -> bool:
-    word = text.strip().lower()
-    if word in ("true", "yes", "1", "on"):
-        return True
-    if word in ("false", "no", "0", "off"):
-        return False
-    raise ValueError("expected true or false")
 
 
 def _seconds(text: str) -> float:
@@ -99,13 +83,9 @@ def _level(text: str) -> str:
 
 # section -> key -> (setting, reader)
 _FOREIGN: dict[str, dict[str, tuple[str, Callable[[str], Any]]]] = {
-    "vars": {"ssl": ("ssl", _boolean)},
-    "addresses": {"management_port": ("management_port", _port), "management_ip": ("management_ip", str.strip)},
     "sanlock": {"io_timeout": ("sanlock_io_timeout_s", _between(1, 60))},
     "irs": {
         "sd_health_check_delay": ("health_check_delay_s", _seconds),
-        "max_tasks": ("max_tasks", _between(1, 100_000)),
-        "volume_utilization_chunk_mb": ("qcow2_chunk_mib", _between(128, 1 << 20)),
     },
 }
 _OURS: dict[str, dict[str, tuple[str, Callable[[str], Any]]]] = {
@@ -120,7 +100,6 @@ _OURS: dict[str, dict[str, tuple[str, Callable[[str], Any]]]] = {
         "libvirt_uri": ("libvirt_uri", str.strip),
         "start_slots": ("vm_start_slots", _between(1, 64)),
     },
-    "network": {"connectivity_timeout_s": ("connectivity_timeout_s", _seconds)},
 }
 _HOOK_TIMEOUTS = "hook_timeouts"  # section of ours: hook point = seconds
 

@@ -23,19 +23,20 @@ def test_defaults_without_any_file(paths):
     assert config.load(paths) == config.Settings()
 
 
-def test_what_the_engine_writes_is_honoured(paths):
-    write(paths.etc, "vdsm.conf", "[vars]\nssl= false\nssl_ciphers= HIGH\n[addresses]\nmanagement_port= 54322\n")
+def test_keys_of_vdsm_that_mean_something_are_honoured(paths):
+    write(paths.etc, "vdsm.conf", "[sanlock]\nio_timeout = 15\n[irs]\nsd_health_check_delay = 5\n")
     settings = config.load(paths)
-    assert (settings.ssl, settings.management_port) == (False, 54322)
-    (warning,) = settings.warnings
-    assert "vdsm.conf:3: [vars] ssl_ciphers" in warning
+    assert (settings.sanlock_io_timeout_s, settings.health_check_delay_s) == (15, 5.0)
+    assert settings.warnings == ()
 
 
-def test_unknown_or_bad_keys_of_vdsm_are_never_fatal(paths):
-    write(paths.etc, "vdsm.conf", "[irs]\nmax_tasks = many\nprocess_pool_size = 5\n[gluster]\nx = y\n")
+def test_what_the_engine_writes_and_bad_values_are_told_never_fatal(paths):
+    text = "[vars]\nssl= false\n[addresses]\nmanagement_port= 54322\n[sanlock]\nio_timeout = soon\n[gluster]\nx = y\n"
+    write(paths.etc, "vdsm.conf", text)
     settings = config.load(paths)
-    assert settings.max_tasks == 500
-    assert len(settings.warnings) == 3
+    assert settings.sanlock_io_timeout_s == 10
+    places = [warning.partition(": ")[0].rpartition("/")[2] for warning in settings.warnings]
+    assert places == ["vdsm.conf:2", "vdsm.conf:4", "vdsm.conf:6", "vdsm.conf:8"]
 
 
 def test_etc_wins_over_run_wins_over_usr_lib(paths):
