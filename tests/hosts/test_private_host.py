@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def _machine() -> dict[str, object]:
     folders = [
         str(folder)
         for hierarchy in groups.hierarchies()
-        for folder in Path(hierarchy.mount_point).rglob("vdsm-lab-own-*")
+        for folder in Path(hierarchy.mount_point).rglob(f"vdsm-lab-own-{os.getpid()}-*")
     ]
     return {
         "cgroups": folders,
@@ -110,7 +111,10 @@ def test_host_whose_keeper_was_killed_is_swept() -> None:
     assert starter.stdout is not None
     images = int(starter.stdout.readline().split()[1])
     keeper = next(record.keeper for record in registry.records() if record.name == name)
+    ended = os.pidfd_open(keeper)
     os.kill(keeper, signal.SIGKILL)
+    select.select([ended], [], [], 10)
+    os.close(ended)
     starter.kill()
     starter.communicate()
     assert name in registry.sweep(also_living=False)
