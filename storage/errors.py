@@ -77,6 +77,12 @@ class IoFailed(StorageError):
     msg = "{self.operation} of {self.path} failed: {self.text} ({self.error})"
 
 
+class NoSpaceLeft(IoFailed):
+    """The file system is full, or a quota is used up."""
+
+    remedy = "Make room in the storage domain, or extend the file system that it lies on"
+
+
 class StorageNotResponding(StorageError):
     """No answer within the deadline: the mount may hang."""
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import errno
 import json
 import logging
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from storage.errors import IoFailed, StorageNotResponding
+from storage.errors import IoFailed, NoSpaceLeft, StorageNotResponding
 from vdsm.common import commands, framing, groups
 
 log = logging.getLogger("vdsm.storage.io")
@@ -249,7 +250,7 @@ class _Helper:
     def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
         self._process = process
         self._name = name
-        self._exit = asyncio.ensure_future(process.wait())
+        self._exit = asyncio.ensure_future(_ended(process))
         self._exit.add_done_callback(lambda _: groups.forget(process.pid))
 
     @classmethod
@@ -289,7 +290,8 @@ class _Helper:
                 progress(*answer["progress"])
         if "errno" in answer:
             number = answer["errno"]
-            raise IoFailed(
+            failed = NoSpaceLeft if number in (errno.ENOSPC, errno.EDQUOT) else IoFailed
+            raise failed(
                 request["op"],
                 str(answer.get("path") or request.get("path") or self._name),
                 errno.errorcode.get(number, str(number)),
@@ -315,6 +317,15 @@ class _Helper:
 
     async def ended(self, timeout_s: float) -> None:
         await asyncio.wait([self._exit], timeout=timeout_s)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Until the process is gone; takes the error of a pipe that broke with it, which nobody else would."""
+    await process.wait()
+    assert process.stdin is not None
+    process.stdin.close()
+    with contextlib.suppress(ConnectionError):
+        await process.stdin.wait_closed()
 
 
 def _python() -> str:

@@ -53,6 +53,7 @@ CODES: dict[type[AgentError], int] = {
     errors.SanlockUnavailable: 704,
     errors.NoSuchLease: 936,
     errors.NoSpaceForLease: 397,
+    errors.NoSpaceLeft: 397,
     # pool and SPM
     pool.PoolUnknown: 309,
     pool.AnotherPoolConnected: 323,
