@@ -46,7 +46,15 @@ def test_demo_proves_every_step_and_leaves_nothing() -> None:
 @pytest.mark.cost(30)
 @pytest.mark.parametrize("reached", ["Start a private host", "spmStart", "guest: kernel command line says"])
 def test_interrupted_demo_leaves_nothing(reached: str) -> None:
-    demo = subprocess.Popen(COMMAND, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    demo = subprocess.Popen(
+        COMMAND,
+        cwd=TOP,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell starts background jobs with Ctrl-C ignored, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert demo.stdout is not None
     for line in demo.stdout:
         if reached in line:
