@@ -47,6 +47,7 @@ _KNOWN = frozenset(
         "blockingdhcp",
     }
 )
+_RESERVED = frozenset({"all", "default", "lo", "bonding_masters"})  # these mean something under /proc/sys or /sys
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -131,8 +132,8 @@ def _network(name: str, raw: Mapping[str, Any], place: str) -> Network:
         raise BadVlan(f"{place}.vlan", _shown(raw["vlan"]), "VLANs are not built in this version")
     _refuse_unbuilt(raw, place)
     bridged = _flag(raw, "bridged", place, default=True)
-    if not _NAME.match(name):
-        raise BadBridge(place, repr(name), "1 to 15 characters, no leading '-', none of ': . / %' or blanks")
+    if not _NAME.match(name) or not name.isprintable() or len(name.encode()) > 15 or name in _RESERVED:
+        raise BadBridge(place, repr(name), "1 to 15 bytes, no leading '-', no ': . / %' or blanks, not reserved")
     mtu = _number(raw, "mtu", place, DEFAULT_MTU, BadParams)
     if not 68 <= mtu <= 65520:
         raise BadParams(f"{place}.mtu", str(mtu), "from 68 to 65520")
@@ -191,6 +192,7 @@ def _ipv4(raw: Mapping[str, Any], place: str) -> tuple[str, str]:
         interface = ipaddress.IPv4Interface(f"{ipaddress.IPv4Address(address)}/{length}")
     except ValueError as e:
         raise BadAddress(f"{place}.ipaddr", f"{address}/{length}", str(e)) from None
+    _of_a_host(interface, f"{place}.ipaddr")
     if gateway:
         _gateway(gateway, interface, f"{place}.gateway")
     return interface.with_prefixlen, gateway
@@ -207,9 +209,17 @@ def _ipv6(raw: Mapping[str, Any], place: str) -> tuple[str, str]:
         interface = ipaddress.IPv6Interface(address)
     except ValueError as e:
         raise BadAddress(f"{place}.ipv6addr", address, str(e)) from None
+    if interface.ip.is_link_local or "%" in address:
+        raise BadAddress(f"{place}.ipv6addr", address, "a link-local address is the kernel's to give")
+    _of_a_host(interface, f"{place}.ipv6addr")
     if gateway:
         _gateway(gateway, interface, f"{place}.ipv6gateway")
     return interface.with_prefixlen, gateway
+
+
+def _of_a_host(own: ipaddress.IPv4Interface | ipaddress.IPv6Interface, place: str) -> None:
+    if own.ip.is_unspecified or own.ip.is_loopback or own.ip.is_multicast:
+        raise BadAddress(place, str(own), "no address that a host can have on a network")
 
 
 def _gateway(text: str, own: ipaddress.IPv4Interface | ipaddress.IPv6Interface, place: str) -> None:
@@ -217,6 +227,8 @@ def _gateway(text: str, own: ipaddress.IPv4Interface | ipaddress.IPv6Interface, 
         address = ipaddress.ip_address(text)
     except ValueError as e:
         raise BadAddress(place, text, str(e)) from None
+    if "%" in text:
+        raise BadAddress(place, text, "without a zone: the network says the device")
     if address.version != own.version or not (address in own.network or address.is_link_local):
         raise BadAddress(place, text, f"it is not in {own.network}")
 

@@ -134,7 +134,7 @@ class _Planner:
             if _route_key(route) not in keep_routes:
                 self._change(Step("route_del", asdict(route)), Step("route_add", asdict(route)))
         keep = {(a.address, a.prefix) for a in addresses}
-        for address in self._state.addresses_of(device):
+        for address in _newest_first(self._state.addresses_of(device)):
             if (address.address, address.prefix) not in keep:
                 self._change(Step("addr_del", asdict(address)), Step("addr_add", asdict(address)))
 
@@ -171,6 +171,11 @@ class _Planner:
         for route in routes_of(net):
             if _route_key(route) not in routes:
                 self._change(Step("route_add", asdict(route)), Step("route_del", asdict(route)))
+
+
+def _newest_first(addresses: list[Address]) -> list[Address]:
+    """So the inverses add them in their old order: the kernel lists IPv4 oldest first, IPv6 newest first."""
+    return [a for a in reversed(addresses) if a.family == V4] + [a for a in addresses if a.family == V6]
 
 
 def _route_key(route: Route) -> Route:

@@ -144,3 +144,25 @@ def test_a_bridge_with_a_stranger_on_it_is_not_removed() -> None:
 def test_remove_false_is_no_removal() -> None:
     request = parse({"blue": {"nic": "eth0", "remove": "false"}}, {})
     assert (list(request.networks), request.removed) == (["blue"], ())
+
+
+@pytest.mark.parametrize("name", ["all", "default", "lo", "a\0b", "a\x7fb", "\u00fc" * 8])
+def test_a_name_that_is_no_safe_device_name_is_refused(name: str) -> None:
+    with pytest.raises(BadBridge):
+        parse({name: {}}, {})
+
+
+@pytest.mark.parametrize("address", ["fe80::1/64", "fe80::1%eth0/64", "::1/128", "ff02::1/64", "2001:db8::1%eth0/64"])
+def test_an_ipv6_address_that_no_host_can_be_given_is_refused(address: str) -> None:
+    with pytest.raises(BadAddress):
+        parse({"blue": {"ipv6addr": address}}, {})
+
+
+def test_inverses_add_several_addresses_in_their_old_order() -> None:
+    old = [Address("eth0", 2, f"10.0.0.{n}", 24) for n in (1, 2)]
+    new = [Address("eth0", 10, f"2001:db8::{n}", 64) for n in (2, 1)]  # the kernel lists the newest first
+    state = State((nic("eth0", 2),), (*old, *new), ())
+    changes = plan({}, {"blue": Network("blue", "eth0")}, state)
+    added = [s.args["address"] for c in reversed(changes) for s in c.inverses if s.op == "addr_add"]
+    assert [a for a in added if "." in a] == ["10.0.0.1", "10.0.0.2"]
+    assert [a for a in added if ":" in a] == ["2001:db8::1", "2001:db8::2"]
