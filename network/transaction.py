@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from network import model, rollback
-from network.errors import NotPending, SetupFailed
+from network.errors import NotPending, RollbackIncomplete, SetupFailed
 from network.journal import Folder, Journal, Phase, boot_id, boottime_s
 from network.kernel import Kernel, StepFailed, opened
 from network.plan import Change, plan, problems
@@ -106,7 +106,9 @@ class Transactions:
 
     def keep(self, journal_id: str) -> None:
         """The change stays. Raises `NotPending` when it was rolled back meanwhile."""
-        with self._folder.locked(LOCK_S):
+        with self._folder.locked(LOCK_S) as alone:
+            if not alone:  # the rollback is at work
+                raise NotPending
             journal = self._pending(journal_id)
             journal = replace(journal, phase=Phase.COMMITTING)
             self._folder.write_journal(journal)
@@ -120,7 +122,9 @@ class Transactions:
 
     def undo(self, journal_id: str) -> None:
         """The old configuration comes back. Nothing happens when it has already."""
-        with self._folder.locked(LOCK_S), opened() as kernel:
+        with self._folder.locked(LOCK_S) as alone, opened() as kernel:
+            if not alone:
+                raise RollbackIncomplete("another process is at it and does not end")
             journal = self._folder.journal()
             if journal is not None and journal.id == journal_id and journal.phase is Phase.APPLYING:
                 self._undo(kernel, journal)
