@@ -109,7 +109,10 @@ async def persist(helper: Helper, params: NoParams) -> Json:
 
 async def recover(helper: Helper) -> None:
     """At the helper's start: finish a change that a crash left, restore what is persisted, once in a boot."""
-    await asyncio.to_thread(_recover, _folder(helper), _changes(helper))
+    try:
+        await asyncio.to_thread(_recover, _folder(helper), _changes(helper))
+    except (OSError, msgspec.MsgspecError) as e:  # a record that can't be read: the helper serves all else
+        log.error("networks were not recovered: %s", e)
 
 
 def _recover(folder: Folder, changes: Transactions) -> None:
