@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-shell test check unit hosts bench soak clean distclean
+.PHONY: help setup demo demo-shell test check unit hosts openrpc bench soak clean distclean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -31,6 +31,9 @@ unit: setup ## unit tests only
 
 hosts: setup ## tests on private hosts
 	@$(PYTEST) -q tests/hosts
+
+openrpc: setup ## write docs/api anew from the verbs' types
+	@$(PYTHON) -m vdsm.api.openrpc > docs/api/openrpc-0.1.json
 
 bench: setup ## figures of docs/benchmarks.md
 	@$(PYTHON) -m contrib.benchmarks
