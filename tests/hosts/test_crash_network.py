@@ -6,7 +6,9 @@ The root helper dies at its points, and the agent with it; the agent alone at it
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import signal
 import time
 from typing import Any
 
@@ -84,3 +86,25 @@ async def _usable(client: Client, host: PrivateHost) -> None:
     params = {"networks": {"blue": wanted(host)}, "bondings": {}, "options": UNCHECKED}
     await client.call("Host.setupNetworks", params, timeout_s=60)
     assert "blue" in (await client.call("Host.getCapabilities"))["networks"]
+
+
+@pytest.mark.cost(30)
+async def test_dead_agent_and_hanging_helper_do_not_keep_an_unconfirmed_network(fresh_host: PrivateHost) -> None:
+    host = fresh_host
+    before = dump(host)
+    host.start_agent()
+    options = {"connectivityTimeout": 1}
+    asking = asyncio.create_task(ask(host, {"blue": wanted(host)}, options))
+    while "blue" not in host.run(["ip", "-br", "link"]).stdout.decode():
+        await asyncio.sleep(0.02)
+    host.control.signal(host.root_pid, signal.SIGSTOP)
+    host.kill_agent()
+    await asking
+    journal = host.path(f"{FOLDER}/journal")
+    until(lambda: not journal.exists(), DEADLINE_S)  # 20 s for the steps, 1 s for the confirmation
+    assert dump(host) == before
+    host.control.signal(host.root_pid, signal.SIGCONT)
+    host.start_agent()
+    async with host.client() as client:
+        assert (await client.call("Host.getCapabilities"))["networks"] == {}
+        await _usable(client, host)
