@@ -17,14 +17,11 @@ from __future__ import annotations
 
 import gzip
 import os
-import re
 import shutil
-import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contrib.lab import kernels
+from contrib.lab import initramfs, kernels
 from contrib.lab.spec import CACHE, PREFIX
 
 MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "evdev", "button")
@@ -91,61 +88,10 @@ def prepare() -> Guest:
 
 
 def archive(kernel: kernels.Kernel) -> bytes:
-    """The initial RAM file system, as cpio."""
-    files: list[tuple[str, int, bytes]] = [(name, 0o040755, b"") for name in ("bin", "dev", "proc", "sys", "modules")]
-    files += [(name, 0o040755, b"") for name in ("etc", "etc/acpi", "etc/acpi/PWRF")]
-    files.append(("bin/busybox", 0o100755, Path(_busybox()).read_bytes()))
-    files.append(("init", 0o100755, INIT.encode()))
-    files.append(("etc/acpi/PWRF/00000080", 0o100755, POWER_BUTTON.encode()))
-    order = []
-    for name, content in _modules(kernel):
-        order.append(name)
-        files.append((f"modules/{name}", 0o100644, content))
-    files.append(("modules/order", 0o100644, "".join(f"{name}\n" for name in order).encode()))
-    return b"".join(_member(number, *member) for number, member in enumerate(files, 1)) + _member(
-        0, "TRAILER!!!", 0, b""
+    return initramfs.archive(
+        kernel,
+        modules=MODULES,
+        init=INIT,
+        folders=("etc", "etc/acpi", "etc/acpi/PWRF"),
+        scripts={"etc/acpi/PWRF/00000080": POWER_BUTTON},
     )
-
-
-def _busybox() -> str:
-    for path in (shutil.which("busybox.static"), shutil.which("busybox")):
-        if path and b"ld-linux" not in Path(path).read_bytes()[:4096]:
-            return path
-    raise kernels.KernelMissing("no static busybox: run `make setup`")
-
-
-def _modules(kernel: kernels.Kernel) -> Iterator[tuple[str, bytes]]:
-    """The modules that a guest needs and this kernel has not built in, each after what it depends on."""
-    found = {path.name.split(".")[0].replace("-", "_"): path for path in kernel.modules.rglob("*.ko*")}
-    done: set[str] = set()
-
-    def load(name: str) -> Iterator[tuple[str, bytes]]:
-        if name in done or name not in found:
-            return
-        done.add(name)
-        content = _unpacked(found[name])
-        depends = re.search(rb"\0depends=([^\0]*)\0", content)
-        for needed in depends[1].decode().split(",") if depends else ():
-            yield from load(needed.replace("-", "_"))
-        yield f"{name}.ko", content
-
-    for wanted in MODULES:
-        yield from load(wanted)
-
-
-def _unpacked(path: Path) -> bytes:
-    tools = {".xz": ["xz", "-dc"], ".zst": ["zstd", "-dcq"], ".gz": ["gzip", "-dc"]}
-    if path.suffix not in tools:
-        return path.read_bytes()
-    return subprocess.run([*tools[path.suffix], str(path)], capture_output=True, check=True).stdout
-
-
-def _member(inode: int, name: str, mode: int, content: bytes) -> bytes:
-    """One member in cpio's "newc" format."""
-    fields = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-    head = b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-    return _aligned(head) + _aligned(content)
-
-
-def _aligned(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)

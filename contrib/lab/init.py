@@ -8,45 +8,14 @@ Started by the keeper in fresh namespaces; its standard input holds the `HostSpe
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from contrib.lab import accounts, kernel_calls, rootfs, settings
-from contrib.lab.spec import KVM_GID, LOCAL_FOLDER, POSIX_IMAGE, PYTHON, VDSM_UID, HostSpec
+from contrib.lab import furnish, kernel_calls, rootfs
+from contrib.lab.spec import HostSpec
 from contrib.lab.supervisor import Supervisor
-
-DAEMON_START_S = 20.0
-LIBVIRT_CACHE = "/var/cache/libvirt/qemu/capabilities"
-VDSM_FOLDERS = (
-    "/run/vdsm",
-    "/var/lib/vdsm",
-    "/var/log/vdsm",
-    "/rhev/data-center",
-    "/rhev/data-center/mnt",
-)
-ROOT_FOLDERS = (
-    "/run/vdsm-root",
-    "/var/lib/vdsm-root",
-    "/etc/vdsm/vdsm.conf.d",
-    "/usr/libexec/vdsm/hooks",
-    "/run/libvirt",
-    "/run/lock",
-)
-# a host starts without the machine's VMs, networks, certificates and logs
-EMPTIED = (
-    "/etc/libvirt",
-    "/var/lib/libvirt",
-    "/var/log/libvirt",
-    "/etc/vdsm",
-    "/var/lib/vdsm",
-    "/var/log/vdsm",
-    "/var/lib/sanlock",
-)
 
 
 def main() -> None:
@@ -54,13 +23,13 @@ def main() -> None:
     supervisor = Supervisor()
     try:
         os.umask(0o022)
-        capabilities = _read_tree(LIBVIRT_CACHE)
+        capabilities = furnish.read_tree(furnish.LIBVIRT_CACHE)
         rootfs.enter(spec)
-        qemu_user = _furnish(spec, capabilities)
-        images = _start_image_makers(spec)
+        qemu_user = furnish.furnish(spec, capabilities)
+        images = furnish.start_image_makers(spec)
         _connect(spec, supervisor)
-        _start_daemons(spec, supervisor)
-        _finish_images(images)
+        furnish.start_daemons(spec, supervisor)
+        furnish.finish_images(images)
         print(f"host {spec.name} is up, QEMU runs as {qemu_user}", file=sys.stderr)
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         print(f"failed: {error}", flush=True)
@@ -69,69 +38,13 @@ def main() -> None:
     supervisor.serve(lambda: print("ready", flush=True))
 
 
-def _furnish(spec: HostSpec, capabilities: dict[str, bytes]) -> str:
-    """Accounts, names, folders and configuration; returns QEMU's user."""
-    socket.sethostname(spec.name)
-    Path("/etc/hostname").write_text(spec.name + "\n")
-    Path("/etc/hosts").write_text(settings.hosts(spec))
-    own = accounts.accounts_of(Path("/etc/passwd").read_text(), Path("/etc/group").read_text())
-    Path("/etc/passwd").write_text(own.passwd)
-    Path("/etc/group").write_text(own.group)
-    for folder in EMPTIED:
-        shutil.rmtree(folder, ignore_errors=True)
-    for folder in (*ROOT_FOLDERS, *VDSM_FOLDERS, "/etc/libvirt", "/var/log/libvirt/qemu", "/var/lib/libvirt/qemu"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    for folder in VDSM_FOLDERS:
-        os.chown(folder, VDSM_UID, KVM_GID)
-    for name, content in capabilities.items():
-        Path(LIBVIRT_CACHE).mkdir(parents=True, exist_ok=True)
-        Path(LIBVIRT_CACHE, name).write_bytes(content)
-    Path("/etc/libvirt/libvirtd.conf").write_text(settings.libvirtd(spec))
-    Path("/etc/libvirt/qemu.conf").write_text(settings.qemu(own.qemu_user))
-    Path("/etc/libvirt/virtlogd.conf").write_text("max_clients = 1024\nmax_size = 0\n")
-    Path("/etc/vdsm/vdsm.id").write_text(spec.host_id + "\n")
-    Path("/etc/vdsm/vdsm.conf").write_text(settings.agent())
-    Path("/etc/vdsm/vdsm.conf.d/50-lab.conf").write_text(settings.agent_drop_in(spec))
-    Path("/usr/local/bin").mkdir(parents=True, exist_ok=True)
-    Path("/usr/local/bin/vdsm").write_text(f'#!/bin/sh\nexec {PYTHON} -m vdsm.cli "$@"\n')
-    os.chmod("/usr/local/bin/vdsm", 0o755)
-    return own.qemu_user
-
-
-def _read_tree(folder: str) -> dict[str, bytes]:
-    """libvirt's cached answers of this machine's QEMU: saves each host a second; libvirt checks that they still fit."""
-    path = Path(folder)
-    return {entry.name: entry.read_bytes() for entry in path.iterdir()} if path.is_dir() else {}
-
-
-def _start_image_makers(spec: HostSpec) -> list[subprocess.Popen[bytes]]:
-    """A LUN-like image with a file system for POSIXFS domains, and a folder on a real file system for LOCALFS ones."""
-    makers = []
-    for image, size in ((POSIX_IMAGE, spec.posix_image_bytes), ("/srv/local.img", spec.local_image_bytes)):
-        with open(image, "wb") as file:
-            file.truncate(size)
-        options = f"lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner={VDSM_UID}:{KVM_GID}"
-        argv = ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, image]
-        makers.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL))
-    return makers
-
-
-def _finish_images(makers: list[subprocess.Popen[bytes]]) -> None:
-    for maker in makers:
-        if maker.wait(timeout=30) != 0:
-            raise RuntimeError(f"{maker.args!r} ended with {maker.returncode}")
-    os.mkdir(LOCAL_FOLDER)
-    subprocess.run(["mount", "-t", "ext4", "-o", "loop", "/srv/local.img", LOCAL_FOLDER], check=True)
-    os.chmod(LOCAL_FOLDER, 0o755)
-
-
 def _connect(spec: HostSpec, supervisor: Supervisor) -> None:
     """eth0 with its address; its other end lies in a network namespace of its own, so the machine shows neither."""
     # a NIC made in the machine's namespace, even for a moment, would wake its network services
     peer = supervisor.start(["unshare", "--net", "--", "sleep", "infinity"], log="/var/log/lab-peer.log")
     Path("/run/lab-peer.pid").write_text(str(peer))
     own = Path("/proc/self/ns/net").readlink()
-    _until("the peer's network namespace", lambda: Path(f"/proc/{peer}/ns/net").readlink() != own)
+    furnish.until("the peer's network namespace", lambda: Path(f"/proc/{peer}/ns/net").readlink() != own)
     _ip(
         "link set lo up",
         f"link add eth0 address {spec.mac} type veth peer name uplink netns {peer}",
@@ -145,62 +58,6 @@ def _connect(spec: HostSpec, supervisor: Supervisor) -> None:
 def _ip(*commands: str, inside: int | None = None) -> None:
     where = [] if inside is None else ["nsenter", "-t", str(inside), "-n", "--"]
     subprocess.run([*where, "ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
-
-
-def _start_daemons(spec: HostSpec, supervisor: Supervisor) -> None:
-    Path("/run/sanlock").mkdir()
-    started = {
-        "virtlogd": (supervisor.start(["virtlogd"], log="/var/log/virtlogd.log"), "/run/libvirt/virtlogd-sock"),
-        "sanlock": (
-            supervisor.start(
-                ["sanlock", "daemon", "-D", "-w", "0", "-h", "0", "-l", "0", "-e", spec.host_id],
-                env={"SANLOCK_PRIVILEGED": "0"},
-                log="/var/log/sanlock.out",
-            ),
-            "/run/sanlock/sanlock.sock",
-        ),
-        "libvirtd": (
-            supervisor.start(["libvirtd", "--listen"], log="/var/log/libvirtd.out"),
-            "/run/libvirt/libvirt-sock",
-        ),
-    }
-    for name, (pid, path) in started.items():
-
-        def listens(name: str = name, pid: int = pid, path: str = path) -> bool:
-            code = supervisor.has_ended(pid)
-            if code is not None:
-                raise RuntimeError(f"{name} ended with {code}: {_tail(f'/var/log/{name}')}")
-            return _answers(path)
-
-        _until(name, listens)
-    os.chown("/run/sanlock/sanlock.sock", 0, KVM_GID)
-    os.chmod("/run/sanlock/sanlock.sock", 0o660)
-
-
-def _tail(prefix: str) -> str:
-    for path in (f"{prefix}.out", f"{prefix}.log"):
-        if os.path.exists(path):
-            return Path(path).read_text(errors="replace")[-500:]
-    return ""
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
-
-
-def _until(what: str, done: object, timeout_s: float = DAEMON_START_S) -> None:
-    """Other programs' sockets and namespaces appear without an event for us: look every 5 ms."""
-    assert callable(done)
-    limit = time.monotonic() + timeout_s
-    while not done():
-        if time.monotonic() > limit:
-            raise RuntimeError(f"{what} did not come up within {timeout_s:.0f} s")
-        time.sleep(0.005)
 
 
 if __name__ == "__main__":
