@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 
 from contrib.benchmarks.report import Table
-from contrib.lab.host import AGENT_SOCKET, PrivateHost
+from contrib.lab.agent_life import AGENT_SOCKET
+from contrib.lab.host import PrivateHost
 from contrib.lab.spec import PYTHON
 
 PORT = 8054

@@ -8,16 +8,15 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from contrib.lab.spec import CONTROL
-
 
 class HostFailed(Exception):
     """A host could not be made, or does not do what it was told."""
 
 
 class Control:
-    def __init__(self, host_pid: int) -> None:
-        self._path = f"/proc/{host_pid}/root{CONTROL}"
+    def __init__(self, path: str) -> None:
+        """``path``: the supervisor's socket, as this process sees it."""
+        self._path = path
 
     def start(self, argv: Sequence[str], *, log: str, user: str, env: Mapping[str, str] | None = None) -> int:
         """Start a process as the host's own; returns its number inside the host."""

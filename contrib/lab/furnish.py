@@ -84,14 +84,16 @@ def read_tree(folder: str) -> dict[str, bytes]:
 
 def start_image_makers(spec: HostSpec) -> list[subprocess.Popen[bytes]]:
     """A LUN-like image with a file system for POSIXFS domains, and a folder on a real file system for LOCALFS ones."""
-    makers = []
-    for image, size in ((POSIX_IMAGE, spec.posix_image_bytes), ("/srv/local.img", spec.local_image_bytes)):
-        with open(image, "wb") as file:
-            file.truncate(size)
-        options = f"lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner={VDSM_UID}:{KVM_GID}"
-        argv = ["mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, image]
-        makers.append(subprocess.Popen(argv, stdin=subprocess.DEVNULL))
-    return makers
+    images = ((POSIX_IMAGE, spec.posix_image_bytes), ("/srv/local.img", spec.local_image_bytes))
+    return [make_image(image, size) for image, size in images]
+
+
+def make_image(path: str, size_bytes: int) -> subprocess.Popen[bytes]:
+    """Start making a sparse file with an empty ext4 that belongs to vdsm."""
+    with open(path, "wb") as file:
+        file.truncate(size_bytes)
+    options = f"lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner={VDSM_UID}:{KVM_GID}"
+    return subprocess.Popen(["mkfs.ext4", "-q", "-F", "-m", "0", "-E", options, path], stdin=subprocess.DEVNULL)
 
 
 def finish_images(makers: list[subprocess.Popen[bytes]]) -> None:
@@ -103,14 +105,15 @@ def finish_images(makers: list[subprocess.Popen[bytes]]) -> None:
     os.chmod(LOCAL_FOLDER, 0o755)
 
 
-def start_daemons(spec: HostSpec, supervisor: Supervisor) -> None:
+def start_daemons(spec: HostSpec, supervisor: Supervisor, *, watchdog: bool = False) -> None:
+    """libvirt's and sanlock's; returns once they listen. ``watchdog``: wdmd runs, a lost lease resets the host."""
     Path("/run/sanlock").mkdir()
     started = {
         "virtlogd": (supervisor.start(["virtlogd"], log="/var/log/virtlogd.log"), "/run/libvirt/virtlogd-sock"),
         "sanlock": (
             supervisor.start(
-                ["sanlock", "daemon", "-D", "-w", "0", "-h", "0", "-l", "0", "-e", spec.host_id],
-                env={"SANLOCK_PRIVILEGED": "0"},
+                ["sanlock", "daemon", "-D", "-w", "1" if watchdog else "0", "-h", "0", "-l", "0", "-e", spec.host_id],
+                env={} if watchdog else {"SANLOCK_PRIVILEGED": "0"},
                 log="/var/log/sanlock.out",
             ),
             "/run/sanlock/sanlock.sock",

@@ -19,30 +19,21 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from contrib.lab import registry
+from contrib.lab.agent_life import ROOT_LOG, AgentLife
 from contrib.lab.control import Control, HostFailed
-from contrib.lab.spec import CACHE, CHECKOUT, PYTHON, HostSpec
+from contrib.lab.spec import CACHE, CHECKOUT, CONTROL, HostSpec
 
-if TYPE_CHECKING:
-    from vdsm.client import Client
-
-AGENT_LOG = "/var/log/vdsm/agent.log"
-ROOT_LOG = "/var/log/vdsm-root.log"
-AGENT_SOCKET = "/run/vdsm/vdsm.sock"
-ROOT_SOCKET = "/run/vdsm-root/root.sock"
 LIBVIRT_CACHE = "/var/cache/libvirt/qemu/capabilities"
-START_S = 60.0
 LOGS = (
     "/var/log/vdsm",
     "/var/log/libvirt",
@@ -53,16 +44,15 @@ LOGS = (
 )
 
 
-class PrivateHost:
+class PrivateHost(AgentLife):
     def __init__(self, name: str | None = None, *, settings: str = "", shared: Mapping[str, str] | None = None) -> None:
         """``settings``: more lines of the agent's configuration; ``shared``: {folder inside: folder of the machine}."""
         host_id = str(uuid.uuid4())
         self.spec = HostSpec(
             name=name or f"host-{secrets.token_hex(3)}", host_id=host_id, settings=settings, shared=shared or {}
         )
+        super().__init__()
         self.pid = 0
-        self.agent_pid = 0
-        self.root_pid = 0
         self._keeper: subprocess.Popen[str] | None = None
         self._control: Control | None = None
 
@@ -73,7 +63,7 @@ class PrivateHost:
         if os.geteuid() != 0:
             raise HostFailed("a private host needs root: namespaces, mounts and user 36 are made for real")
         registry.sweep(also_living=False)
-        _compile_checkout()
+        compile_checkout()
         self._keeper = subprocess.Popen(
             [sys.executable, "-m", "contrib.lab.keeper"],
             stdin=subprocess.PIPE,
@@ -96,7 +86,7 @@ class PrivateHost:
             _, errors = self._keeper.communicate(timeout=30)
             raise HostFailed(f"host {self.spec.name} did not start: {answer or 'its keeper died'}\n{errors}".strip())
         self.pid = int(answer.split()[1])
-        self._control = Control(self.pid)
+        self._control = Control(str(self.path(CONTROL)))
         return self
 
     def stop(self) -> None:
@@ -111,7 +101,8 @@ class PrivateHost:
             keeper.stdin.close()
         keeper.stdin = None
         _, errors = keeper.communicate(timeout=30)
-        self.pid = self.agent_pid = self.root_pid = 0
+        self.pid = 0
+        self.forget_agent()
         if keeper.returncode != 0:
             raise HostFailed(f"host {self.spec.name} ended badly: {errors}")
 
@@ -155,12 +146,6 @@ class PrivateHost:
         enter = ["nsenter", "-t", str(self.pid), "-m", "-u", "-i", "-n", "-p", "-C", "--"]
         return [*enter, "setpriv", *identity, "--pdeathsig", "KILL", "--", *argv]
 
-    def start_process(
-        self, argv: Sequence[str], *, log: str, user: str = "root", env: Mapping[str, str] | None = None
-    ) -> int:
-        """Start a process of the host's own; returns its number inside."""
-        return self.control.start(argv, log=log, user=user, env=env)
-
     @property
     def control(self) -> Control:
         if self._control is None:
@@ -182,46 +167,23 @@ class PrivateHost:
                     return int(entry)
         return 0
 
-    # -- the agent
+    # -- for `AgentLife`
 
-    def start_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float = 20) -> None:
-        """Start the root helper (unless it runs) and the agent; returns once its verbs answer."""
-        self.start_root_helper(env)
-        self.agent_pid = self.start_process([PYTHON, "-m", "vdsm.cli", "serve"], log=AGENT_LOG, user="vdsm", env=env)
-        self._until_answers(AGENT_SOCKET, self.agent_pid, AGENT_LOG, timeout_s)
-        self._until_ready(timeout_s)
+    def answers(self, inside: str) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(str(self.path(inside)))
+            except OSError:
+                return False
+        return True
 
-    def start_root_helper(self, env: Mapping[str, str] | None = None) -> None:
-        if self.root_pid and not self._has_ended(self.root_pid):
-            return
-        self.root_pid = self.start_process([PYTHON, "-m", "vdsm.root.server"], log=ROOT_LOG, env=env)
-        self._until_answers(ROOT_SOCKET, self.root_pid, ROOT_LOG, 10)
+    def outer_socket(self, inside: str) -> str:
+        return str(self.path(inside))
 
-    def kill_agent(self, number: signal.Signals = signal.SIGKILL, *, timeout_s: float = 30) -> int | None:
-        """Signal the agent and wait for its end; returns its exit code (negative: signal)."""
-        return self._kill(self.agent_pid, number, timeout_s)
-
-    def kill_root_helper(self, number: signal.Signals = signal.SIGKILL, *, timeout_s: float = 30) -> int | None:
-        return self._kill(self.root_pid, number, timeout_s)
-
-    def wait_agent(self, *, timeout_s: float) -> int | None:
-        """Wait until the agent ends by itself (a crash point); returns its exit code."""
-        return self.control.wait(self.agent_pid, timeout_s=timeout_s)
-
-    def restart_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float = 20) -> None:
-        """Kill -9 and start again."""
-        if self.agent_lives:
-            self.kill_agent()
-        self.start_agent(env, timeout_s=timeout_s)
-
-    @property
-    def agent_lives(self) -> bool:
-        return self.agent_pid != 0 and not self._has_ended(self.agent_pid)
-
-    def client(self) -> Client:
-        from vdsm.client import Client
-
-        return Client.unix(str(self.path(AGENT_SOCKET)))
+    def tail(self, log: str) -> str:
+        with contextlib.suppress(OSError):
+            return self.path(log).read_text(errors="replace")[-3000:]
+        return ""
 
     # -- evidence
 
@@ -238,58 +200,6 @@ class PrivateHost:
 
     # -- inside
 
-    def _kill(self, pid: int, number: signal.Signals, timeout_s: float) -> int | None:
-        self.control.signal(pid, number)
-        return self.control.wait(pid, timeout_s=timeout_s)
-
-    def _has_ended(self, pid: int) -> bool:
-        return not self.control.signal(pid, 0)
-
-    def _until_answers(self, socket_path: str, pid: int, log: str, timeout_s: float) -> None:
-        """A listening socket of another process appears without an event for us: look every 10 ms."""
-        limit = time.monotonic() + timeout_s
-        while True:
-            if self._has_ended(pid):
-                code = self.control.wait(pid, timeout_s=1)
-                raise HostFailed(f"{log}: process ended with {code} at start\n{self._tail(log)}")
-            with socket.socket(socket.AF_UNIX) as probe:
-                try:
-                    probe.connect(str(self.path(socket_path)))
-                except OSError:
-                    if time.monotonic() > limit:
-                        raise HostFailed(
-                            f"{socket_path} does not answer after {timeout_s:.0f} s\n{self._tail(log)}"
-                        ) from None
-                else:
-                    return
-            time.sleep(0.01)
-
-    def _until_ready(self, timeout_s: float) -> None:
-        """Until its VMs are found again, every verb answers that the agent is recovering (code 99)."""
-        limit = time.monotonic() + timeout_s
-        body = b'{"jsonrpc":"2.0","method":"Host.ping2","id":1}'
-        head = b"POST /jsonrpc HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
-        while not self._has_ended(self.agent_pid):
-            answer = b""
-            with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
-                connection.settimeout(2)
-                connection.connect(str(self.path(AGENT_SOCKET)))
-                connection.sendall(head + body)
-                while part := connection.recv(65536):
-                    answer += part
-            if b'"result":true' in answer:
-                return
-            if time.monotonic() > limit:
-                raise HostFailed(f"the agent is not ready after {timeout_s:.0f} s\n{self._tail(AGENT_LOG)}")
-            time.sleep(0.01)
-        code = self.control.wait(self.agent_pid, timeout_s=1)
-        raise HostFailed(f"{AGENT_LOG}: process ended with {code} at start\n{self._tail(AGENT_LOG)}")
-
-    def _tail(self, log: str) -> str:
-        with contextlib.suppress(OSError):
-            return self.path(log).read_text(errors="replace")[-3000:]
-        return ""
-
     def _save_libvirt_cache(self) -> None:
         """Keep libvirt's answers about this QEMU for the next host: probing costs a second."""
         target = CACHE / "libvirt-capabilities"
@@ -305,7 +215,7 @@ def describe(host: PrivateHost) -> str:
     return json.dumps({"name": host.spec.name, "pid": host.pid, "host_id": host.spec.host_id})
 
 
-def _compile_checkout() -> None:
+def compile_checkout() -> None:
     """User 36 can't write byte code into the read-only checkout: have it fresh beforehand."""
     for package in ("vdsm", "storage", "network", "contrib"):
         if (CHECKOUT / package).is_dir():

@@ -30,6 +30,10 @@ class Record:
     cgroups: list[str] = field(default_factory=list)
     # st_dev of the file system that holds the host's images, as the loop driver names it
     image_device: int = 0
+    # "namespace" or "micro"
+    kind: str = "namespace"
+    # of a micro-VM: its disk, logs and sockets
+    folder: str = ""
 
     def save(self) -> None:
         FOLDER.mkdir(mode=0o700, exist_ok=True)

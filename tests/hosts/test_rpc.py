@@ -10,7 +10,8 @@ import signal
 import pytest
 
 from contrib.lab import engine, vm_xml
-from contrib.lab.host import AGENT_SOCKET, PrivateHost
+from contrib.lab.agent_life import AGENT_SOCKET
+from contrib.lab.host import PrivateHost
 from contrib.lab.spec import PYTHON
 from vdsm.client import Client, RpcError
 from vdsm.common.ids import new_uuid
