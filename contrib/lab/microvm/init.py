@@ -72,15 +72,17 @@ def _file_systems() -> None:
 
 def _devices(host: micro.MicroSpec) -> None:
     os.makedirs("/run/udev", exist_ok=True)
+    # the masked default is what renames eth0 to a name after its slot
+    os.makedirs("/run/systemd/network", exist_ok=True)
+    os.symlink("/dev/null", "/run/systemd/network/99-default.link")
     _run(UDEVD, "--daemon", "--resolve-names=early")
     modules = ["virtio_net", "virtio_scsi", "sd_mod", "loop", "bridge", "virtio_rng", *host.modules]
     modules += ["kvm_amd", "tun", "vhost_net"] if host.hypervisor else []
     modules += ["i6300esb"] if host.watchdog else []
     modules += ["vfio-pci", "e1000e"] if host.vfio else []
-    for module in modules:
-        _run("modprobe", module)
-    _run("udevadm", "trigger", "--type=subsystems", "--action=add")
-    _run("udevadm", "trigger", "--type=devices", "--action=add")
+    _run("modprobe", "--all", *modules)
+    # what was there before udevd: of all that only disks have links that anybody uses
+    _run("udevadm", "trigger", "--action=add", "--subsystem-match=block")
     _run("udevadm", "settle", "--timeout=20")
     if os.path.exists("/dev/kvm"):
         os.chmod("/dev/kvm", 0o666)

@@ -23,8 +23,6 @@ KERNEL_OPTIONS = (
     "mitigations=off",
     "no_timer_check",
     "tsc=reliable",
-    # NICs are eth0, eth1, ... in the order of the specification
-    "net.ifnames=0",
     "systemd.unified_cgroup_hierarchy=1",
 )
 

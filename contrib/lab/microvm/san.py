@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Hypervisors around shared storage: N hosts, one storage server, disks that all hosts share, networks that can be cut.
+
+network      host 1, 2, ...     server       for
+management   eth0 10.38.0.1..   10.38.0.100
+san-a        eth1 10.38.1.1..   10.38.1.100  first path to storage
+san-b        eth2 10.38.2.1..   10.38.2.100  second path to storage
+lan-a        eth3               -            bonds: hosts only, no address
+lan-b        eth4               -            bonds: hosts only, no address
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from contrib.lab.control import HostFailed
+from contrib.lab.microvm import initiator, storage_server
+from contrib.lab.microvm.fabric import Fabric
+from contrib.lab.microvm.host import MicroHost
+from contrib.lab.microvm.spec import Lun, Nic
+
+NETWORKS = ("management", "san-a", "san-b", "lan-a", "lan-b")
+SERVER = 100
+LUN_BYTES = 2 << 30
+
+
+def address(network: str, member: int) -> str:
+    return f"10.38.{NETWORKS.index(network)}.{member}"
+
+
+class San:
+    """``with San(hosts=2) as san``: everybody is booted at once; ``fields`` are further ones of each host's spec."""
+
+    def __init__(self, hosts: int = 2, *, luns: int = 1, **fields: Any) -> None:
+        self._count = hosts
+        self._lun_count = luns
+        self._fields = fields
+        self._stack = ExitStack()
+        self._server: MicroHost | None = None
+        self.hosts: list[MicroHost] = []
+        self.luns: list[Lun] = []
+
+    @property
+    def server(self) -> MicroHost:
+        if self._server is None:
+            raise HostFailed("the storage server is not up")
+        return self._server
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self._fabric = stack.enter_context(Fabric(NETWORKS))
+            folder = Path(tempfile.mkdtemp(prefix="vdsm-lab-luns-"))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            for number in range(self._lun_count):
+                image = folder / f"lun{number}.img"
+                with open(image, "wb") as file:
+                    file.truncate(LUN_BYTES)
+                self.luns.append(Lun(str(image), f"{folder.name[-6:]}{number}"))
+            self._server = MicroHost(
+                "storage",
+                fabric=self._fabric,
+                nics=_nics(SERVER, NETWORKS[:3]),
+                hypervisor=False,
+                memory_mib=768,
+                cpus=1,
+                modules=storage_server.MODULES,
+            )
+            self.hosts = [
+                MicroHost(
+                    f"host{number}",
+                    fabric=self._fabric,
+                    nics=_nics(number, NETWORKS),
+                    luns=tuple(self.luns),
+                    modules=initiator.MODULES,
+                    hosts=self._names(),
+                    **self._fields,
+                )
+                for number in range(1, self._count + 1)
+            ]
+            everybody = [self._server, *self.hosts]
+            for host in everybody:
+                stack.callback(host.stop)
+            with ThreadPoolExecutor(len(everybody)) as threads:
+                list(threads.map(MicroHost.start, everybody))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _names(self) -> str:
+        members = [(f"host{number}", number) for number in range(1, self._count + 1)]
+        return "".join(f"{address('management', n)} {name}\n" for name, n in [*members, ("storage", SERVER)])
+
+
+def _nics(member: int, networks: tuple[str, ...]) -> tuple[Nic, ...]:
+    nics = []
+    for number, network in enumerate(networks):
+        configured = f"{address(network, member)}/24" if network not in ("lan-a", "lan-b") else ""
+        nics.append(Nic(f"eth{number}", network, f"52:54:00:38:{number:02x}:{member:02x}", configured))
+    return tuple(nics)
