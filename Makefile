@@ -32,8 +32,9 @@ unit: setup ## unit tests only
 hosts: setup ## tests on private hosts
 	@$(PYTEST) -q tests/hosts
 
-openrpc: setup ## write docs/api anew from the verbs' types
+openrpc: setup ## write docs/api anew from the verbs and the contract
 	@$(PYTHON) -m vdsm.api.openrpc > docs/api/openrpc-0.1.json
+	@$(PYTHON) -m vdsm.api.coverage > docs/api/coverage.md
 
 bench: setup ## figures of docs/benchmarks.md
 	@$(PYTHON) -m contrib.benchmarks

@@ -173,8 +173,9 @@ async def _start(agent: Agent, stops: list[Stop], clock: Clock) -> None:
     with clock.step("hooks"):
         await agent.hooks.run_empty("before_vdsm_start")
     stops.append(("hooks", lambda: agent.hooks.run_empty("after_vdsm_stop")))
+    started = asyncio.Event()
     parts: Mapping[str, Any] = {
-        "rpc": Rpc(agent, ready=lambda: agent.vms.recovered),
+        "rpc": Rpc(agent, ready=lambda: agent.vms.recovered, started=started.is_set),
         "network": agent.network,
         "storage": agent.storage,
         "vms": agent.vms,
@@ -184,6 +185,7 @@ async def _start(agent: Agent, stops: list[Stop], clock: Clock) -> None:
         with clock.step(name):
             stops.append((name, part.stop))
             await part.start()
+    started.set()
 
 
 async def _stop(stops: list[Stop]) -> None:

@@ -35,6 +35,21 @@ class NoSuchVerb(AgentError):
     msg = "Method not found: {self.verb}"
 
 
+class NotBuilt(AgentError):
+    """A verb of the contract that this agent knows and does not do yet; its parameters were checked."""
+
+    verb: str
+    msg = "{self.verb} is not built yet in this agent: nothing was done"
+    remedy = "Run 'vdsm doctor --api': it lists what is built; a host with VDSM can do the rest meanwhile"
+
+
+class TooManyCalls(AgentError):
+    who: str
+    waiting: int
+    msg = "{self.waiting} calls of {self.who} wait for their turn already"
+    remedy = "Wait for answers before calling again"
+
+
 class RecoveryInProgress(AgentError):
     msg = "The agent is starting and recovers its VMs"
     remedy = "Call again in a few seconds"

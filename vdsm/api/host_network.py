@@ -8,7 +8,7 @@ from msgspec import field
 from vdsm.api.call import Call
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
-from vdsm.api.types import JsonDict, NoParams, Params
+from vdsm.api.types import JsonDict, NoParams, Params, done
 
 
 class SetupNetworks(Params):
@@ -18,9 +18,10 @@ class SetupNetworks(Params):
 
 
 @verb("Host.setupNetworks", role=Role.ADMIN)
-async def host_setup_networks(call: Call, params: SetupNetworks) -> None:
+async def host_setup_networks(call: Call, params: SetupNetworks) -> JsonDict:
     """Add, change and remove networks in one step; undone as a whole when it fails or nobody confirms it in time."""
     await call.agent.network.setup_networks(params.networks, params.bondings, params.options)
+    return done()
 
 
 @verb("Host.setSafeNetworkConfig", role=Role.ADMIN)

@@ -31,7 +31,7 @@ class DomainsOf(Params):
     remote_path: Text | None = field(name="remotePath", default=None)
 
 
-@verb("Host.getStorageDomains", role=Role.READER)
+@verb("Host.getStorageDomains", role=Role.READER, lacks="block domains")
 async def host_get_storage_domains(call: Call, params: DomainsOf) -> list[Uuid]:
     """Ids of the domains on connected storage; each given parameter narrows the list."""
     kind = None if params.storage_type is None else wire.kind_of("storageType", params.storage_type)

@@ -28,7 +28,7 @@ async def host_get_vm_list(call: Call, params: VmList) -> JsonList:
     return [vms.describe(vm) for vm in vms.all() if wanted is None or vm.vm_id in wanted]
 
 
-@verb("Host.getAllVmStats", role=Role.READER)
+@verb("Host.getAllVmStats", role=Role.READER, lacks="what only a guest agent knows, jobs of disks")
 async def host_get_all_vm_stats(call: Call, params: NoParams) -> JsonList:
     """State and statistics of every VM. Answered from caches: never waits for libvirt."""
     return call.agent.vms.all_stats()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The API as an OpenRPC document, made from the verbs' types.
+"""The API as an OpenRPC document, made from the verbs' types and the contract.
 
 The document is checked in as ``docs/api/openrpc-<version>.json`` (``python -m vdsm.api.openrpc`` prints it), and
 served by ``rpc.discover``. A test fails when code and document differ: the API does not change by accident.
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from vdsm.api import registry
+from vdsm.api import contract, contract_schema, registry
 from vdsm.api.registry import Verb, Verbs
 
 OPENRPC = "1.3.2"
@@ -21,40 +21,61 @@ _REF = "#/components/schemas/{name}"
 
 def document(verbs: Verbs) -> dict[str, Any]:
     ordered = [verbs[name] for name in sorted(verbs)]
-    results = [entry.result for entry in ordered]
-    schemas, components = msgspec.json.schema_components(
-        [entry.params for entry in ordered] + results, ref_template=_REF
+    built = [entry for entry in ordered if entry.run is not None]
+    ours = [entry for entry in built if entry.name not in contract.rows()]
+    schemas, types = msgspec.json.schema_components(
+        [entry.params for entry in built] + [entry.result for entry in ours], ref_template=_REF
     )
-    methods = []
-    for entry, params, result in zip(ordered, schemas, schemas[len(ordered) :], strict=False):
-        methods.append(_method(entry, components[params["$ref"].rpartition("/")[2]], result))
-    own = {schema["$ref"].rpartition("/")[2] for schema in schemas[: len(ordered)]}
+    own = [schema["$ref"].rpartition("/")[2] for schema in schemas[: len(built)]]
+    parts = {entry.name: types[name] for entry, name in zip(built, own, strict=True)}
+    results = {entry.name: schema for entry, schema in zip(ours, schemas[len(built) :], strict=True)}
+    methods = [_method(entry, parts.get(entry.name), results.get(entry.name, {})) for entry in ordered]
+    shared = {name: types[name] for name in types if name not in own}
+    told = [method["result"] for method in methods]
+    told += [method["params"] for method in methods if method["name"] not in parts]
+    named = contract_schema.components(told)
+    if clash := named.keys() & shared.keys():
+        raise ValueError(f"types of the contract and of the code share the names {sorted(clash)}")
     return {
         "openrpc": OPENRPC,
         "info": {"title": "Host agent", "version": API_VERSION, "license": {"name": "GPL-2.0-or-later"}},
         "methods": methods,
-        "components": {"schemas": {name: components[name] for name in sorted(components) if name not in own}},
+        "components": {"schemas": dict(sorted((shared | named).items()))},
     }
 
 
-def _method(entry: Verb, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    required = set(params.get("required", ()))
+def _method(entry: Verb, params: dict[str, Any] | None, result: dict[str, Any]) -> dict[str, Any]:
+    """``params``: the schema of a built verb's parameters. Results are the contract's: it knows more than the code."""
+    row = contract.rows().get(entry.name)
     summary, _, description = entry.documentation.partition("\n")
     method: dict[str, Any] = {
         "name": entry.name,
         "summary": summary,
         "paramStructure": "either",
-        "params": [
-            {"name": name, "required": name in required, "schema": schema}
-            for name, schema in params.get("properties", {}).items()
-        ],
-        "result": {"name": "result", "schema": {"const": True} if entry.result is type(None) else result},
+        "params": _parameters(params) if params is not None or row is None else contract_schema.parameters(row.params),
+        "result": {"name": "result", "schema": _result(entry, row, result)},
         "x-kind": entry.kind,
         "x-role": str(entry.role),
+        "x-state": entry.state,
     }
     if description.strip():
         method["description"] = description.strip()
     return method
+
+
+def _parameters(params: dict[str, Any] | None) -> list[dict[str, Any]]:
+    known = params or {}
+    required = set(known.get("required", ()))
+    return [
+        {"name": name, "required": name in required, "schema": schema}
+        for name, schema in known.get("properties", {}).items()
+    ]
+
+
+def _result(entry: Verb, row: contract.Row | None, result: dict[str, Any]) -> dict[str, Any]:
+    if row is None:
+        return {"const": True} if entry.result is type(None) else result
+    return {"const": True} if row.result == "none" else contract_schema.schema(row.result)
 
 
 def text(verbs: Verbs) -> bytes:

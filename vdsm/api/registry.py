@@ -13,24 +13,45 @@ A verb is declared where it is written::
 ``kind``: *sync* is done or started when the reply comes, *task* replies with the id of an SPM task,
 *job* uses an id that the caller chose. A verb whose role is above reader changes something and gets a
 line in the audit log (``changes`` states otherwise). An ``urgent`` verb never waits for its turn: it
-keeps the host alive in its clients' eyes and must end at once.
+keeps the host alive in its clients' eyes and must end at once. ``lacks`` says what a built verb does not do
+yet, for `coverage`. Verbs of the contract that no function stands for are rows: they have no ``run``, and are
+refused after access and parameters were checked.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import pkgutil
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
+from vdsm.api import contract
 from vdsm.api.call import Call
+from vdsm.api.contract import Kind
+from vdsm.api.contract_types import params_of
 from vdsm.api.roles import Role
 from vdsm.api.types import Params
 
-Kind = Literal["sync", "task", "job"]
+# answered on every port while the agent still looks for its VMs: a change of networks must be kept in time
+EARLY = frozenset({"Host.confirmConnectivity", "rpc.discover"})
+# never refused, however long the line of its caller is: without an answer engines give the host up
+VITAL = frozenset(
+    {
+        "Host.ping2",
+        "Host.confirmConnectivity",
+        "Host.getCapabilities",
+        "Host.getStats",
+        "Host.getAllVmStats",
+        "VM.destroy",
+        "StoragePool.getSpmStatus",
+    }
+)
+VITAL_NAMESPACE = "Task"
+
 P = TypeVar("P", bound=Params)
 R = TypeVar("R")
 Function = Callable[[Call, P], Awaitable[R]]
@@ -41,11 +62,30 @@ class Verb:
     name: str
     role: Role
     kind: Kind
-    params: type[Params]
+    make_params: Callable[[], type[Params]]
     result: Any  # a type; None: the wire shows true
-    run: Callable[[Call, Any], Awaitable[Any]]
+    run: Callable[[Call, Any], Awaitable[Any]] | None  # None: not built
     changes: bool
     urgent: bool
+    lacks: str = ""
+
+    @functools.cached_property
+    def params(self) -> type[Params]:
+        return self.make_params()
+
+    @property
+    def early(self) -> bool:
+        return self.name in EARLY
+
+    @property
+    def vital(self) -> bool:
+        return self.name in VITAL or self.namespace == VITAL_NAMESPACE
+
+    @property
+    def state(self) -> str:
+        if self.run is None:
+            return "not built"
+        return f"partial: {self.lacks}" if self.lacks else "built"
 
     @property
     def namespace(self) -> str:
@@ -53,7 +93,7 @@ class Verb:
 
     @property
     def documentation(self) -> str:
-        return inspect.getdoc(self.run) or ""
+        return "Not built yet: answers error 44." if self.run is None else inspect.getdoc(self.run) or ""
 
 
 Verbs = dict[str, Verb]
@@ -67,6 +107,7 @@ def verb(
     kind: Kind = "sync",
     changes: bool | None = None,
     urgent: bool = False,
+    lacks: str = "",
     into: Verbs = VERBS,
 ) -> Callable[[Function[P, R]], Function[P, R]]:
     """Declare a verb under its wire name."""
@@ -82,11 +123,12 @@ def verb(
             name=name,
             role=role,
             kind=kind,
-            params=params,
+            make_params=lambda: params,
             result=hints["return"],
             run=function,
             changes=(role is not Role.READER) if changes is None else changes,
             urgent=urgent,
+            lacks=lacks,
         )
         return function
 
@@ -94,9 +136,26 @@ def verb(
 
 
 def load() -> Verbs:
-    """All verbs of the agent: imports every module of `vdsm.api`."""
+    """All verbs of the agent: imports every module of `vdsm.api`, adds the contract's rows that nobody built."""
     import vdsm.api
 
     for module in pkgutil.walk_packages(vdsm.api.__path__, "vdsm.api."):
         importlib.import_module(module.name)
+    for name, row in contract.rows().items():
+        if name not in VERBS:
+            VERBS[name] = _not_built(name, row)
     return VERBS
+
+
+def _not_built(name: str, row: contract.Row) -> Verb:
+    role = Role(row.role)
+    return Verb(
+        name=name,
+        role=role,
+        kind=row.kind,
+        make_params=functools.partial(params_of, name),
+        result=Any,
+        run=None,
+        changes=role is not Role.READER,
+        urgent=False,
+    )

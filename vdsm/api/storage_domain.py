@@ -35,7 +35,7 @@ class DomainCreate(Params):
     max_hosts: WireInt = field(name="maxHosts", default=250)
 
 
-@verb("StorageDomain.create", role=Role.ADMIN)
+@verb("StorageDomain.create", role=Role.ADMIN, lacks="NFS and block domains")
 async def domain_create(call: Call, params: DomainCreate) -> None:
     """Make a domain on connected storage: ``typeArgs`` names the storage as its connection did."""
     storage = call.agent.storage
@@ -93,7 +93,7 @@ class DomainFormat(Params):
     auto_detach: WireBool = field(name="autoDetach", default=False)
 
 
-@verb("StorageDomain.format", role=Role.ADMIN)
+@verb("StorageDomain.format", role=Role.ADMIN, lacks="autoDetach")
 async def domain_format(call: Call, params: DomainFormat) -> None:
     """Remove a domain that no pool has from its storage, with all it holds."""
     await call.agent.storage.catalogue.format(params.domain_id)
@@ -113,7 +113,7 @@ class DomainDetach(Params):
     force: WireBool = False
 
 
-@verb("StorageDomain.detach", role=Role.ADMIN)
+@verb("StorageDomain.detach", role=Role.ADMIN, lacks="force")
 async def domain_detach(call: Call, params: DomainDetach) -> None:
     """Detach an inactive domain from the pool. For the SPM."""
     await call.agent.storage.pool.detach(params.pool_id, params.domain_id)
@@ -132,7 +132,7 @@ class DomainDeactivate(Params):
     master_version: WireInt | None = field(name="masterVersion", default=None)
 
 
-@verb("StorageDomain.deactivate", role=Role.ADMIN)
+@verb("StorageDomain.deactivate", role=Role.ADMIN, lacks="handing the master role to another domain")
 async def domain_deactivate(call: Call, params: DomainDeactivate) -> None:
     """Stop using a domain; it stays attached. For the SPM. The master can't be deactivated."""
     await call.agent.storage.pool.deactivate(params.pool_id, params.domain_id)

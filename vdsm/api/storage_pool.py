@@ -43,14 +43,14 @@ class Servers(Params):
     connections: list[ConnectionPart] = field(name="connectionParams")
 
 
-@verb("StoragePool.connectStorageServer", role=Role.ADMIN)
+@verb("StoragePool.connectStorageServer", role=Role.ADMIN, lacks="NFS, iSCSI, FC")
 async def connect_storage_server(call: Call, params: Servers) -> JsonList:
     """Connect storage: each connection has its own result, 0 or an error code; the call itself succeeds."""
     kind = wire.kind_of("domainType", params.domain_type)
     return _results(await call.agent.storage.connections.connect(kind, _connections(params)))
 
 
-@verb("StoragePool.disconnectStorageServer", role=Role.ADMIN)
+@verb("StoragePool.disconnectStorageServer", role=Role.ADMIN, lacks="NFS, iSCSI, FC")
 async def disconnect_storage_server(call: Call, params: Servers) -> JsonList:
     """Disconnect storage: each connection has its own result, 0 or an error code."""
     kind = wire.kind_of("domainType", params.domain_type)

@@ -47,3 +47,8 @@ Xml = Annotated[str, Meta(max_length=MAX_XML)]
 TaskId = Annotated[str, Meta(pattern=UUID_PATTERN, description="id of the started task; poll Task.getStatus")]
 JsonDict = dict[str, Any]
 JsonList = list[Any]
+
+
+def done() -> JsonDict:
+    """The result of those verbs whose value is the status itself: engines read it in place of a value."""
+    return {"code": 0, "message": "Done"}

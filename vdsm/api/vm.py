@@ -35,7 +35,7 @@ class VmCreate(Params):
     vm_params: VmParameters = field(name="vmParams")
 
 
-@verb("VM.create", role=Role.ADMIN)
+@verb("VM.create", role=Role.ADMIN, lacks="memory volumes, hibernation, TPM and NVRAM data")
 async def vm_create(call: Call, params: VmCreate) -> JsonDict:
     """Start a VM from its domain XML.
 
@@ -61,7 +61,7 @@ class VmOnly(Params):
     vm_id: Uuid = field(name="vmID")
 
 
-@verb("VM.getStats", role=Role.READER)
+@verb("VM.getStats", role=Role.READER, lacks="what only a guest agent knows, jobs of disks")
 async def vm_get_stats(call: Call, params: VmOnly) -> JsonList:
     """State and statistics of one VM, in a list of one. Answered from caches: never waits for libvirt."""
     return [call.agent.vms.stats(params.vm_id)]
@@ -92,7 +92,7 @@ class VmShutdown(VmOnly):
     force: WireBool = False
 
 
-@verb("VM.shutdown", role=Role.OPERATOR)
+@verb("VM.shutdown", role=Role.OPERATOR, lacks="the message to the guest's users")
 async def vm_shutdown(call: Call, params: VmShutdown) -> None:
     """Ask the guest to end (or to reboot): by its agent, by the power button, at last by force when asked to.
 

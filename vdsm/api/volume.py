@@ -48,7 +48,7 @@ class VolumeCreate(Params):
     bitmap: Uuid | None = None
 
 
-@verb("Volume.create", role=Role.ADMIN, kind="task")
+@verb("Volume.create", role=Role.ADMIN, kind="task", lacks="bitmaps")
 async def volume_create(call: Call, params: VolumeCreate) -> TaskId:
     """Create a volume: a new image, a child of a volume of the same image, or a clone of a template. For the SPM."""
     volume = _checked_volume(params)
@@ -126,7 +126,7 @@ class VolumeExtend(Params):
     new_size: Size = field(name="newSize")
 
 
-@verb("Volume.extendSize", role=Role.ADMIN, kind="task")
+@verb("Volume.extendSize", role=Role.ADMIN, kind="task", lacks="COW volumes")
 async def volume_extend_size(call: Call, params: VolumeExtend) -> TaskId:
     """Grow the virtual size of a raw volume. For the SPM."""
     answer: str = await _spm(
@@ -240,7 +240,7 @@ class VolumeMeasure(VolumeId):
     base_id: Uuid | None = field(name="baseID", default=None)
 
 
-@verb("Volume.measure", role=Role.READER)
+@verb("Volume.measure", role=Role.READER, lacks="a base within the chain, the volume without its chain")
 async def volume_measure(call: Call, params: VolumeMeasure) -> JsonDict:
     """Bytes that a copy of the volume, with all below it, would take."""
     target = wire.format_of("dstVolFormat", params.target_format)
@@ -249,7 +249,7 @@ async def volume_measure(call: Call, params: VolumeMeasure) -> JsonDict:
     return {"required": str(measure.required), "fully-allocated": str(measure.fully_allocated)}
 
 
-@verb("Volume.refresh", role=Role.OPERATOR)
+@verb("Volume.refresh", role=Role.OPERATOR, lacks="block domains")
 async def volume_refresh(call: Call, params: VolumeId) -> None:
     """Nothing to do for files: a file's size is what it is on every host."""
 

@@ -85,8 +85,16 @@ def events(
 
 
 @app.command(name="doctor")
-def doctor_command(as_json: AsJson = False) -> None:
+def doctor_command(
+    api: Annotated[bool, typer.Option("--api", help="Only the verbs of the API: called by the engine, built.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """What this host lacks, each with the remedy."""
+    if api:
+        from vdsm.cli.api_coverage import show_coverage
+
+        show_coverage(as_json)
+        return
     results = connection.carry_out(doctor.examine(Paths()))
     doctor.show(results, as_json)
     if any(result.level is doctor.Level.FAULT for result in results):

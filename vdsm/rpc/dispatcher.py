@@ -27,13 +27,21 @@ from oslash.either import Left
 
 from vdsm.api import params as api_params
 from vdsm.api.call import Agent, Call
-from vdsm.api.errors import INTERNAL_ERROR, NoSuchVerb, RecoveryInProgress, WireError, to_wire
+from vdsm.api.errors import (
+    INTERNAL_ERROR,
+    NoSuchVerb,
+    NotBuilt,
+    RecoveryInProgress,
+    TooManyCalls,
+    WireError,
+    to_wire,
+)
 from vdsm.api.params import Unknown
 from vdsm.api.registry import Verb, Verbs
 from vdsm.api.roles import AccessDenied, Identity
 from vdsm.common import logs, metrics
 from vdsm.rpc import audit, protocol
-from vdsm.rpc.turns import Turns
+from vdsm.rpc.turns import LineFull, Turns
 
 log = logging.getLogger("vdsm.rpc")
 
@@ -47,12 +55,25 @@ _SECONDS = metrics.histogram("vdsm_rpc_call_seconds", "Duration of calls", ("ver
 
 
 @dataclass(frozen=True)
+class Policy:
+    """How a way in treats its callers: `OWN` or `ENGINE`."""
+
+    unknown: Unknown
+    # every verb answers 99 until VMs are found again: an engine must not take a host for one without VMs
+    hides_recovery: bool
+
+
+OWN = Policy(Unknown.REFUSE, hides_recovery=False)
+ENGINE = Policy(Unknown.IGNORE, hides_recovery=True)
+
+
+@dataclass(frozen=True)
 class Caller:
     """Who sent a message, on what: made by the transport."""
 
     identity: Identity
     transport: str
-    unknown: Unknown = Unknown.REFUSE
+    policy: Policy = OWN
     flow_id: str = ""
 
 
@@ -80,9 +101,18 @@ class _Routes(dict[str, Route]):
 
 
 class Dispatcher:
-    def __init__(self, agent: Agent, verbs: Verbs, *, ready: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        verbs: Verbs,
+        *,
+        ready: Callable[[], bool] = lambda: True,
+        started: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """``started``: every part runs; ``ready``: VMs are found again too."""
         self._agent = agent
         self._ready = ready
+        self._started = started
         self._routes = _Routes(self, verbs)
         self._running: set[asyncio.Task[bytes | None]] = set()
         self._reads = Turns(READS, READS_PER_CLIENT)
@@ -174,17 +204,31 @@ class Dispatcher:
             raise NoSuchVerb(api_params.printable(context.name))
         if not caller.identity.may_call(entry.role):
             raise AccessDenied(caller.identity.name, caller.identity.role, entry.name, entry.role)
-        if not self._ready():
+        if not self._served(entry, caller.policy):
             raise RecoveryInProgress()
-        params = api_params.convert(entry.name, entry.params, raw, caller.unknown)
+        params = api_params.convert(entry.name, entry.params, raw, caller.policy.unknown)
+        if entry.run is None:
+            raise NotBuilt(entry.name)
         call = Call(self._agent, caller.identity, caller.flow_id, caller.transport)
-        async with self._turn(entry, caller.identity.client):
-            return await entry.run(call, params)
+        try:
+            async with self._turn(entry, caller.identity.client):
+                return await entry.run(call, params)
+        except LineFull as full:
+            raise TooManyCalls(caller.identity.name, full.waiting) from None
+
+    def _served(self, entry: Verb, policy: Policy) -> bool:
+        """Reads are there from the first moment; a change waits for the parts, an engine for the VMs too."""
+        if entry.early:
+            return True
+        if policy.hides_recovery and not self._ready():
+            return False
+        return self._started() or not entry.changes
 
     def _turn(self, entry: Verb, client: str) -> contextlib.AbstractAsyncContextManager[None]:
         if entry.urgent:
             return contextlib.nullcontext()
-        return (self._changes if entry.changes else self._reads).turn(client)
+        turns = self._changes if entry.changes else self._reads
+        return turns.vital_turn(client) if entry.vital else turns.turn(client)
 
 
 def _as_it_is(message: Any) -> Any:

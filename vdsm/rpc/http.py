@@ -15,7 +15,6 @@ from collections.abc import Callable
 from aiohttp import web
 
 from vdsm.api.errors import WireError
-from vdsm.api.params import Unknown
 from vdsm.api.roles import Identity
 from vdsm.common import metrics
 from vdsm.common.events import Events
@@ -61,7 +60,7 @@ class Web:
         if identity is None:
             return None
         flow = next((request.headers[name] for name in FLOW_HEADERS if name in request.headers), "")
-        return Caller(identity, self._transport, Unknown.REFUSE, flow)
+        return Caller(identity, self._transport, flow_id=flow)
 
     async def _post(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         try:

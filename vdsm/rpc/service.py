@@ -16,10 +16,18 @@ DRAIN_S = 5.0
 
 
 class Rpc:
-    """Listeners over one dispatcher. Until ``ready()`` every verb answers that the agent is recovering."""
+    """Listeners over one dispatcher. Until ``started()`` no verb changes anything; until ``ready()`` an engine is
+    told that the agent is recovering.
+    """
 
-    def __init__(self, agent: Agent, *, ready: Callable[[], bool] = lambda: True) -> None:
-        self._dispatcher = Dispatcher(agent, registry.load(), ready=ready)
+    def __init__(
+        self,
+        agent: Agent,
+        *,
+        ready: Callable[[], bool] = lambda: True,
+        started: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._dispatcher = Dispatcher(agent, registry.load(), ready=ready, started=started)
         self._lag = LoopLag()
         settings = agent.settings
         self._transports: list[Transport] = [UnixListener(self._dispatcher, agent.events, agent.paths.socket)]

@@ -2,7 +2,8 @@
 """Fair turns: one busy client delays itself, not the others.
 
 At most ``total`` calls run, at most ``per_client`` of one client. Who must wait stands in its client's line;
-lines are served in rotation. Waiting is the only sanction: no call is refused for being one too many.
+lines are served in rotation. A call is refused only when its own client's line is full; a vital call never is:
+whoever takes part keeps what it sends within bounds (connections stop reading).
 """
 
 from __future__ import annotations
@@ -12,11 +13,22 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+MAX_LINE = 1000
+
+
+class LineFull(Exception):
+    """A client has as many calls waiting as it may."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(waiting)
+        self.waiting = waiting
+
 
 class Turns:
-    def __init__(self, total: int, per_client: int) -> None:
+    def __init__(self, total: int, per_client: int, max_line: int = MAX_LINE) -> None:
         self._total = total
         self._per_client = per_client
+        self._max_line = max_line
         self._running: Counter[str] = Counter()
         self._count = 0
         self._lines: dict[str, deque[asyncio.Future[None]]] = {}  # in order of rotation
@@ -27,7 +39,16 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, client: str) -> AsyncIterator[None]:
-        """Wait for a turn of ``client``, and have it while the body runs."""
+        """Wait for a turn of ``client``, and have it while the body runs. Raises `LineFull`."""
+        line = self._lines.get(client, ())
+        if len(line) >= self._max_line:
+            raise LineFull(len(line))
+        async with self.vital_turn(client):
+            yield
+
+    @asynccontextmanager
+    async def vital_turn(self, client: str) -> AsyncIterator[None]:
+        """As `turn`, however long the line is."""
         if client in self._lines or not self._free(client):
             await self._wait(client)
         else:

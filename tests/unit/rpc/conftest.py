@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec import field
 
+from vdsm.api import registry
 from vdsm.api.call import Call
 from vdsm.api.registry import Verbs, verb
 from vdsm.api.roles import Identity, Role
@@ -36,7 +37,13 @@ class Server:
         self.is_ready = True
         self.events = Events()
         self.path = f"{folder}/vdsm.sock"
-        self.dispatcher = Dispatcher(SimpleNamespace(events=self.events), verbs(self), ready=lambda: self.is_ready)
+        self.has_started = True
+        self.dispatcher = Dispatcher(
+            SimpleNamespace(events=self.events),
+            verbs(self),
+            ready=lambda: self.is_ready,
+            started=lambda: self.has_started,
+        )
         self.unix = UnixListener(self.dispatcher, self.events, self.path)
         self.tcp = TcpListener(self.dispatcher, self.events, "127.0.0.1", 0)
 
@@ -87,6 +94,18 @@ def verbs(server: Server) -> Verbs:
     async def ping2(call: Call, params: NoParams) -> None:
         """Nothing."""
 
+    @verb("Host.confirmConnectivity", role=Role.ADMIN, urgent=True, changes=False, into=table)
+    async def confirm(call: Call, params: NoParams) -> None:
+        """Nothing."""
+
+    @reader("rpc.discover")
+    async def discover(call: Call, params: NoParams) -> None:
+        """Nothing."""
+
+    @reader("Host.getStats")
+    async def stats(call: Call, params: NoParams) -> None:
+        """Nothing."""
+
     @reader("Host.flow")
     async def flow(call: Call, params: NoParams) -> str:
         return call.flow_id
@@ -116,6 +135,7 @@ def verbs(server: Server) -> Verbs:
         except OSError as e:
             raise DiskGone("sda") from e
 
+    table["VM.reset"] = registry.load()["VM.reset"]
     return table
 
 

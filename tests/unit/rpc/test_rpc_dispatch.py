@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
-from vdsm.api.params import Unknown
 from vdsm.api.roles import Role
 from vdsm.rpc import protocol
+from vdsm.rpc.dispatcher import ENGINE, OWN
+from vdsm.rpc.turns import Turns
 
 VOLUME = "6a3b1f0e-0000-4000-8000-000000000001"
 
@@ -86,7 +87,7 @@ async def test_unknown_parameter_is_refused_or_ignored_as_the_transport_says(ser
     reply = await ask(server, "Volume.delete", params)
     assert reply["error"]["code"] == -32602
     assert "'leafVolID'" in reply["error"]["message"]
-    reply = await ask(server, "Volume.delete", params, unknown=Unknown.IGNORE)
+    reply = await ask(server, "Volume.delete", params, policy=ENGINE)
     assert reply["result"] is True
     assert server.done == [VOLUME]
 
@@ -98,12 +99,56 @@ async def test_parameter_named_like_our_own_variables_is_only_unknown(server):
         assert f"'{name}'" in reply["error"]["message"]
 
 
-async def test_every_verb_answers_99_until_the_agent_is_ready(server):
+async def test_on_the_engines_port_every_verb_answers_99_until_vms_are_found(server):
     server.is_ready = False
     for name in ("Host.ping2", "Volume.touch"):
-        assert (await ask(server, name))["error"]["code"] == 99
+        assert (await ask(server, name, policy=ENGINE))["error"]["code"] == 99
     server.is_ready = True
-    assert (await ask(server, "Host.ping2"))["result"] is True
+    assert (await ask(server, "Host.ping2", policy=ENGINE))["result"] is True
+
+
+async def test_a_change_of_networks_is_confirmed_and_the_api_described_from_the_first_moment(server):
+    server.is_ready = server.has_started = False
+    for policy in (OWN, ENGINE):
+        for name in ("Host.confirmConnectivity", "rpc.discover"):
+            assert (await ask(server, name, policy=policy))["result"] is True
+
+
+async def test_own_port_reads_from_the_first_moment_and_changes_when_the_parts_run(server):
+    server.is_ready = server.has_started = False
+    assert (await ask(server, "get_data"))["result"] == ["hello", 5]
+    assert (await ask(server, "Volume.delete", {"volumeID": VOLUME}))["error"]["code"] == 99
+    server.has_started = True
+    assert (await ask(server, "Volume.delete", {"volumeID": VOLUME}))["result"] is True
+
+
+async def test_verb_that_is_not_built_says_so_after_access_and_parameters(server):
+    params = {"vmID": VOLUME}
+    assert (await ask(server, "VM.reset", params, role=Role.READER))["error"]["code"] == -32001
+    bad = (await ask(server, "VM.reset", {"vmID": "x"}))["error"]
+    assert (bad["code"], "'vmID'" in bad["message"]) == (-32602, True)
+    error = (await ask(server, "VM.reset", params))["error"]
+    assert error["code"] == 44
+    assert "VM.reset is not built yet" in error["message"]
+    assert "doctor --api" in error["data"]["remedy"]
+
+
+async def test_only_the_client_that_filled_its_own_line_gets_1100(server, monkeypatch):
+    monkeypatch.setattr(server.dispatcher, "_reads", Turns(64, 2, max_line=3))
+    busy = [asyncio.create_task(server.ask(request("Host.wait"), client="busy")) for _ in range(5)]
+    while server.done.count("started") < 2:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(2):
+        error = (await ask(server, "get_data", client="busy"))["error"]
+        assert error["code"] == 1100
+        assert "tester" in error["message"]
+        assert (await ask(server, "get_data", client="other"))["result"] == ["hello", 5]
+    vital = asyncio.create_task(ask(server, "Host.getStats", client="busy"))
+    await asyncio.sleep(0.01)
+    assert not vital.done(), "it is delayed"
+    server.gate.set()
+    assert (await vital)["result"] is True
+    assert all(json.loads(reply)["result"] is True for reply in await asyncio.gather(*busy))
 
 
 async def test_changing_call_leaves_one_audit_line_without_secrets(server, caplog):

@@ -3,7 +3,14 @@
 
 from __future__ import annotations
 
-from vdsm.api.errors import INVALID_PARAMS, METHOD_NOT_FOUND, NoSuchVerb, RecoveryInProgress
+from vdsm.api.errors import (
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    NoSuchVerb,
+    NotBuilt,
+    RecoveryInProgress,
+    TooManyCalls,
+)
 from vdsm.api.params import BadParameter
 from vdsm.api.roles import AccessDenied
 from vdsm.common.errors import AgentError, InvalidParameter
@@ -23,5 +30,10 @@ CODES: dict[type[AgentError], int] = {
     JobNotDone: 68,
     NoSuchJob: 66,
     NoSuchVerb: METHOD_NOT_FOUND,
+    # engines take 44 for a plain failure on a host's channel and on the SPM's: none gives the host up or moves the
+    # SPM; -32601 would say that the verb's name is wrong, and one flow of the engine silently goes on after it
+    NotBuilt: 44,
     RecoveryInProgress: 99,
+    # engines take it for trouble of the network: only for a client that floods its own line
+    TooManyCalls: 1100,
 }
