@@ -16,49 +16,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from contrib.lab import engine
 from contrib.lab.guest import Guest, prepare
 from contrib.lab.host import PrivateHost
+from tests.failure_logs import skip_unless, watched
 from vdsm.client import Client
-
-LOGS = Path(__file__).resolve().parents[2] / "logs"
-_hosts: list[PrivateHost] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.geteuid() == 0:
-        return
-    skip = pytest.mark.skip(reason="needs root: real namespaces, mounts and users")
-    for item in items:
-        item.add_marker(skip)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    report = yield
-    if report.failed:
-        for host in _hosts:
-            folder = LOGS / re.sub(r"[^\w.-]+", "_", item.nodeid) / host.spec.name
-            host.collect_logs(folder)
-            report.sections.append(("host logs", str(folder)))
-    return report
+    reason = "needs root: real namespaces, mounts and users"
+    skip_unless(items, folder="tests/hosts/", reason=reason, possible=os.geteuid() == 0)
 
 
 def _running(host: PrivateHost) -> Iterator[PrivateHost]:
-    with host:
-        _hosts.append(host)
-        try:
-            yield host
-        finally:
-            _hosts.remove(host)
+    with host, watched(host):
+        yield host
 
 
 def _new_pool(host: PrivateHost, domain_type: int) -> engine.Pool:

@@ -25,6 +25,9 @@ MULTIPATH = """defaults {
     no_path_retry 30
 }
 blacklist {
+    device {
+        vendor "QEMU"
+    }
     devnode "^(vd|loop|ram|sr)"
 }
 blacklist_exceptions {

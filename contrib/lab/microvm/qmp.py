@@ -38,7 +38,7 @@ class Qmp:
         self._reader.close()
         self._connection.close()
 
-    def command(self, name: str, **arguments: Any) -> Any:
+    def command(self, name: str, /, **arguments: Any) -> Any:
         self._connection.sendall(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
         while line := self._reader.readline():
             answer = json.loads(line)

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What every test of the lab relies on: commands with deadlines, files, faults that end, nothing left."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from contrib.lab.control import HostFailed
+from contrib.lab.microvm import faults
+from contrib.lab.microvm.host import MicroHost
+from contrib.lab.microvm.san import San, address
+
+
+def test_a_command_gives_output_and_exit_code(hosts: list[MicroHost]) -> None:
+    done = hosts[0].run(["sh", "-c", "cat; echo wrong >&2; exit 3"], stdin=b"given", check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"given", b"wrong\n")
+
+
+def test_a_failing_command_says_why(hosts: list[MicroHost]) -> None:
+    with pytest.raises(HostFailed, match=r"ls /none ended with 2: .*No such file"):
+        hosts[0].run(["ls", "/none"])
+
+
+def test_a_command_is_killed_at_its_deadline_with_its_children(hosts: list[MicroHost]) -> None:
+    with pytest.raises(TimeoutError):
+        hosts[0].run(["sh", "-c", "sleep 4711 & sleep 4711"], timeout_s=0.5)
+    assert hosts[0].run(["pgrep", "-f", "sleep 4711"], check=False).returncode == 1
+
+
+def test_a_large_file_goes_in_and_out(hosts: list[MicroHost]) -> None:
+    content = bytes(range(256)) * (16 << 10)
+    hosts[0].put("/tmp/large", content, mode=0o600)
+    assert hosts[0].get("/tmp/large") == content
+    assert hosts[0].run(["stat", "-c", "%a", "/tmp/large"]).stdout == b"600\n"
+
+
+def test_a_command_as_vdsm_has_its_number(hosts: list[MicroHost]) -> None:
+    assert hosts[0].run(["id", "-u"], user="vdsm").stdout == b"36\n"
+
+
+def test_a_cut_link_has_no_carrier_until_it_is_restored(san: San) -> None:
+    host = san.hosts[0]
+    with faults.link_cut(host, "eth1"):
+        assert not _reaches(host, address("san-a", 2))
+        assert host.get("/sys/class/net/eth1/carrier") == b"0\n"
+    assert _reaches(host, address("san-a", 2))
+
+
+def test_a_dropped_peer_is_silent_and_others_are_not(san: San) -> None:
+    host = san.hosts[0]
+    with faults.peer_dropped(host, address("san-a", 2)):
+        assert not _reaches(host, address("san-a", 2))
+        assert _reaches(host, address("san-a", 100))
+    assert _reaches(host, address("san-a", 2))
+
+
+def test_delayed_packets_take_longer(san: San) -> None:
+    host = san.hosts[0]
+    with faults.packets_delayed(host, "eth1", 300):
+        assert _round_trip_ms(host, address("san-a", 2)) > 300
+    assert _round_trip_ms(host, address("san-a", 2)) < 300
+
+
+def test_lost_packets_are_lost_at_the_rate(san: San) -> None:
+    host = san.hosts[0]
+    with faults.packets_lost(host, "eth1", 50):
+        told = host.run(["ping", "-q", "-i0.02", "-c100", "-W1", address("san-a", 2)], check=False).stdout.decode()
+    received = int(told.split(" received")[0].split()[-1])
+    assert 20 <= received <= 80
+
+
+def test_a_paused_host_answers_nothing_and_goes_on(san: San) -> None:
+    host = san.hosts[1]
+    with faults.paused(host):
+        assert not _reaches(san.hosts[0], address("san-a", 2))
+    host.run(["true"])
+
+
+def test_a_shifted_clock_comes_back(hosts: list[MicroHost]) -> None:
+    host = hosts[0]
+    with faults.clock_shifted(host, -3600):
+        assert abs(_clock(host) - (time.time() - 3600)) < 60
+    assert abs(_clock(host) - time.time()) < 60
+
+
+def _clock(host: MicroHost) -> float:
+    return float(host.run(["date", "+%s"]).stdout)
+
+
+def _reaches(host: MicroHost, peer: str) -> bool:
+    return host.run(["ping", "-c2", "-i0.2", "-W1", peer], check=False).returncode == 0
+
+
+def _round_trip_ms(host: MicroHost, peer: str) -> float:
+    """Of the second ping: the first one waits for the address to be resolved."""
+    told = host.run(["ping", "-c2", "-i0.2", "-W2", peer]).stdout.decode()
+    return float(told.split("icmp_seq=2")[1].split("time=")[1].split()[0])
