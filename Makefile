@@ -35,6 +35,7 @@ hosts: setup ## tests on private hosts
 openrpc: setup ## write docs/api anew from the verbs and the contract
 	@$(PYTHON) -m vdsm.api.openrpc > docs/api/openrpc-0.1.json
 	@$(PYTHON) -m vdsm.api.coverage > docs/api/coverage.md
+	@$(PYTHON) -m vdsm.api.errors_page > docs/api/errors.md
 
 bench: setup ## figures of docs/benchmarks.md
 	@$(PYTHON) -m contrib.benchmarks

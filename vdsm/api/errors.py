@@ -14,7 +14,8 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from vdsm.api.codes import GENERAL, code_of
+from vdsm.api import default_codes
+from vdsm.api.codes import own_code
 from vdsm.common.errors import AgentError, RemoteError
 
 log = logging.getLogger("vdsm.api")
@@ -23,7 +24,7 @@ PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
-INTERNAL_ERROR = -32603
+INTERNAL_ERROR = default_codes.INTERNAL_ERROR
 SHUTTING_DOWN = 3001
 
 MAX_MESSAGE = 4000
@@ -68,21 +69,21 @@ def to_wire(error: BaseException, verb: str) -> WireError:
         # an exception of another process of ours that was not written for people
         return _internal(error, verb)
     if isinstance(error, AgentError):
-        return WireError(_code(error), _cut(str(error)), _more(error))
+        return WireError(_code(error, verb), _cut(str(error)), _more(error))
     if isinstance(error, asyncio.CancelledError):
         return WireError(SHUTTING_DOWN, f"The agent is stopping; {verb} was ended", {"kind": "Stopping"})
     return _internal(error, verb)
 
 
-def _code(error: AgentError) -> int:
-    return GENERAL if isinstance(error, RemoteError) else code_of(type(error))
+def _code(error: AgentError, verb: str) -> int:
+    return own_code(type(error)) or default_codes.of_error(verb)
 
 
 def _internal(error: BaseException, verb: str) -> WireError:
     incident = secrets.token_hex(4)
     log.error("%s failed by a defect, incident %s", verb, incident, exc_info=error)
     text = f"Internal error in {verb}: incident {incident} in the agent's log says more"
-    return WireError(INTERNAL_ERROR, text, {"kind": "InternalError", "incident": incident})
+    return WireError(default_codes.of_defect(verb), text, {"kind": "InternalError", "incident": incident})
 
 
 def _more(error: AgentError) -> dict[str, Any]:

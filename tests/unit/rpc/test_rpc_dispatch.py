@@ -57,7 +57,7 @@ async def test_access_is_decided_before_parameters_are_looked_at(server):
 async def test_agent_error_carries_code_message_kind_remedy_and_chain(server):
     reply = await ask(server, "Volume.touch")
     assert reply["error"] == {
-        "code": 100,
+        "code": 200,
         "message": "Disk sda is gone",
         "data": {"kind": "DiskGone", "remedy": "Plug disk sda in again", "chain": [{"kind": "OSError"}]},
     }

@@ -219,10 +219,10 @@ OPERATORS = 4711
 @pytest.mark.parametrize(
     ("uid", "gid", "groups", "verb", "expected"),
     [
-        (0, 0, "", "Volume.touch", '"code":100'),
-        (36, 36, "", "Volume.touch", '"code":100'),
-        (1234, 1234, str(OPERATORS), "Volume.touch", '"code":100'),
-        (1234, OPERATORS, "", "Volume.touch", '"code":100'),
+        (0, 0, "", "Volume.touch", '"code":200'),
+        (36, 36, "", "Volume.touch", '"code":200'),
+        (1234, 1234, str(OPERATORS), "Volume.touch", '"code":200'),
+        (1234, OPERATORS, "", "Volume.touch", '"code":200'),
         (1234, OPERATORS, "", "Volume.delete", '"code":-32001'),
         (1234, 1234, "", "Host.ping2", "403"),
         (36000, 36, "", "Host.ping2", "403"),

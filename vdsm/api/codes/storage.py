@@ -80,7 +80,8 @@ CODES: dict[type[AgentError], int] = {
     recoveries.RecoveryInvalid: 430,
     record.TaskRecordInvalid: 408,
     runner.UnknownTask: 401,
-    runner.TaskNotFinished: 403,
+    # not 403: an engine that clears too early tries again later on 410 alone
+    runner.TaskNotFinished: 410,
     runner.TaskNotStoppable: 410,
     runner.TaskAborted: 411,
     runner.TooManyTasks: 405,
