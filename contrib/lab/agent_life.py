@@ -24,6 +24,9 @@ ROOT_SOCKET = "/run/vdsm-root/root.sock"
 
 
 class AgentLife(abc.ABC):
+    # how long each of the two may take until it answers
+    start_s = 20.0
+
     def __init__(self) -> None:
         self.agent_pid = 0
         self.root_pid = 0
@@ -58,8 +61,9 @@ class AgentLife(abc.ABC):
         """Start a process of the host's own; returns its number inside."""
         return self.control.start(argv, log=log, user=user, env=env)
 
-    def start_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float = 20) -> None:
+    def start_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float | None = None) -> None:
         """Start the root helper (unless it runs) and the agent; returns once its verbs answer."""
+        timeout_s = timeout_s or self.start_s
         self.start_root_helper(env)
         self.agent_pid = self.start_process([PYTHON, "-m", "vdsm.cli", "serve"], log=AGENT_LOG, user="vdsm", env=env)
         self._until_answers(AGENT_SOCKET, self.agent_pid, AGENT_LOG, timeout_s)
@@ -69,7 +73,7 @@ class AgentLife(abc.ABC):
         if self.root_pid and not self._has_ended(self.root_pid):
             return
         self.root_pid = self.start_process([PYTHON, "-m", "vdsm.root.server"], log=ROOT_LOG, env=env)
-        self._until_answers(ROOT_SOCKET, self.root_pid, ROOT_LOG, 10)
+        self._until_answers(ROOT_SOCKET, self.root_pid, ROOT_LOG, self.start_s)
 
     def kill_agent(self, number: signal.Signals = signal.SIGKILL, *, timeout_s: float = 30) -> int | None:
         """Signal the agent and wait for its end; returns its exit code (negative: signal)."""
@@ -82,7 +86,7 @@ class AgentLife(abc.ABC):
         """Wait until the agent ends by itself (a crash point); returns its exit code."""
         return self.control.wait(self.agent_pid, timeout_s=timeout_s)
 
-    def restart_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float = 20) -> None:
+    def restart_agent(self, env: Mapping[str, str] | None = None, *, timeout_s: float | None = None) -> None:
         """Kill -9 and start again."""
         if self.agent_lives:
             self.kill_agent()

@@ -40,6 +40,8 @@ class Vm:
     disks: Sequence[Disk] = ()
     bridges: Sequence[str] = ()
     custom: Mapping[str, str] = field(default_factory=dict)
+    # domain type; empty: what this machine can run
+    kind: str = ""
 
     @property
     def serial_log(self) -> str:
@@ -75,7 +77,7 @@ def to_xml(vm: Vm) -> str:
         X.on_crash("destroy"),
         _devices(vm),
         X.metadata(Q.qos(), _metadata(vm)),
-        type=domain_type(),
+        type=vm.kind or domain_type(),
     )
     return etree.tostring(domain, encoding="unicode", pretty_print=True)
 

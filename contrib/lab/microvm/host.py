@@ -47,6 +47,8 @@ FOLDERS = Path(tempfile.gettempdir())
 
 
 class MicroHost(AgentLife):
+    start_s = 90.0
+
     def __init__(self, name: str | None = None, *, fabric: Fabric | None = None, **fields: Any) -> None:
         """``fields`` are those of `MicroSpec`: memory_mib, cpus, nics, luns, watchdog, apparmor, vfio, ..."""
         super().__init__()
