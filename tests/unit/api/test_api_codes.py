@@ -42,6 +42,8 @@ NEVER_ON_THE_WIRE = {
     "vdsm.virt.launch_flags:BadLaunchFlags",
 }
 BELOW_THE_BORDER = (
+    "storage",
+    "network",
     "vdsm.api",
     "vdsm.common",
     "vdsm.config",
