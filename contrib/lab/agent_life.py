@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 AGENT_LOG = "/var/log/vdsm/agent.log"
 ROOT_LOG = "/var/log/vdsm-root.log"
 AGENT_SOCKET = "/run/vdsm/vdsm.sock"
+NO_TASK = b"00000000-0000-0000-0000-000000000000"
 ROOT_SOCKET = "/run/vdsm-root/root.sock"
 
 
@@ -122,9 +123,12 @@ class AgentLife(abc.ABC):
             time.sleep(0.01)
 
     def _until_ready(self, timeout_s: float) -> None:
-        """Until its VMs are found again, every verb answers that the agent is recovering (code 99)."""
+        """Until its parts are up and its VMs found again, every change is refused with code 99.
+
+        Asked by a change that there is nothing to do for: clearing a task that nobody has started.
+        """
         limit = time.monotonic() + timeout_s
-        body = b'{"jsonrpc":"2.0","method":"Host.ping2","id":1}'
+        body = b'{"jsonrpc":"2.0","method":"Task.clear","params":{"taskID":"%s"},"id":1}' % NO_TASK
         head = b"POST /jsonrpc HTTP/1.1\r\nHost: agent\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
         while not self._has_ended(self.agent_pid):
             answer = b""
@@ -134,7 +138,7 @@ class AgentLife(abc.ABC):
                 connection.sendall(head + body)
                 while part := connection.recv(65536):
                     answer += part
-            if b'"result":true' in answer:
+            if b'"jsonrpc"' in answer and b'"code":99,' not in answer:
                 return
             if time.monotonic() > limit:
                 raise HostFailed(f"the agent is not ready after {timeout_s:.0f} s\n{self.tail(AGENT_LOG)}")
