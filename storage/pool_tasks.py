@@ -13,6 +13,7 @@ from typing import Any
 from storage.pool import Pool
 from storage.spm.errors import NotSpm
 from storage.tasks.runner import CodeOf, Task, Tasks, UnknownTask, describe_status
+from vdsm.common.ids import BLANK_UUID
 
 
 class PoolTasks:
@@ -61,7 +62,9 @@ class PoolTasks:
             await self._ask("task.revert", task_id)
 
     async def of_spm(self) -> list[Mapping[str, Any]]:
-        """Tasks of the pool. Raises `NotSpm` on any other host."""
+        """Tasks of the pool. Raises `NotSpm` on any other host, also on one without a pool."""
+        if self._pool.connected is None:
+            raise NotSpm(BLANK_UUID)
         tasks: list[Mapping[str, Any]] = await self._pool.call_spm("task.all", {})
         return tasks
 

@@ -61,10 +61,12 @@ class Policy:
     unknown: Unknown
     # every verb answers 99 until VMs are found again: an engine must not take a host for one without VMs
     hides_recovery: bool
+    # the field's Python client sends each call as a batch of one, and takes no array for an answer
+    unwraps_single: bool
 
 
-OWN = Policy(Unknown.REFUSE, hides_recovery=False)
-ENGINE = Policy(Unknown.IGNORE, hides_recovery=True)
+OWN = Policy(Unknown.REFUSE, hides_recovery=False, unwraps_single=False)
+ENGINE = Policy(Unknown.IGNORE, hides_recovery=True, unwraps_single=True)
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class Dispatcher:
             return await asyncio.shield(self._start(message, caller))
         members = [self._start(member, caller) for member in message]
         replies = [reply for reply in await asyncio.shield(asyncio.gather(*members)) if reply is not None]
+        if caller.policy.unwraps_single and len(message) == 1:
+            return replies[0] if replies else None
         return protocol.batch(replies) if replies else None
 
     async def drain(self, timeout_s: float) -> None:

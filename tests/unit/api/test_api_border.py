@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an engine sees of every verb: forms of results, and what is answered while the agent starts."""
+
+import json
+
+import pytest
+from test_api_fuzz import good
+
+from vdsm.api import contract, registry
+from vdsm.api.roles import Role
+from vdsm.rpc.dispatcher import ENGINE, OWN
+
+VERBS = registry.load()
+ROWS = contract.rows()
+# engines take the result itself for a map of keys
+OBJECTS = [
+    "Host.fenceNode",
+    "StoragePool.getInfo",
+    "VM.backup_info",
+    "VM.changeCD",
+    "VM.cont",
+    "VM.create",
+    "VM.delete_checkpoints",
+    "VM.hotplugNic",
+    "VM.redefine_checkpoints",
+    "VM.screenshot",
+    "VM.start_backup",
+]
+STATUSES = [
+    "Host.setHaMaintenanceMode",
+    "Host.setKsmTune",
+    "Host.setupNetworks",
+    "VM.setBalloonTarget",
+    "VM.setCpuTunePeriod",
+    "VM.setCpuTuneQuota",
+    "VM.setIoTune",
+    "VM.stop_backup",
+    "VM.updateVmPolicy",
+]
+
+
+@pytest.mark.parametrize("verb", OBJECTS)
+def test_result_is_an_object_where_engines_look_into_it(verb):
+    kind = ROWS[verb].result
+    assert kind == "object" or isinstance(contract.bodies()[kind], dict)
+
+
+def test_value_is_the_status_where_engines_read_it_as_such():
+    assert sorted(name for name, row in ROWS.items() if row.result == "Status") == sorted(STATUSES)
+
+
+async def test_setup_networks_answers_its_status(api):
+    async def done(*_):
+        return None
+
+    api.agent.network.setup_networks = done
+    assert await api.ask("Host.setupNetworks", {"networks": {}}) == {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "result": {"code": 0, "message": "Done"},
+    }
+
+
+async def test_verb_without_a_value_answers_true_and_no_error_member(api):
+    reply = await api.ask("Host.ping2", {})
+    assert reply == {"jsonrpc": "2.0", "id": 1, "result": True}
+
+
+async def test_error_has_a_code_of_32_bits_and_a_text_and_no_result(api):
+    for verb in VERBS:
+        reply = await api.ask(verb, {"vmID": 5}, ENGINE)
+        if "error" in reply:
+            assert "result" not in reply
+            assert isinstance(reply["error"]["code"], int)
+            assert abs(reply["error"]["code"]) < 1 << 31
+            assert reply["error"]["message"]
+
+
+async def test_notification_is_executed_and_not_answered(api):
+    confirmed = []
+    api.agent.network.confirm_connectivity = lambda: confirmed.append(True)
+    assert await api.raw(b'{"jsonrpc":"2.0","method":"Host.confirmConnectivity"}', ENGINE) is None
+    assert confirmed == [True]
+
+
+@pytest.mark.parametrize("verb", sorted(name for name, entry in VERBS.items() if entry.role is Role.READER))
+async def test_read_is_answered_from_the_first_moment_on_our_own_ports(api, verb):
+    api.is_ready = api.is_started = False
+    reply = await api.ask(verb, good(verb))
+    assert reply.get("error", {}).get("code") != -32603
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+async def test_engine_is_told_to_wait_until_vms_are_found(api, verb):
+    api.is_ready = False
+    code = (await api.ask(verb, good(verb), ENGINE)).get("error", {}).get("code")
+    assert (code == 99) is (verb not in ("Host.confirmConnectivity", "rpc.discover"))
+
+
+async def test_change_waits_for_the_parts_on_our_own_ports_too(api):
+    api.is_started = False
+    assert (await api.ask("StoragePool.setDescription", good("StoragePool.setDescription"), OWN))["error"]["code"] == 99
+
+
+async def test_tasks_of_a_host_without_a_pool_are_refused_as_on_any_host_that_is_not_spm(api):
+    for verb in ("Host.getAllTasksStatuses", "Host.getAllTasksInfo"):
+        assert (await api.ask(verb, {}))["error"]["code"] == 654
+
+
+async def test_batch_of_one_is_answered_by_an_object_on_the_engines_port_and_by_an_array_elsewhere(api):
+    body = json.dumps([{"jsonrpc": "2.0", "id": "a", "method": "Host.echo", "params": {"message": "x"}}]).encode()
+    answer = {"jsonrpc": "2.0", "id": "a", "result": "x"}
+    assert json.loads(await api.raw(body, ENGINE)) == answer
+    assert json.loads(await api.raw(body, OWN)) == [answer]
