@@ -17,7 +17,7 @@ class SetupNetworks(Params):
     options: JsonDict = field(default_factory=dict)
 
 
-@verb("Host.setupNetworks", role=Role.ADMIN)
+@verb("Host.setupNetworks", role=Role.ADMIN, lacks="VLANs, bonds, Open vSwitch, DHCP, QoS")
 async def host_setup_networks(call: Call, params: SetupNetworks) -> JsonDict:
     """Add, change and remove networks in one step; undone as a whole when it fails or nobody confirms it in time."""
     await call.agent.network.setup_networks(params.networks, params.bondings, params.options)

@@ -28,6 +28,16 @@ async def host_get_vm_list(call: Call, params: VmList) -> JsonList:
     return [vms.describe(vm) for vm in vms.all() if wanted is None or vm.vm_id in wanted]
 
 
+class VmFullList(Params):
+    vm_ids: list[Uuid] | None = field(name="vmList", default=None)
+
+
+@verb("Host.getVMFullList", role=Role.READER)
+async def host_get_vm_full_list(call: Call, params: VmFullList) -> JsonList:
+    """As Host.getVMList: no server tells devices here any more. For old clients."""
+    return await host_get_vm_list(call, VmList(vm_ids=params.vm_ids))
+
+
 @verb("Host.getAllVmStats", role=Role.READER, lacks="what only a guest agent knows, jobs of disks")
 async def host_get_all_vm_stats(call: Call, params: NoParams) -> JsonList:
     """State and statistics of every VM. Answered from caches: never waits for libvirt."""

@@ -67,6 +67,13 @@ async def vm_get_stats(call: Call, params: VmOnly) -> JsonList:
     return [call.agent.vms.stats(params.vm_id)]
 
 
+@verb("VM.getInfo", role=Role.READER)
+async def vm_get_info(call: Call, params: VmOnly) -> JsonDict:
+    """Id, status and status time of one VM."""
+    vms = call.agent.vms
+    return vms.describe(vms.get(params.vm_id))
+
+
 @verb("VM.pause", role=Role.OPERATOR)
 async def vm_pause(call: Call, params: VmOnly) -> JsonDict:
     """Stop the VM's CPUs. A paused VM stays as it is."""
