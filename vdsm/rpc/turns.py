@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Fair turns: one busy client delays itself, not the others.
 
-At most ``total`` calls run, at most ``per_client`` of one client. Who must wait stands in its client's line;
-lines are served in rotation. A call is refused only when its own client's line is full; a vital call never is:
+At most ``total`` calls run, at most ``per_client`` of one client, and a client gets one turn in each round of the
+loop: a burst of calls that only compute would otherwise run as one block before anybody else's. Who must wait stands
+in its client's line; lines are served in rotation. A call is refused only when its own client's line is full; a vital call never is:
 whoever takes part keeps what it sends within bounds (connections stop reading).
 """
 
@@ -32,6 +33,7 @@ class Turns:
         self._running: Counter[str] = Counter()
         self._count = 0
         self._lines: dict[str, deque[asyncio.Future[None]]] = {}  # in order of rotation
+        self._had_a_turn: set[str] = set()  # in this round of the loop
 
     @property
     def waiting(self) -> int:
@@ -59,11 +61,19 @@ class Turns:
             self._give_back(client)
 
     def _free(self, client: str) -> bool:
-        return self._count < self._total and self._running[client] < self._per_client
+        fresh = client not in self._had_a_turn
+        return fresh and self._count < self._total and self._running.get(client, 0) < self._per_client
 
     def _take(self, client: str) -> None:
         self._count += 1
         self._running[client] += 1
+        if not self._had_a_turn:
+            asyncio.get_running_loop().call_soon(self._next_round)
+        self._had_a_turn.add(client)
+
+    def _next_round(self) -> None:
+        self._had_a_turn.clear()
+        self._serve()
 
     def _give_back(self, client: str) -> None:
         self._count -= 1

@@ -2,6 +2,7 @@
 """A small server with verbs of its own, on a real unix socket."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -105,6 +106,11 @@ def verbs(server: Server) -> Verbs:
     @reader("Host.getStats")
     async def stats(call: Call, params: NoParams) -> None:
         """Nothing."""
+
+    @reader("Host.getAllVmStats")
+    async def all_stats(call: Call, params: NoParams) -> list[Any]:
+        time.sleep(0.002)
+        return []
 
     @reader("Host.flow")
     async def flow(call: Call, params: NoParams) -> str:
