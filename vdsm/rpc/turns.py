@@ -3,8 +3,8 @@
 
 At most ``total`` calls run, at most ``per_client`` of one client, and a client gets one turn in each round of the
 loop: a burst of calls that only compute would otherwise run as one block before anybody else's. Who must wait stands
-in its client's line; lines are served in rotation. A call is refused only when its own client's line is full; a vital call never is:
-whoever takes part keeps what it sends within bounds (connections stop reading).
+in its client's line; lines are served in rotation. A call is refused only when its own client's line is full; a
+vital call never is: whoever takes part keeps what it sends within bounds (connections stop reading).
 """
 
 from __future__ import annotations
