@@ -23,10 +23,10 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from contrib.lab import registry
 from contrib.lab.agent_life import ROOT_LOG, AgentLife
@@ -45,12 +45,10 @@ LOGS = (
 
 
 class PrivateHost(AgentLife):
-    def __init__(self, name: str | None = None, *, settings: str = "", shared: Mapping[str, str] | None = None) -> None:
-        """``settings``: more lines of the agent's configuration; ``shared``: {folder inside: folder of the machine}."""
+    def __init__(self, name: str | None = None, **fields: Any) -> None:
+        """``fields`` are those of `HostSpec`: settings, shared, address, ..."""
         host_id = str(uuid.uuid4())
-        self.spec = HostSpec(
-            name=name or f"host-{secrets.token_hex(3)}", host_id=host_id, settings=settings, shared=shared or {}
-        )
+        self.spec = HostSpec(name=name or f"host-{secrets.token_hex(3)}", host_id=host_id, **fields)
         super().__init__()
         self.pid = 0
         self._keeper: subprocess.Popen[str] | None = None

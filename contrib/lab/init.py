@@ -27,7 +27,8 @@ def main() -> None:
         rootfs.enter(spec)
         qemu_user = furnish.furnish(spec, capabilities)
         images = furnish.start_image_makers(spec)
-        _connect(spec, supervisor)
+        if not spec.cabled:
+            _connect(spec, supervisor)
         furnish.start_daemons(spec, supervisor)
         furnish.finish_images(images)
         print(f"host {spec.name} is up, QEMU runs as {qemu_user}", file=sys.stderr)

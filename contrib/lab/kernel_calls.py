@@ -41,13 +41,14 @@ def die_with_parent() -> None:
     _check(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl(PR_SET_PDEATHSIG)")
 
 
-def loops_backed_by(device: int) -> list[str]:
-    """Loop devices whose backing file lies on the file system with this st_dev."""
+def loops_backed_by(device: int, inode: int | None = None) -> list[str]:
+    """Loop devices whose backing file lies on the file system with this st_dev, or is that one file on it."""
     found = []
     for entry in Path("/sys/block").glob("loop*"):
         if (entry / "loop").exists():
             path = f"/dev/{entry.name}"
-            if _backing_device(path) == device:
+            backing = _backing_file(path)
+            if backing is not None and backing[0] == device and inode in (None, backing[1]):
                 found.append(path)
     return found
 
@@ -65,7 +66,7 @@ def detach_loop(path: str) -> None:
         os.close(fd)
 
 
-def _backing_device(path: str) -> int | None:
+def _backing_file(path: str) -> tuple[int, int] | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -76,8 +77,9 @@ def _backing_device(path: str) -> int | None:
         return None
     finally:
         os.close(fd)
-    # loop_info64.lo_device is in the kernel's "huge" encoding, as st_dev is
-    return int(struct.unpack_from("<Q", status)[0])
+    # loop_info64.lo_device is in the kernel's "huge" encoding, as st_dev is; lo_inode follows
+    device, inode = struct.unpack_from("<QQ", status)
+    return int(device), int(inode)
 
 
 def _check(code: int, what: str) -> None:

@@ -55,4 +55,4 @@ def agent_drop_in(spec: HostSpec) -> str:
 
 def hosts(spec: HostSpec) -> str:
     """The host's own name must resolve: libvirt looks it up at every start of a guest."""
-    return f"127.0.0.1 localhost\n{spec.address.partition('/')[0]} {spec.name}\n"
+    return f"127.0.0.1 localhost\n{spec.address.partition('/')[0]} {spec.name}\n{spec.neighbours}"

@@ -30,6 +30,10 @@ class HostSpec:
     mac: str = "52:54:00:37:00:02"
     # further lines for /etc/vdsm/vdsm.conf.d/50-lab.conf
     settings: str = ""
+    # the starter cables the NICs; otherwise the host has one, with a gateway of its own at the other end
+    cabled: bool = False
+    # further lines of /etc/hosts
+    neighbours: str = ""
     # folders of the machine that this host sees read-write: {inside: outside}
     shared: Mapping[str, str] = field(default_factory=dict)
     posix_image_bytes: int = 8 << 30

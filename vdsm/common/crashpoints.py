@@ -10,11 +10,15 @@ was started with ``VDSM_CRASH_AT=<name>``: then it kills itself with SIGKILL, as
 would. Tests are parametrised over `REGISTRY`, so there is no point without a test.
 
 ``VDSM_CRASH_AT=<name>:<file>`` dies only while ``<file>`` does not exist, and makes it first:
-the restarted process gets past the point.
+the restarted process gets past the point. ``VDSM_CRASH_AT=@<file>`` reads the value from that file
+at every point, so that a running process can be told.
+
+``VDSM_CRASH_POWER=<file>`` (a test machine's /proc/sysrq-trigger) makes it a power cut of the whole machine.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from dataclasses import dataclass
@@ -22,6 +26,9 @@ from dataclasses import dataclass
 REGISTRY: dict[str, CrashPoint] = {}
 
 _ENVIRONMENT = "VDSM_CRASH_AT"
+_POWER = "VDSM_CRASH_POWER"
+# to the kernel: reboot now, without writing anything back
+_REBOOT = b"b"
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class CrashPoint:
     meaning: str
 
     def reach(self) -> None:
-        wanted, _, once = os.environ.get(_ENVIRONMENT, "").partition(":")
+        wanted, _, once = _asked().partition(":")
         if wanted != self.name:
             return
         if once:
@@ -38,7 +45,21 @@ class CrashPoint:
                 os.close(os.open(once, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
             except FileExistsError:
                 return
+        if power := os.environ.get(_POWER):
+            with contextlib.suppress(OSError), open(power, "wb", buffering=0) as trigger:
+                trigger.write(_REBOOT)
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _asked() -> str:
+    asked = os.environ.get(_ENVIRONMENT, "")
+    if not asked.startswith("@"):
+        return asked
+    try:
+        with open(asked[1:], encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def crash_point(name: str, meaning: str) -> CrashPoint:

@@ -34,9 +34,9 @@ from typing import Any, Self
 from contrib.lab import registry
 from contrib.lab.agent_life import AgentLife
 from contrib.lab.control import Control, HostFailed
+from contrib.lab.fabric import Fabric
 from contrib.lab.host import LOGS, compile_checkout
 from contrib.lab.microvm import keeper, spec
-from contrib.lab.microvm.fabric import Fabric
 from contrib.lab.microvm.qmp import Qmp
 from contrib.lab.spec import CHECKOUT
 

@@ -21,8 +21,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from contrib.lab import kernel_calls, kernels
-from contrib.lab.microvm import boot, fabric, layer, qemu
+from contrib.lab import fabric, kernel_calls, kernels
+from contrib.lab.microvm import boot, layer, qemu
 from contrib.lab.microvm.channel import Channel
 from contrib.lab.microvm.spec import DOORS, MicroSpec
 from contrib.lab.registry import Record, start_time

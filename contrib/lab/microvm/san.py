@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from contrib.lab.control import HostFailed
+from contrib.lab.fabric import Fabric
 from contrib.lab.microvm import initiator, storage_server
-from contrib.lab.microvm.fabric import Fabric
 from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.spec import Lun, Nic
 

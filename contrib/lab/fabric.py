@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The cables between micro-VMs: bridges in a network namespace of their own, so that this machine's network shows none.
+"""The cables between hosts: bridges in a network namespace of their own, so that this machine's network shows none.
 
-One network is one bridge; each NIC of a micro-VM is a tap on it. The namespace, and all in it, ends with its last
-process: the placeholder here (which dies with the starter) and the QEMUs.
+One network is one bridge; each NIC of a micro-VM is a tap on it, each NIC of a namespace host the far end of a veth
+pair. The namespace, and all in it, ends with its last process: the placeholder here (which dies with the starter)
+and the QEMUs.
 """
 
 from __future__ import annotations
@@ -68,6 +69,15 @@ def enter(pid: int) -> list[str]:
 
 def bridge(network: str) -> str:
     return f"br-{network}"[:15]
+
+
+def cable(fabric: int, port: str, network: str, host: int, nic: str, mac: str) -> None:
+    """Give a host's network namespace a NIC whose other end is a port of the network's bridge."""
+    commands = (
+        f"link add {port} type veth peer name {nic} address {mac} netns {host}",
+        f"link set {port} master {bridge(network)} up",
+    )
+    subprocess.run([*enter(fabric), "ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
 
 
 def plug(pid: int, tap: str, network: str) -> None:
