@@ -17,7 +17,7 @@ from pathlib import Path
 from contrib.benchmarks import report, rpc
 from contrib.lab.host import PrivateHost
 
-PARTS = ("rpc", "footprint", "vms")
+PARTS = ("rpc", "million", "fairness", "footprint", "vms")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 COMMAND = "make bench"
 

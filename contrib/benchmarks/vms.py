@@ -36,7 +36,7 @@ async def _run(host: PrivateHost) -> list[Table]:
         pool = await engine.new_pool(client)
         with_pool = footprint.measure(host).row("pool, SPM, no VM")
         start = await _starts(host, client, pool)
-        vms = [await _running_vm(client, pool) for _ in range(VMS)]
+        vms = [await running_vm(client, pool) for _ in range(VMS)]
         with_vms = footprint.measure(host).row(f"pool, SPM, {VMS} VMs")
         for vm_id in vms:
             await client.call("VM.destroy", {"vmID": vm_id}, timeout_s=STEP_S)
@@ -92,7 +92,7 @@ def _timed_virsh(host: PrivateHost) -> float:
     return time.perf_counter() - started
 
 
-async def _running_vm(client: Client, pool: engine.Pool) -> str:
+async def running_vm(client: Client, pool: engine.Pool) -> str:
     volume = await engine.create_volume(client, pool)
     vm_id = new_uuid()
     await engine.create_vm(client, vm_xml.Vm(vm_id, f"vm-{vm_id[:8]}", memory_mib=MEMORY_MIB, disks=[volume.disk()]))
