@@ -12,6 +12,7 @@ import pytest
 
 from vdsm.agent import build
 from vdsm.api import registry
+from vdsm.api.call import Agent
 from vdsm.api.roles import Identity, Role
 from vdsm.common.paths import Paths
 from vdsm.config import Settings
@@ -23,10 +24,10 @@ ADMIN = Identity("tester", Role.ADMIN, "test")
 class Asked:
     """Calls verbs of the real API over JSON."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, agent: Agent) -> None:
         self.is_started = True
         self.is_ready = True
-        self.agent = build(_paths(folder), Settings())
+        self.agent = agent
         self.dispatcher = Dispatcher(
             self.agent, registry.load(), ready=lambda: self.is_ready, started=lambda: self.is_started
         )
@@ -42,15 +43,28 @@ class Asked:
         return await self.dispatcher.answer(message, Caller(ADMIN, "test", policy))
 
 
-def _paths(folder: str) -> Paths:
+def _agent(folder: str) -> Agent:
     names = [field.name for field in dataclasses.fields(Paths)]
     for name in names:
         os.makedirs(f"{folder}/{name}", exist_ok=True)
-    return Paths(**{name: f"{folder}/{name}" for name in names})
+    return build(Paths(**{name: f"{folder}/{name}" for name in names}), Settings())
+
+
+@pytest.fixture(scope="module")
+def shared_agent(tmp_path_factory: Any) -> Agent:
+    """One for tests that change nothing in it."""
+    return _agent(str(tmp_path_factory.mktemp("agent")))
+
+
+@pytest.fixture
+async def shared_api(shared_agent: Agent) -> Any:
+    asked = Asked(shared_agent)
+    yield asked
+    await asked.dispatcher.drain(1)
 
 
 @pytest.fixture
 async def api(tmp_path: Any) -> Any:
-    asked = Asked(str(tmp_path))
+    asked = Asked(_agent(str(tmp_path)))
     yield asked
     await asked.dispatcher.drain(1)

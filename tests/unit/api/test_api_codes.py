@@ -86,12 +86,12 @@ def test_every_code_of_ours_is_known_to_the_field():
     assert {code for code in codes.all_codes().values() if code not in codes.table()} <= PROTOCOL
 
 
-@pytest.mark.parametrize("name", sorted(VERBS))
-def test_default_of_a_verb_is_known_and_never_taken_for_success(name):
+def test_default_of_a_verb_is_known_and_never_taken_for_success():
     taken_for_success = {"Image": {256, 268}, "Task": {401, 410}, "StoragePool": {309, 654, 702}, "VM": {1, 4, 13, 52}}
-    for code in (default_codes.of_error(name), default_codes.of_defect(name)):
-        assert code == -32603 or code in codes.table()
-        assert code not in taken_for_success.get(name.partition(".")[0], ())
+    for name in VERBS:
+        for code in (default_codes.of_error(name), default_codes.of_defect(name)):
+            assert code == -32603 or code in codes.table(), name
+            assert code not in taken_for_success.get(name.partition(".")[0], ()), name
 
 
 @pytest.mark.parametrize(

@@ -138,3 +138,12 @@ def test_places_name_folder_and_remedy(tmp_path):
     results = [result for result in places(paths) if result.what == "directory"]
     assert len(results) == 5 and all(result.level is Level.FAULT for result in results)
     assert all(result.remedy.startswith("install -d") for result in results)
+
+
+def test_doctor_tells_every_verb_of_the_api_without_an_agent():
+    lines = {line["verb"]: line for line in json.loads(run("doctor", "--api", "--json").stdout)}
+    assert len(lines) == 205
+    assert lines["Host.ping2"] == {"verb": "Host.ping2", "engine": True, "state": "built"}
+    assert lines["VM.create"]["state"].startswith("partial: ")
+    assert lines["VM.reset"] == {"verb": "VM.reset", "engine": True, "state": "not built"}
+    assert "VM.reset" in run("doctor", "--api").stdout
