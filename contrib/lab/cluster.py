@@ -21,7 +21,6 @@ import os
 import secrets
 import shutil
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from contrib.lab import authority, fabric, furnish, kernel_calls
+from contrib.lab import authority, fabric, furnish, registry
 from contrib.lab.host import PrivateHost
 
 NETWORKS = ("management", "migration", "storage")
@@ -63,9 +62,7 @@ class Cluster:
         with ExitStack() as stack:
             self._fabric = stack.enter_context(fabric.Fabric(NETWORKS))
             self._fabric.ip(f"address add {ENGINE_ADDRESS} dev {fabric.bridge('management')}")
-            self.folder = Path(tempfile.mkdtemp(prefix=f"vdsm-lab-{self.name}-"))
-            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
-            stack.callback(self._detach_loops)
+            self.folder = stack.enter_context(registry.folder(self.name))
             maker = self._make_image()
             self._authority = authority.Authority(_made(self.folder / "pki"))
             self.engine_identity = self._authority.issue("engine")
@@ -82,8 +79,10 @@ class Cluster:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # side by side: each takes a tenth of a second, most of it waiting for the kernel
-        self._each(PrivateHost.stop)
-        self._stack.close()
+        try:
+            self._each(PrivateHost.stop)
+        finally:
+            self._stack.close()
 
     def start_host(self, host: PrivateHost) -> None:
         """Start a host that is down, cable it and give it its certificates; its agent is not started."""
@@ -159,12 +158,6 @@ class Cluster:
             shutil.copy(sources[what], target)
             target.chmod(0o440 if what == "key" else 0o644)
             os.chown(target, 0, 36)
-
-    def _detach_loops(self) -> None:
-        """A loop device outlives its last mount by a moment, and for ever when its host was killed at a bad one."""
-        status = (self.folder / "shared" / Path(SHARED_IMAGE).name).stat()
-        for loop in kernel_calls.loops_backed_by(status.st_dev, status.st_ino):
-            kernel_calls.detach_loop(loop)
 
 
 def _made(folder: Path) -> Path:

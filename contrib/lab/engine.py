@@ -141,7 +141,7 @@ async def connect_pool(client: Client, pool_id: str, domain_id: str, *, host_id:
     await client.call("StoragePool.connect", params, timeout_s=STORAGE_S)
 
 
-async def become_spm(client: Client, pool_id: str) -> None:
+async def become_spm(client: Client, pool_id: str, *, timeout_s: float = STORAGE_S) -> None:
     """Elect this host as storage pool manager and wait for the role."""
     status = await client.call("StoragePool.getSpmStatus", {"storagepoolID": pool_id})
     params = {
@@ -151,7 +151,7 @@ async def become_spm(client: Client, pool_id: str) -> None:
         "enableScsiFencing": "false",
     }
     task_id = await client.call("StoragePool.spmStart", params, timeout_s=STORAGE_S)
-    await finish_task(client, task_id)
+    await finish_task(client, task_id, timeout_s=timeout_s)
     status = await client.call("StoragePool.getSpmStatus", {"storagepoolID": pool_id})
     if status["spmStatus"] != "SPM":
         raise HostFailed(f"spmStart finished, but the host is {status}")

@@ -10,8 +10,11 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -30,9 +33,9 @@ class Record:
     cgroups: list[str] = field(default_factory=list)
     # st_dev of the file system that holds the host's images, as the loop driver names it
     image_device: int = 0
-    # "namespace" or "micro"
+    # "namespace" or "micro"; "folder": none of a host, but of their starter
     kind: str = "namespace"
-    # of a micro-VM: its disk, logs and sockets
+    # of a micro-VM: its disk, logs and sockets; of a starter: what goes with it
     folder: str = ""
 
     def save(self) -> None:
@@ -60,6 +63,8 @@ class Record:
                 left += loops
                 break
             time.sleep(0.01)
+        if self.kind == "folder":
+            _remove_folder(Path(self.folder))
         if not left:
             self.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
@@ -80,13 +85,36 @@ def sweep(*, also_living: bool) -> list[str]:
     ended = []
     for record in records():
         if record.keeper_lives():
-            if not also_living:
+            if not also_living or record.kind == "folder":
                 continue
             os.kill(record.keeper, signal.SIGTERM)
             _wait_gone(record)
         record.remove_traces()
         ended.append(record.name)
     return ended
+
+
+@contextlib.contextmanager
+def folder(name: str) -> Iterator[Path]:
+    """A folder for hosts' images, removed with the block, or by `sweep` when this process was killed in it."""
+    path = Path(tempfile.mkdtemp(prefix=f"vdsm-lab-{name}-"))
+    path.chmod(0o755)
+    record = Record(path.name, os.getpid(), start_time(os.getpid()), kind="folder", folder=str(path))
+    record.save()
+    try:
+        yield path
+    finally:
+        record.remove_traces()
+
+
+def _remove_folder(path: Path) -> None:
+    """With the loop devices that hosts made of its files and could not take along."""
+    for file in path.rglob("*.img"):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            for loop in kernel_calls.loops_backed_by(status.st_dev, status.st_ino):
+                kernel_calls.detach_loop(loop)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def start_time(pid: int) -> str:

@@ -9,6 +9,10 @@
     fresh_host   a host without agent for one test
     guest        kernel and initial RAM file system for VMs
 
+    cluster        three hosts without agents on common networks; one for each module
+    hosts          the three
+    shared_folder  a folder, the same file system on each of the three, for one test
+
 When a test fails, the logs of its hosts are copied to logs/<test>/<host>/.
 """
 
@@ -22,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from contrib.lab import engine
+from contrib.lab.cluster import SHARED_IMAGE, Cluster
 from contrib.lab.guest import Guest, prepare
 from contrib.lab.host import PrivateHost
 from tests.failure_logs import skip_unless, watched
@@ -93,6 +98,27 @@ def local_pool_host() -> Iterator[PrivateHost]:
 @pytest.fixture(scope="module")
 def local_pool(local_pool_host: PrivateHost) -> engine.Pool:
     return _new_pool(local_pool_host, engine.LOCALFS)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(hosts=3) as cluster, watched(*cluster.hosts):
+        yield cluster
+
+
+@pytest.fixture
+def hosts(cluster: Cluster) -> list[PrivateHost]:
+    return cluster.hosts
+
+
+@pytest.fixture
+def shared_folder(hosts: list[PrivateHost]) -> Iterator[str]:
+    folder = "/mnt/shared"
+    for host in hosts:
+        host.run(["sh", "-c", f"mkdir -p {folder}; mount -o loop {SHARED_IMAGE} {folder}"])
+    yield folder
+    for host in hosts:
+        host.run(["umount", folder])
 
 
 @pytest.fixture(scope="session")

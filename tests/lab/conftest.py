@@ -44,6 +44,18 @@ def _lacking() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacking = _lacking()
     skip_unless(items, folder="tests/lab/", reason=lacking, possible=not lacking)
+    for item in items:
+        if "tests/lab/" in item.nodeid:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests that share booted hosts run in one process."""
+    if "san" in getattr(item, "fixturenames", ()):
+        return "san"
+    if "survivor" in getattr(item, "fixturenames", ()):
+        return "cuts-create" if "is_created" in item.name else "cuts-others"
+    return item.path.stem
 
 
 @pytest.fixture(scope="session")

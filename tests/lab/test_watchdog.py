@@ -7,13 +7,11 @@ it, the watchdog fires at most 60 s after that, and other hosts take over no ear
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from contrib.lab import furnish
+from contrib.lab import furnish, registry
 from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.spec import Lun
 from contrib.lab.spec import PYTHON
@@ -35,8 +33,8 @@ WORK = f"while :; do {READ}; echo read; sleep 0.1; done"
 
 @pytest.fixture
 def guarded() -> Iterator[MicroHost]:
-    with tempfile.TemporaryDirectory(prefix="vdsm-lab-luns-") as folder:
-        image = Path(folder, "lun.img")
+    with registry.folder("luns") as folder:
+        image = folder / "lun.img"
         with open(image, "wb") as file:
             file.truncate(64 << 20)
         lun = Lun(str(image), "leases")

@@ -22,10 +22,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +43,6 @@ from contrib.lab.spec import CHECKOUT
 BOOT_S = 60.0
 # what the executor may take beyond a command's own deadline
 GRACE_S = 5.0
-FOLDERS = Path(tempfile.gettempdir())
 
 
 class MicroHost(AgentLife):
@@ -53,7 +52,8 @@ class MicroHost(AgentLife):
         """``fields`` are those of `MicroSpec`: memory_mib, cpus, nics, luns, watchdog, apparmor, vfio, ..."""
         super().__init__()
         name = name or f"micro-{secrets.token_hex(3)}"
-        folder = tempfile.mkdtemp(prefix=f"vdsm-lab-{name}-", dir=FOLDERS)
+        self._folder = ExitStack()
+        folder = str(self._folder.enter_context(registry.folder(name)))
         fields = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
         self.spec = spec.MicroSpec(
             name=name, host_id=str(uuid.uuid4()), folder=folder, fabric=fabric.pid if fabric else 0, **fields
@@ -106,7 +106,7 @@ class MicroHost(AgentLife):
     def stop(self) -> None:
         """The power cut, and its folder removed."""
         self.power_cut()
-        shutil.rmtree(self.spec.folder, ignore_errors=True)
+        self._folder.close()
 
     def wait_ended(self, *, timeout_s: float) -> float:
         """Wait until QEMU ends by itself (the host reset or powered off); returns the seconds waited."""

@@ -11,14 +11,12 @@ lan-b        eth4               -            bonds: hosts only, no address
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from contrib.lab import registry
 from contrib.lab.control import HostFailed
 from contrib.lab.fabric import Fabric
 from contrib.lab.microvm import initiator, storage_server
@@ -55,8 +53,7 @@ class San:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._fabric = stack.enter_context(Fabric(NETWORKS))
-            folder = Path(tempfile.mkdtemp(prefix="vdsm-lab-luns-"))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            folder = stack.enter_context(registry.folder("luns"))
             for number in range(self._lun_count):
                 image = folder / f"lun{number}.img"
                 with open(image, "wb") as file:
