@@ -29,13 +29,15 @@ SAMPLE: dict[str, Any] = {
 
 
 async def test_stats_hold_what_engines_cast_at_every_age_of_a_vm(world: World) -> None:
-    vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+    screen = "<graphics type='vnc' port='5900' tlsPort='-1' listen='192.0.2.1'/>"
+    vm = await world.vms.create(VM, xml_of(disks=[disk()], devices=screen))
     assert wrong("Host.getAllVmStats", world.vms.all_stats()) == []
     await until(lambda: vm.status.reported == "Up")
     for _ in range(2):
         world.vms._samples.put({VM: SAMPLE})
         assert wrong("Host.getAllVmStats", world.vms.all_stats()) == []
     assert world.vms.stats(VM)["disks"]["vda"]["truesize"]
+    assert world.vms.stats(VM)["displayInfo"][0]["port"] == "5900"
 
 
 class Broken(AgentError):
