@@ -91,8 +91,7 @@ class Cluster:
         commands = ["link set lo up"]
         for index, network in enumerate(NETWORKS):
             nic = f"eth{index}"
-            port = f"h{number}{nic}"
-            fabric.cable(self._fabric.pid, port, network, host.pid, nic, f"52:54:00:37:{index:02x}:{number:02x}")
+            fabric.cable(self._fabric.pid, number, network, host.pid, nic, f"52:54:00:37:{index:02x}:{number:02x}")
             commands += [f"address add {address(network, number)}/24 dev {nic}", f"link set {nic} up"]
         commands.append(f"route add default via {ENGINE_ADDRESS.split('/')[0]}")
         host.run(["ip", "-batch", "-"], stdin="\n".join(commands).encode())

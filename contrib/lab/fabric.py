@@ -71,11 +71,17 @@ def bridge(network: str) -> str:
     return f"br-{network}"[:15]
 
 
-def cable(fabric: int, port: str, network: str, host: int, nic: str, mac: str) -> None:
+def port(number: int, nic: str) -> str:
+    """Name of the bridge's end of a cluster host's cable."""
+    return f"h{number}{nic}"
+
+
+def cable(fabric: int, number: int, network: str, host: int, nic: str, mac: str) -> None:
     """Give a host's network namespace a NIC whose other end is a port of the network's bridge."""
+    end = port(number, nic)
     commands = (
-        f"link add {port} type veth peer name {nic} address {mac} netns {host}",
-        f"link set {port} master {bridge(network)} up",
+        f"link add {end} type veth peer name {nic} address {mac} netns {host}",
+        f"link set {end} master {bridge(network)} up",
     )
     subprocess.run([*enter(fabric), "ip", "-batch", "-"], input="\n".join(commands), text=True, check=True)
 

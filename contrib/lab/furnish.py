@@ -19,6 +19,13 @@ from contrib.lab.spec import KVM_GID, LOCAL_FOLDER, POSIX_IMAGE, PYTHON, VDSM_UI
 from contrib.lab.supervisor import Supervisor
 
 DAEMON_START_S = 20.0
+SOCKETS = {
+    "virtlogd": "/run/libvirt/virtlogd-sock",
+    "sanlock": "/run/sanlock/sanlock.sock",
+    "libvirtd": "/run/libvirt/libvirt-sock",
+}
+# without a watchdog sanlock needs no right to lock memory
+DAEMON_ENVIRONMENT = {"SANLOCK_PRIVILEGED": "0"}
 LIBVIRT_CACHE = "/var/cache/libvirt/qemu/capabilities"
 VDSM_FOLDERS = (
     "/run/vdsm",
@@ -105,35 +112,39 @@ def finish_images(makers: list[subprocess.Popen[bytes]]) -> None:
     os.chmod(LOCAL_FOLDER, 0o755)
 
 
-def start_daemons(spec: HostSpec, supervisor: Supervisor, *, watchdog: bool = False) -> None:
-    """libvirt's and sanlock's; returns once they listen. ``watchdog``: wdmd runs, a lost lease resets the host."""
-    Path("/run/sanlock").mkdir()
-    started = {
-        "virtlogd": (supervisor.start(["virtlogd"], log="/var/log/virtlogd.log"), "/run/libvirt/virtlogd-sock"),
-        "sanlock": (
-            supervisor.start(
-                ["sanlock", "daemon", "-D", "-w", "1" if watchdog else "0", "-h", "0", "-l", "0", "-e", spec.host_id],
-                env={} if watchdog else {"SANLOCK_PRIVILEGED": "0"},
-                log="/var/log/sanlock.out",
-            ),
-            "/run/sanlock/sanlock.sock",
-        ),
-        "libvirtd": (
-            supervisor.start(["libvirtd", "--listen"], log="/var/log/libvirtd.out"),
-            "/run/libvirt/libvirt-sock",
-        ),
+def daemons(host_id: str, *, watchdog: bool = False) -> dict[str, list[str]]:
+    """Command lines by name. ``watchdog``: sanlock lets wdmd reset the host when leases are lost."""
+    return {
+        "virtlogd": ["virtlogd"],
+        "sanlock": ["sanlock", "daemon", "-D", "-w", "1" if watchdog else "0", "-h", "0", "-l", "0", "-e", host_id],
+        "libvirtd": ["libvirtd", "--listen"],
     }
-    for name, (pid, path) in started.items():
 
-        def listens(name: str = name, pid: int = pid, path: str = path) -> bool:
+
+def start_daemons(spec: HostSpec, supervisor: Supervisor, *, watchdog: bool = False) -> None:
+    """libvirt's and sanlock's; returns once they listen."""
+    Path("/run/sanlock").mkdir()
+    environment = {} if watchdog else DAEMON_ENVIRONMENT
+    started = {
+        name: supervisor.start(argv, env=environment, log=f"/var/log/{name}.out")
+        for name, argv in daemons(spec.host_id, watchdog=watchdog).items()
+    }
+    for name, pid in started.items():
+
+        def listens(name: str = name, pid: int = pid) -> bool:
             code = supervisor.has_ended(pid)
             if code is not None:
                 raise RuntimeError(f"{name} ended with {code}: {_tail(f'/var/log/{name}')}")
-            return _answers(path)
+            return _answers(SOCKETS[name])
 
         until(name, listens)
-    os.chown("/run/sanlock/sanlock.sock", 0, KVM_GID)
-    os.chmod("/run/sanlock/sanlock.sock", 0o660)
+    open_sanlock(lambda argv: subprocess.run(argv, check=True))
+
+
+def open_sanlock(run: Callable[[list[str]], object]) -> None:
+    """Its socket belongs to root; vdsm's group may use it, as on an installed host."""
+    run(["chown", f"0:{KVM_GID}", SOCKETS["sanlock"]])
+    run(["chmod", "660", SOCKETS["sanlock"]])
 
 
 def _tail(prefix: str) -> str:

@@ -80,6 +80,14 @@ def records() -> list[Record]:
     return found
 
 
+def find(name: str) -> Record:
+    """The record of that host. Raises KeyError."""
+    for record in records():
+        if record.name == name:
+            return record
+    raise KeyError(name)
+
+
 def sweep(*, also_living: bool) -> list[str]:
     """End hosts without a keeper, and the living ones if told so; returns their names."""
     ended = []

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from contrib.lab.control import HostFailed
+from contrib.lab.faults import file_system_full, peer_dropped
 from contrib.lab.microvm import faults
 from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.san import San, address
@@ -50,7 +51,7 @@ def test_a_cut_link_has_no_carrier_until_it_is_restored(san: San) -> None:
 
 def test_a_dropped_peer_is_silent_and_others_are_not(san: San) -> None:
     host = san.hosts[0]
-    with faults.peer_dropped(host, address("san-a", 2)):
+    with peer_dropped(host, address("san-a", 2)):
         assert not _reaches(host, address("san-a", 2))
         assert _reaches(host, address("san-a", 100))
     assert _reaches(host, address("san-a", 2))
@@ -76,6 +77,17 @@ def test_a_paused_host_answers_nothing_and_goes_on(san: San) -> None:
     with faults.paused(host):
         assert not _reaches(san.hosts[0], address("san-a", 2))
     host.run(["true"])
+
+
+def test_a_full_file_system_takes_nothing_and_has_room_again(hosts: list[MicroHost]) -> None:
+    host = hosts[0]
+    host.run(["sh", "-c", "mkdir /mnt/small && mount -t tmpfs -o size=8m small /mnt/small"])
+    try:
+        with file_system_full(host, "/mnt/small"):
+            assert host.run(["dd", "if=/dev/zero", "of=/mnt/small/a", "bs=64k", "count=1"], check=False).returncode == 1
+        host.run(["dd", "if=/dev/zero", "of=/mnt/small/b", "bs=64k", "count=1"])
+    finally:
+        host.run(["umount", "/mnt/small"])
 
 
 def test_a_shifted_clock_comes_back(hosts: list[MicroHost]) -> None:

@@ -35,20 +35,6 @@ def packets_lost(host: MicroHost, nic: str, percent: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def peer_dropped(host: MicroHost, peer: str) -> Iterator[None]:
-    """Nothing from that address reaches the host, nothing from the host reaches it; nobody is told."""
-    rules = f"""table inet lab-drop {{
-        chain in {{ type filter hook input priority 0; ip saddr {peer} drop; }}
-        chain out {{ type filter hook output priority 0; ip daddr {peer} drop; }}
-    }}"""
-    host.run(["nft", "-f", "-"], stdin=rules.encode())
-    try:
-        yield
-    finally:
-        host.run(["nft", "delete", "table", "inet", "lab-drop"])
-
-
-@contextlib.contextmanager
 def paused(host: MicroHost) -> Iterator[None]:
     """The host stands still, its clock too, and goes on."""
     with host.qmp() as qmp:

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What goes wrong with hosts of a cluster, each for the length of a ``with`` block and then restored, whatever happens.
+
+Micro-VMs have their own in `microvm.faults` and `microvm.storage_faults`. A private host shares its kernel with the
+machine, so its clock can't be shifted and its disks can't be made to fail: that is what micro-VMs are for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from contrib.lab import fabric, furnish
+from contrib.lab.control import HostFailed
+from contrib.lab.host import PrivateHost
+from contrib.lab.registry import find
+from contrib.lab.spec import CHECKOUT
+
+DROP_TABLE = "lab-drop"
+LOSS_TABLE = "lab-loss"
+
+
+class Runs(Protocol):
+    """A host of either kind."""
+
+    def run(
+        self, argv: Sequence[str], *, stdin: bytes = b"", check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]: ...
+
+
+class Cabled(Protocol):
+    """Who knows where a host's cables end: a `Cluster`, or what the command line knows of one."""
+
+    @property
+    def fabric_pid(self) -> int: ...
+
+    def number(self, host: PrivateHost) -> int: ...
+
+
+# -- networks
+
+
+@contextlib.contextmanager
+def link_cut(cluster: Cabled, host: PrivateHost, nic: str = "eth0") -> Iterator[None]:
+    """The cable is out: no carrier on that NIC."""
+    port = fabric.port(cluster.number(host), nic)
+    _ip(cluster, f"link set {port} down")
+    try:
+        yield
+    finally:
+        _ip(cluster, f"link set {port} up")
+
+
+@contextlib.contextmanager
+def peer_dropped(host: Runs, peer: str) -> Iterator[None]:
+    """Nothing from that address reaches the host, nothing from the host reaches it; nobody is told."""
+    rules = (
+        f"chain in {{ type filter hook input priority 0; ip saddr {peer} drop; }}",
+        f"chain out {{ type filter hook output priority 0; ip daddr {peer} drop; }}",
+    )
+    with _table(host, DROP_TABLE, rules):
+        yield
+
+
+@contextlib.contextmanager
+def packets_lost(host: Runs, nic: str, percent: int) -> Iterator[None]:
+    """That share of what reaches the host on that NIC is lost, at random."""
+    if not 0 <= percent <= 100:
+        raise ValueError(f"a share of lost packets is 0 to 100 percent, not {percent}")
+    rule = f'iifname "{nic}" numgen random mod 100 < {percent} drop;'
+    with _table(host, LOSS_TABLE, (f"chain in {{ type filter hook input priority 0; {rule} }}",)):
+        yield
+
+
+@contextlib.contextmanager
+def packets_delayed(cluster: Cabled, host: PrivateHost, nic: str, delay_ms: int) -> Iterator[None]:
+    """What the host sends on that NIC arrives so much later: a program carries its frames across."""
+    port = fabric.port(cluster.number(host), nic)
+    argv = [sys.executable, "-m", "contrib.lab.slow_wire", port, str(delay_ms)]
+    with subprocess.Popen(
+        [*fabric.enter(cluster.fabric_pid), *argv],
+        cwd=CHECKOUT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as wire:
+        assert wire.stdin is not None
+        assert wire.stdout is not None
+        try:
+            if wire.stdout.readline() != "carrying\n":
+                raise HostFailed(f"the slow wire at {port} did not start")
+            yield
+        finally:
+            # it puts the port back and ends
+            wire.stdin.close()
+            wire.wait(timeout=10)
+
+
+# -- storage
+
+
+@contextlib.contextmanager
+def storage_hung(host: Runs, mount_point: str) -> Iterator[None]:
+    """Writes below that mount point, on every host that has it mounted, neither succeed nor fail."""
+    host.run(["fsfreeze", "--freeze", mount_point])
+    try:
+        yield
+    finally:
+        host.run(["fsfreeze", "--unfreeze", mount_point])
+
+
+@contextlib.contextmanager
+def file_system_full(host: Runs, folder: str) -> Iterator[None]:
+    """No space is left where that folder lies."""
+    filler = f"{folder}/lab-filler"
+    # at once what is free, then what is too scattered for one piece
+    free = '$(stat -f -c "%a" "$1") * $(stat -f -c "%S" "$1")'
+    fill = f'fallocate -l $(({free})) "$1/lab-filler"; cat /dev/zero >> "$1/lab-filler"'
+    host.run(["sh", "-c", fill, "fill", folder], check=False)
+    try:
+        yield
+    finally:
+        host.run(["rm", "-f", filler])
+
+
+# -- processes and power
+
+
+@contextlib.contextmanager
+def killed(host: PrivateHost, daemon: str) -> Iterator[None]:
+    """kill -9 of a daemon, and its start afterwards. The SPM process is started by whom the engine elects."""
+    _kill(host, daemon)
+    try:
+        yield
+    finally:
+        _restart(host, daemon)
+
+
+def _kill(host: PrivateHost, daemon: str) -> None:
+    if daemon == "agent":
+        host.kill_agent()
+    elif daemon == "root":
+        host.kill_root_helper()
+    elif daemon == "spm":
+        host.run(["pkill", "-9", "-f", "storage[.]spm"])
+    elif daemon in furnish.SOCKETS:
+        host.run(["pkill", "-9", "-x", daemon])
+        furnish.until(f"the end of {daemon}", lambda: host.run(["pidof", daemon], check=False).returncode == 1)
+    else:
+        raise ValueError(f"no daemon {daemon}: there are agent, root, spm, {', '.join(furnish.SOCKETS)}")
+
+
+def _restart(host: PrivateHost, daemon: str) -> None:
+    if daemon == "agent":
+        host.start_agent()
+    elif daemon == "root":
+        host.start_root_helper()
+    elif daemon in furnish.SOCKETS:
+        argv = furnish.daemons(host.spec.host_id)[daemon]
+        host.start_process(argv, log=f"/var/log/{daemon}.out", env=furnish.DAEMON_ENVIRONMENT)
+        furnish.until(daemon, lambda: host.answers(furnish.SOCKETS[daemon]))
+        furnish.open_sanlock(host.run)
+
+
+@contextlib.contextmanager
+def paused(host: PrivateHost) -> Iterator[None]:
+    """All of the host's processes stand still, and go on."""
+    switch = _freezer(host)
+    frozen, thawed = ("FROZEN", "THAWED") if switch.name == "freezer.state" else ("1", "0")
+    switch.write_text(frozen)
+    try:
+        yield
+    finally:
+        switch.write_text(thawed)
+
+
+def _freezer(host: PrivateHost) -> Path:
+    for folder in find(host.spec.name).cgroups:
+        for name in ("freezer.state", "cgroup.freeze"):
+            if (switch := Path(folder, name)).exists():
+                return switch
+    raise HostFailed(f"{host.spec.name} can't be paused: this machine lets nobody make freezer groups")
+
+
+def _ip(cluster: Cabled, command: str) -> None:
+    subprocess.run([*fabric.enter(cluster.fabric_pid), "ip", *command.split()], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def _table(host: Runs, name: str, chains: Sequence[str]) -> Iterator[None]:
+    newline = "\n"
+    host.run(["nft", "-f", "-"], stdin=f"table inet {name} {{\n{newline.join(chains)}\n}}\n".encode())
+    try:
+        yield
+    finally:
+        host.run(["nft", "delete", "table", "inet", name])
