@@ -11,6 +11,7 @@ from msgspec import inspect
 
 from contrib.lab.wrong_input import sample
 from vdsm.api import codes, registry
+from vdsm.common import metrics
 from vdsm.rpc.dispatcher import ENGINE, OWN
 
 VERBS = registry.load()
@@ -124,7 +125,11 @@ async def test_positional_parameters_mean_the_same_as_named_ones(shared_api, nam
 
 async def test_unknown_names_are_ignored_on_the_engines_port_and_refused_elsewhere(api):
     params = {"vmID": ID, "noSuchName": [1, 2, {"x": None}]}
+    counted = 'vdsm_rpc_unknown_parameters_total{verb="VM.reset"} '
+    before = metrics.render().decode().partition(counted)[2].split("\n")[0]
     assert (await api.ask("VM.reset", params, ENGINE))["error"]["code"] == 44
+    after = metrics.render().decode().partition(counted)[2].split("\n")[0]
+    assert float(after) == float(before or 0) + 1
     refused = (await api.ask("VM.reset", params, OWN))["error"]
     assert (refused["code"], "'noSuchName'" in refused["message"]) == (-32602, True)
 
