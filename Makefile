@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-shell test check unit hosts openrpc bench soak clean distclean
+.PHONY: help setup demo demo-shell test check unit hosts lab-tests openrpc bench soak clean distclean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -20,7 +20,7 @@ demo-shell: setup ## the same host left running, with a shell in which `vdsm sta
 	@$(PYTHON) -m contrib.demo --shell
 
 test: setup ## all checks and tests
-	@$(PYTEST) -q tests
+	@$(PYTHON) -m contrib.checks.tests
 
 check: setup ## lint, types, floors, sizes, unit tests: about a minute
 	@$(PYTHON) -m contrib.checks lint
@@ -30,7 +30,10 @@ unit: setup ## unit tests only
 	@$(PYTEST) -q tests/unit
 
 hosts: setup ## tests on private hosts
-	@$(PYTEST) -q tests/hosts
+	@$(PYTHON) -m contrib.checks.tests hosts
+
+lab-tests: setup ## tests on micro-VMs with kernels of their own
+	@$(PYTHON) -m contrib.checks.tests lab
 
 openrpc: setup ## write docs/api anew from the verbs and the contract
 	@$(PYTHON) -m vdsm.api.openrpc > docs/api/openrpc-0.1.json

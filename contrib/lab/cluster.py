@@ -31,6 +31,7 @@ from typing import Self
 
 from contrib.lab import authority, fabric, furnish, registry
 from contrib.lab.host import PrivateHost
+from contrib.lab.labs import Lab
 
 NETWORKS = ("management", "migration", "storage")
 SHARED_FOLDER = "/srv/shared"
@@ -70,6 +71,7 @@ class Cluster:
             for host in self.hosts:
                 stack.callback(host.stop)
             self._each(self.start_host)
+            self._describe_lab().save(self.folder)
             if maker.wait(timeout=60) != 0:
                 raise RuntimeError(f"{maker.args!r} ended with {maker.returncode}")
             self._stack = stack.pop_all()
@@ -132,6 +134,16 @@ class Cluster:
             neighbours=self._names(),
             settings=self._settings,
             shared={SHARED_FOLDER: str(self.folder / "shared")},
+        )
+
+    def _describe_lab(self) -> Lab:
+        return Lab(
+            self.name,
+            "namespace",
+            self._fabric.pid,
+            [host.spec.name for host in self.hosts],
+            NETWORKS,
+            [f"POSIXFS {SHARED_IMAGE}"],
         )
 
     def _names(self) -> str:

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -53,6 +54,15 @@ class PrivateHost(AgentLife):
         self.pid = 0
         self._keeper: subprocess.Popen[str] | None = None
         self._control: Control | None = None
+
+    @classmethod
+    def attached(cls, name: str, pid: int, host_id: str) -> Self:
+        """A running host of another process, to look at and to work in; only its own starter can stop it."""
+        host = cls(name)
+        host.spec = replace(host.spec, host_id=host_id)
+        host.pid = pid
+        host._control = Control(str(host.path(CONTROL)))
+        return host
 
     # -- life
 

@@ -28,7 +28,7 @@ NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork
 def main() -> int:
     line = sys.stdin.buffer.readline()
     spec = HostSpec.from_json(line.decode())
-    record = Record(spec.name, os.getpid(), start_time(os.getpid()))
+    record = Record(spec.name, os.getpid(), start_time(os.getpid()), host_id=spec.host_id)
     record.save()
     told, telling = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(telling, warn_on_full_buffer=False)

@@ -35,6 +35,8 @@ class Record:
     image_device: int = 0
     # "namespace" or "micro"; "folder": none of a host, but of their starter
     kind: str = "namespace"
+    # of a host: its own id, see /etc/vdsm/vdsm.id
+    host_id: str = ""
     # of a micro-VM: its disk, logs and sockets; of a starter: what goes with it
     folder: str = ""
 

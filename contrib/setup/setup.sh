@@ -22,7 +22,7 @@ fail() {
 }
 
 fingerprint() {
-    { cat "$here/setup.sh" "$here/requirements.txt" "$here"/packages.*; echo "$top"; /usr/bin/python3 -VV; } 2>/dev/null | cksum
+    { cat "$here/setup.sh" "$here/requirements.txt" "$here"/packages.* "$top/contrib/lab/microvm/layer.py"; echo "$top"; /usr/bin/python3 -VV; } 2>/dev/null | cksum
 }
 
 if [ -e "$venv/.stamp" ] && [ "$(cat "$venv/.stamp")" = "$(fingerprint)" ]; then
@@ -195,6 +195,13 @@ kernel() {
 
 step "kernel for guests (.cache/kernels/guest)" kernel guest
 step "kernel for test machines (.cache/kernels/lab)" kernel lab
+
+# programs for test machines only: unpacked, too
+layer() {
+    cd "$top" && "$venv/bin/python" -m contrib.lab.microvm.layer
+}
+
+step "programs for test machines (.cache/lab-root)" layer
 rm -f "$cache/packages-before"
 fingerprint >"$venv/.stamp"
 printf 'setup: done in %s s\n' "$(($(date +%s) - began))"

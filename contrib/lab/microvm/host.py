@@ -36,7 +36,7 @@ from contrib.lab.agent_life import AgentLife
 from contrib.lab.control import Control, HostFailed
 from contrib.lab.fabric import Fabric
 from contrib.lab.host import LOGS, compile_checkout
-from contrib.lab.microvm import keeper, spec
+from contrib.lab.microvm import keeper, qemu, spec
 from contrib.lab.microvm.qmp import Qmp
 from contrib.lab.spec import CHECKOUT
 
@@ -60,6 +60,16 @@ class MicroHost(AgentLife):
         )
         self.pid = 0
         self._keeper: subprocess.Popen[str] | None = None
+
+    @classmethod
+    def attached(cls, folder: str, pid: int) -> Self:
+        """A running host of another process, to look at and to work in; only its own starter can stop it."""
+        host = cls.__new__(cls)
+        AgentLife.__init__(host)
+        host.spec = spec.MicroSpec.from_json(Path(folder, qemu.SPEC_FILE).read_text())
+        host.pid = pid
+        host._keeper = None
+        return host
 
     # -- life
 

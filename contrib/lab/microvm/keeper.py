@@ -34,7 +34,9 @@ QEMU_LOG = "qemu.log"
 
 def main() -> int:
     host = MicroSpec.from_json(sys.stdin.readline())
-    record = Record(host.name, os.getpid(), start_time(os.getpid()), kind="micro", folder=host.folder)
+    record = Record(
+        host.name, os.getpid(), start_time(os.getpid()), kind="micro", folder=host.folder, host_id=host.host_id
+    )
     record.save()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     machine: subprocess.Popen[bytes] | None = None

@@ -11,6 +11,7 @@ lan-b        eth4               -            bonds: hosts only, no address
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
@@ -19,6 +20,7 @@ from typing import Any, Self
 from contrib.lab import registry
 from contrib.lab.control import HostFailed
 from contrib.lab.fabric import Fabric
+from contrib.lab.labs import Lab
 from contrib.lab.microvm import initiator, storage_server
 from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.spec import Lun, Nic
@@ -36,6 +38,7 @@ class San:
     """``with San(hosts=2) as san``: everybody is booted at once; ``fields`` are further ones of each host's spec."""
 
     def __init__(self, hosts: int = 2, *, luns: int = 1, **fields: Any) -> None:
+        self.name = secrets.token_hex(2)
         self._count = hosts
         self._lun_count = luns
         self._fields = fields
@@ -60,7 +63,7 @@ class San:
                     file.truncate(LUN_BYTES)
                 self.luns.append(Lun(str(image), f"{folder.name[-6:]}{number}"))
             self._server = MicroHost(
-                "storage",
+                f"{self.name}-storage",
                 fabric=self._fabric,
                 nics=_nics(SERVER, NETWORKS[:3]),
                 hypervisor=False,
@@ -70,7 +73,7 @@ class San:
             )
             self.hosts = [
                 MicroHost(
-                    f"host{number}",
+                    f"{self.name}-host{number}",
                     fabric=self._fabric,
                     nics=_nics(number, NETWORKS),
                     luns=tuple(self.luns),
@@ -85,6 +88,11 @@ class San:
                 stack.callback(host.stop)
             with ThreadPoolExecutor(len(everybody)) as threads:
                 list(threads.map(MicroHost.start, everybody))
+            names = [host.spec.name for host in self.hosts]
+            disks = [f"LUN /dev/disk/by-id/wwn-{lun.wwn}" for lun in self.luns]
+            Lab(f"{self.name}", "micro", self._fabric.pid, [*names, self.server.spec.name], NETWORKS, disks).save(
+                folder
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -92,6 +100,10 @@ class San:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def start_agents(self) -> None:
+        with ThreadPoolExecutor(len(self.hosts)) as threads:
+            list(threads.map(MicroHost.start_agent, self.hosts))
 
     def _names(self) -> str:
         members = [(f"host{number}", number) for number in range(1, self._count + 1)]

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's command line, as a person uses it: a lab in one terminal, commands in another."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from contrib.lab import labs, registry
+from contrib.lab.spec import CHECKOUT
+
+LAB = [sys.executable, "-m", "contrib.lab"]
+
+
+def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*LAB, *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """``lab up`` with its terminal's Ctrl-C; returns once the lab is up."""
+    process = subprocess.Popen(
+        [*LAB, "up", *arguments],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Ctrl-C removes it all" in line:
+            return process
+    raise AssertionError(f"lab up ended with {process.wait()}")
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[str]:
+    """The name of a host of a lab that another process holds."""
+    before = {member.name for member in labs.members()}
+    process = start("--hosts", "2")
+    try:
+        yield min({member.name for member in labs.members()} - before)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+
+
+def test_status_shows_hosts_agents_networks_and_storage(host: str) -> None:
+    shown = lab("status").stdout
+    row = next(line for line in shown.splitlines() if host in line)
+    assert row.split()[1:4] == [host, "namespace", "up"]
+    assert "0 VMs, no pool" in row
+    assert "10.37.0.11/24" in row
+    assert "networks management, migration, storage" in shown
+    assert "/srv/shared/domain.img" in shown
+
+
+def test_run_passes_output_and_exit_code_on(host: str) -> None:
+    done = lab("run", host, "--", "sh", "-c", "hostname; echo wrong >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, f"{host}\n", "wrong\n")
+
+
+def test_run_kills_at_the_deadline(host: str) -> None:
+    done = lab("run", host, "--timeout", "0.3", "--", "sleep", "10")
+    assert (done.returncode, done.stderr) == (1, "killed after 0.3 s: sleep 10\n")
+
+
+def test_an_unknown_host_is_refused_with_the_names_there_are(host: str) -> None:
+    done = lab("run", "nobody", "--", "true")
+    assert done.returncode == 1
+    assert "no host is called nobody" in done.stderr
+    assert host in done.stderr
+
+
+def test_a_fault_holds_and_is_restored(host: str) -> None:
+    holding = subprocess.Popen(
+        [*LAB, "fault", "link-cut", host, "eth0"], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+    )
+    assert holding.stdout is not None
+    assert "holds until Ctrl-C" in holding.stdout.readline()
+    assert lab("run", host, "--", "cat", "/sys/class/net/eth0/carrier").stdout == "0\n"
+    holding.send_signal(signal.SIGTERM)
+    assert "restored" in holding.communicate(timeout=10)[0]
+    assert lab("run", host, "--", "cat", "/sys/class/net/eth0/carrier").stdout == "1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["link-cut"], "takes HOST and NIC"),
+        (["loss", "eth0", "500"], "0 to 100 percent, not 500"),
+        (["loss", "eth0", "many"], "invalid literal"),
+        (["clock", "60"], "there is none for namespace hosts"),
+        (["nothing"], "no fault nothing: there are clock, delay"),
+    ],
+)
+def test_a_wrong_fault_is_refused_with_what_is_right(host: str, arguments: list[str], said: str) -> None:
+    done = lab("fault", arguments[0], host, *arguments[1:])
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_logs_shows_what_the_agent_wrote(host: str) -> None:
+    assert "the agent is ready" in lab("logs", host).stdout
+
+
+def test_a_lab_left_by_a_killed_run_is_removed() -> None:
+    before = {record.name for record in registry.records()}
+    process = start("--hosts", "1", "--no-agents")
+    process.kill()
+    process.wait()
+    lab("down")
+    assert {record.name for record in registry.records()} <= before
