@@ -28,8 +28,8 @@ def run(host: PrivateHost) -> list[Table]:
     rows.append(_row(host, done))
     note = (
         f"Host.ping2, HTTP and WebSocket on the unix socket in turns, {CONNECTIONS} connections. Loop lag meanwhile, "
-        f"p99.9: at most {lag.quantile_ms(0.999):g} ms. Anonymous memory is what the processes wrote themselves; PSS also "
-        "changes with what else runs on the machine."
+        f"p99.9: at most {lag.quantile_ms(0.999):g} ms. Anonymous memory is what the processes wrote "
+        "themselves; PSS also changes with what else runs on the machine."
     )
     return [Table("Memory after a million calls", ("calls", "PSS MiB", "anonymous MiB"), rows, note)]
 
