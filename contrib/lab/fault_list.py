@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from contrib.lab import faults
 from contrib.lab.control import HostFailed
-from contrib.lab.host import PrivateHost
 from contrib.lab.labs import AnyHost, Lab, Member
 from contrib.lab.microvm import faults as micro
 from contrib.lab.microvm import storage_faults
@@ -70,12 +69,6 @@ def _lab(member: Member) -> Lab:
     return member.lab
 
 
-def _private(host: AnyHost) -> PrivateHost:
-    if not isinstance(host, PrivateHost):
-        raise HostFailed("there is none for micro-VMs: kill the process with `run`")
-    return host
-
-
 def _micro(host: AnyHost) -> MicroHost:
     if not isinstance(host, MicroHost):
         raise HostFailed("there is none for namespace hosts: they share the machine's kernel")
@@ -91,9 +84,7 @@ FAULTS = {
     "loss": Fault("packets are lost at random", ("nic", "percent"), _loss),
     "full": Fault("no space where a folder lies", ("folder",), lambda _, host, a: faults.file_system_full(host, a[0])),
     "freeze": Fault("writes below a mount point hang", ("folder",), lambda _, host, a: faults.storage_hung(host, a[0])),
-    "kill": Fault(
-        "kill -9 of a daemon, then its start", ("daemon",), lambda _, host, a: faults.killed(_private(host), a[0])
-    ),
+    "kill": Fault("kill -9 of a daemon, then its start", ("daemon",), lambda _, host, a: faults.killed(host, a[0])),
     "pause": Fault("the host stands still", (), _paused),
     "clock": Fault(
         "the wall clock jumps", ("seconds",), lambda _, host, a: micro.clock_shifted(_micro(host), int(a[0]))

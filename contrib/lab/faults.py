@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What goes wrong with hosts of a cluster, each for the length of a ``with`` block and then restored, whatever happens.
 
-Micro-VMs have their own in `microvm.faults` and `microvm.storage_faults`. A private host shares its kernel with the
-machine, so its clock can't be shifted and its disks can't be made to fail: that is what micro-VMs are for.
+Those that take a host and no cluster serve micro-VMs too, which have more in `microvm.faults` and `storage_faults`. A
+private host shares its kernel with the machine, so its clock can't be shifted and its disks can't be made to fail: that is
+what micro-VMs are for.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 from contrib.lab import fabric, furnish
 from contrib.lab.control import HostFailed
 from contrib.lab.host import PrivateHost
+from contrib.lab.microvm.host import MicroHost
 from contrib.lab.registry import find
 from contrib.lab.spec import CHECKOUT
 
@@ -131,7 +133,7 @@ def file_system_full(host: Runs, folder: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def killed(host: PrivateHost, daemon: str) -> Iterator[None]:
+def killed(host: PrivateHost | MicroHost, daemon: str) -> Iterator[None]:
     """kill -9 of a daemon, and its start afterwards. The SPM process is started by whom the engine elects."""
     _kill(host, daemon)
     try:
@@ -140,7 +142,7 @@ def killed(host: PrivateHost, daemon: str) -> Iterator[None]:
         _restart(host, daemon)
 
 
-def _kill(host: PrivateHost, daemon: str) -> None:
+def _kill(host: PrivateHost | MicroHost, daemon: str) -> None:
     if daemon == "agent":
         host.kill_agent()
     elif daemon == "root":
@@ -154,14 +156,16 @@ def _kill(host: PrivateHost, daemon: str) -> None:
         raise ValueError(f"no daemon {daemon}: there are agent, root, spm, {', '.join(furnish.SOCKETS)}")
 
 
-def _restart(host: PrivateHost, daemon: str) -> None:
+def _restart(host: PrivateHost | MicroHost, daemon: str) -> None:
     if daemon == "agent":
         host.start_agent()
     elif daemon == "root":
         host.start_root_helper()
     elif daemon in furnish.SOCKETS:
-        argv = furnish.daemons(host.spec.host_id)[daemon]
-        host.start_process(argv, log=f"/var/log/{daemon}.out", env=furnish.DAEMON_ENVIRONMENT)
+        watchdog = isinstance(host, MicroHost) and host.spec.watchdog
+        argv = furnish.daemons(host.spec.host_id, watchdog=watchdog)[daemon]
+        env = {} if watchdog else furnish.DAEMON_ENVIRONMENT
+        host.start_process(argv, log=f"/var/log/{daemon}.out", env=env)
         furnish.until(daemon, lambda: host.answers(furnish.SOCKETS[daemon]))
         furnish.open_sanlock(host.run)
 

@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from contrib.lab import furnish, registry
 from contrib.lab.control import HostFailed
-from contrib.lab.faults import file_system_full, peer_dropped
+from contrib.lab.faults import file_system_full, killed, peer_dropped
 from contrib.lab.microvm import faults
 from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.san import San, address
+from contrib.lab.spec import CHECKOUT
 
 
 def test_a_command_gives_output_and_exit_code(hosts: list[MicroHost]) -> None:
@@ -90,6 +96,14 @@ def test_a_full_file_system_takes_nothing_and_has_room_again(hosts: list[MicroHo
         host.run(["umount", "/mnt/small"])
 
 
+@pytest.mark.parametrize("daemon", ["libvirtd", "sanlock"])
+def test_a_killed_daemon_is_gone_and_comes_back(hosts: list[MicroHost], daemon: str) -> None:
+    before = hosts[0].run(["pidof", daemon]).stdout
+    with killed(hosts[0], daemon):
+        assert hosts[0].run(["pidof", daemon], check=False).returncode == 1
+    assert hosts[0].run(["pidof", daemon]).stdout not in (b"", before)
+
+
 def test_a_shifted_clock_comes_back(hosts: list[MicroHost]) -> None:
     host = hosts[0]
     with faults.clock_shifted(host, -3600):
@@ -109,3 +123,24 @@ def _round_trip_ms(host: MicroHost, peer: str) -> float:
     """Of the second ping: the first one waits for the address to be resolved."""
     told = host.run(["ping", "-c2", "-i0.2", "-W2", peer]).stdout.decode()
     return float(told.split("icmp_seq=2")[1].split("time=")[1].split()[0])
+
+
+STARTER = """
+import json, time
+from contrib.lab.microvm.host import MicroHost
+with MicroHost(hypervisor=False, memory_mib=512, cpus=1) as host:
+    print(json.dumps({"pid": host.pid, "folder": host.spec.folder}), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_nothing_is_left_when_the_starter_is_killed() -> None:
+    starter = subprocess.Popen([sys.executable, "-c", STARTER], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+    assert starter.stdout is not None
+    up = json.loads(starter.stdout.readline())
+    starter.kill()
+    starter.wait()
+    furnish.until("QEMU's end", lambda: not Path(f"/proc/{up['pid']}").exists())
+    furnish.until("the keeper's end", lambda: not any(r.host == up["pid"] for r in registry.records()))
+    subprocess.run([sys.executable, "-m", "contrib.lab", "down"], cwd=CHECKOUT, check=True, capture_output=True)
+    assert not Path(up["folder"]).exists()
