@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vdsm.api import default_codes
-from vdsm.api.codes import own_code
+from vdsm.api.codes import code_for
 from vdsm.common.errors import AgentError, RemoteError
 
 log = logging.getLogger("vdsm.api")
@@ -69,14 +69,10 @@ def to_wire(error: BaseException, verb: str) -> WireError:
         # an exception of another process of ours that was not written for people
         return _internal(error, verb)
     if isinstance(error, AgentError):
-        return WireError(_code(error, verb), _cut(str(error)), _more(error))
+        return WireError(code_for(error, verb), _cut(str(error)), _more(error))
     if isinstance(error, asyncio.CancelledError):
         return WireError(SHUTTING_DOWN, f"The agent is stopping; {verb} was ended", {"kind": "Stopping"})
     return _internal(error, verb)
-
-
-def _code(error: AgentError, verb: str) -> int:
-    return own_code(type(error)) or default_codes.of_error(verb)
 
 
 def _internal(error: BaseException, verb: str) -> WireError:

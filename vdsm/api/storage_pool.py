@@ -8,7 +8,7 @@ from msgspec import field
 from storage.connections import Connection, ConnectionResult
 from vdsm.api import storage_types as wire
 from vdsm.api.call import Call
-from vdsm.api.codes import code_of
+from vdsm.api.codes import code_for
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
 from vdsm.api.types import JsonDict, JsonList, Params, Part, Secret, TaskId, Text, Uuid, WireBool, WireInt, WireText
@@ -47,23 +47,26 @@ class Servers(Params):
 async def connect_storage_server(call: Call, params: Servers) -> JsonList:
     """Connect storage: each connection has its own result, 0 or an error code; the call itself succeeds."""
     kind = wire.kind_of("domainType", params.domain_type)
-    return _results(await call.agent.storage.connections.connect(kind, _connections(params)))
+    results = await call.agent.storage.connections.connect(kind, _connections(params))
+    return _results("StoragePool.connectStorageServer", results)
 
 
 @verb("StoragePool.disconnectStorageServer", role=Role.ADMIN, lacks="NFS, iSCSI, FC")
 async def disconnect_storage_server(call: Call, params: Servers) -> JsonList:
     """Disconnect storage: each connection has its own result, 0 or an error code."""
     kind = wire.kind_of("domainType", params.domain_type)
-    return _results(await call.agent.storage.connections.disconnect(kind, _connections(params)))
+    results = await call.agent.storage.connections.disconnect(kind, _connections(params))
+    return _results("StoragePool.disconnectStorageServer", results)
 
 
 def _connections(params: Servers) -> list[Connection]:
     return [Connection(c.id, c.connection, c.vfs_type, c.mnt_options) for c in params.connections]
 
 
-def _results(results: list[ConnectionResult]) -> JsonList:
+def _results(verb: str, results: list[ConnectionResult]) -> JsonList:
+    """A failure without a code of its own has the verb's: engines show the user what 451 means, and nothing for 100."""
     return [
-        {"id": result.connection_id, "status": 0 if result.error is None else code_of(type(result.error))}
+        {"id": result.connection_id, "status": 0 if result.error is None else code_for(result.error, verb)}
         for result in results
     ]
 

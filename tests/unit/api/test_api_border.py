@@ -4,10 +4,12 @@
 import json
 
 import pytest
-from test_api_fuzz import good
+from test_api_fuzz import ID, good
 
+from storage.connections import AccessRefused, ConnectionResult
 from vdsm.api import contract, registry
 from vdsm.api.roles import Role
+from vdsm.common.errors import CommandFailed
 from vdsm.rpc.dispatcher import ENGINE, OWN
 
 VERBS = registry.load()
@@ -114,3 +116,17 @@ async def test_batch_of_one_is_answered_by_an_object_on_the_engines_port_and_by_
     answer = {"jsonrpc": "2.0", "id": "a", "result": "x"}
     assert json.loads(await api.raw(body, ENGINE)) == answer
     assert json.loads(await api.raw(body, OWN)) == [answer]
+
+
+async def test_each_connection_has_a_code_that_engines_know(api):
+    async def refused(_kind, connections):
+        errors = (CommandFailed("mount", 32, "no"), AccessRefused("/x"), None)
+        return [ConnectionResult(c.connection_id, e) for c, e in zip(connections, errors, strict=True)]
+
+    api.agent.storage.connections.connect = refused
+    params = {"storagepoolID": ID, "domainType": 4, "connectionParams": [{"id": name} for name in ("a", "b", "c")]}
+    assert (await api.ask("StoragePool.connectStorageServer", params, ENGINE))["result"] == [
+        {"id": "a", "status": 451},
+        {"id": "b", "status": 469},
+        {"id": "c", "status": 0},
+    ]

@@ -16,6 +16,7 @@ from typing import Literal
 
 import msgspec
 
+from vdsm.api import default_codes
 from vdsm.api.default_codes import GENERAL
 from vdsm.common.errors import AgentError
 
@@ -67,6 +68,11 @@ def all_codes() -> dict[type[AgentError], int]:
 def code_of(kind: type[AgentError]) -> int:
     """The wire code of an error class: its own, or that of its nearest ancestor; `GENERAL` when it has none."""
     return own_code(kind) or GENERAL
+
+
+def code_for(error: AgentError, verb: str) -> int:
+    """The code of a failure of ``verb``: the error's own, or the verb's default."""
+    return own_code(type(error)) or default_codes.of_error(verb)
 
 
 def own_code(kind: type[AgentError]) -> int | None:
