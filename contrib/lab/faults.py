@@ -2,8 +2,8 @@
 """What goes wrong with hosts of a cluster, each for the length of a ``with`` block and then restored, whatever happens.
 
 Those that take a host and no cluster serve micro-VMs too, which have more in `microvm.faults` and `storage_faults`. A
-private host shares its kernel with the machine, so its clock can't be shifted and its disks can't be made to fail: that is
-what micro-VMs are for.
+private host shares its kernel with the machine, so its clock can't be shifted and its disks can't be made to fail: that
+is what micro-VMs are for.
 """
 
 from __future__ import annotations
