@@ -3,28 +3,32 @@
 
 A process of its own, with as little client code as possible, so that the agent is what is measured::
 
-    python -m contrib.benchmarks.load http|ws ADDRESS CONNECTIONS SECONDS
+    python -m contrib.benchmarks.load http|ws|stomp ADDRESS CONNECTIONS SECONDS
 
-ADDRESS is ``host:port`` or the path of a unix socket. Prints one JSON object: requests, seconds, errors,
-p50_us, p99_us.
+ADDRESS is ``host:port`` or the path of a unix socket; ``stomp`` is STOMP over TLS with this host's own certificate.
+Prints one JSON object: requests, seconds, errors, p50_us, p99_us.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 import time
+from pathlib import Path
 
 BODY = b'{"jsonrpc":"2.0","method":"Host.ping2","id":1}'
 GOOD = b'"result":true'
 WARM_UP_S = 0.5
+PKI = Path("/etc/pki/vdsm")
 
 
 class Asker(asyncio.Protocol):
     """One connection: sends the next request when the answer is there."""
 
     request: bytes
+    tls = False
 
     def __init__(self) -> None:
         self.latencies_ns: list[int] = []
@@ -120,6 +124,50 @@ class WebSocketAsker(Asker):
             super().answered(answer)
 
 
+class StompAsker(Asker):
+    tls = True
+    request = (
+        b"SEND\ndestination:jms.topic.vdsm_requests\nreply-to:jms.topic.vdsm_responses\ncontent-length:%d\n\n"
+        % len(BODY)
+        + BODY
+        + b"\0"
+    )
+
+    def begin(self) -> None:
+        self._transport.write(b"CONNECT\naccept-version:1.2\nhost:null\nheart-beat:0,15000\n\n\0")
+        self._transport.write(b"SUBSCRIBE\ndestination:jms.topic.vdsm_responses\nack:auto\nid:1\n\n\0")
+
+    def answer_end(self, buffer: bytes) -> int | None:
+        if buffer.startswith(b"\n"):
+            return 1  # a heart-beat
+        head = buffer.find(b"\n\n")
+        if head < 0:
+            return None
+        mark = buffer.find(b"content-length:", 0, head)
+        if mark < 0:
+            end = buffer.find(b"\0", head)
+            return None if end < 0 else end + 1
+        line = buffer[mark : buffer.index(b"\n", mark)]
+        end = head + 2 + int(line.partition(b":")[2]) + 1
+        return end if len(buffer) >= end else None
+
+    def answered(self, answer: bytes) -> None:
+        if answer.startswith(b"CONNECTED"):
+            self.ask()
+        elif answer.startswith(b"MESSAGE"):
+            super().answered(answer)
+        elif answer != b"\n":
+            self.errors += 1
+
+
+def own_identity() -> ssl.SSLContext:
+    """TLS as this host speaks it to another."""
+    context = ssl.create_default_context(cafile=str(PKI / "certs/cacert.pem"))
+    context.check_hostname = False
+    context.load_cert_chain(PKI / "certs/vdsmcert.pem", PKI / "keys/vdsmkey.pem")
+    return context
+
+
 async def measure(kind: type[Asker], address: str, connections: int, seconds: float) -> dict[str, float]:
     loop = asyncio.get_running_loop()
     askers: list[Asker] = []
@@ -128,7 +176,7 @@ async def measure(kind: type[Asker], address: str, connections: int, seconds: fl
             _, asker = await loop.create_unix_connection(kind, address)
         else:
             host, _, port = address.rpartition(":")
-            _, asker = await loop.create_connection(kind, host, int(port))
+            _, asker = await loop.create_connection(kind, host, int(port), ssl=own_identity() if kind.tls else None)
         askers.append(asker)
     await asyncio.sleep(WARM_UP_S)
     for asker in askers:
@@ -153,7 +201,7 @@ async def measure(kind: type[Asker], address: str, connections: int, seconds: fl
 
 def main() -> None:
     kind, address, connections, seconds = sys.argv[1:5]
-    asker: type[Asker] = {"http": HttpAsker, "ws": WebSocketAsker}[kind]
+    asker: type[Asker] = {"http": HttpAsker, "ws": WebSocketAsker, "stomp": StompAsker}[kind]
     print(json.dumps(asyncio.run(measure(asker, address, int(connections), float(seconds)))))
 
 
