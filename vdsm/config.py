@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import configparser
 import glob
+import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,12 @@ class Settings:
     # plain HTTP on a TCP address, never above role reader; empty: none
     plain_http_address: str = ""
     plain_http_port: int = 0
+    # the engine's port: TLS with client certificates, or plain and for reading only
+    ssl: bool = True
+    ssl_ciphers: str = ""
+    match_client_names: bool = False
+    management_address: str = "::"
+    management_port: int = 54321
     hook_timeout_s: float = 120.0
     hook_timeouts_s: Mapping[str, float] = field(default_factory=dict)  # by hook point
     libvirt_uri: str = "qemu:///system"
@@ -74,6 +81,17 @@ def _between(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def _yes(text: str) -> bool:
+    value = configparser.ConfigParser.BOOLEAN_STATES.get(text.strip().lower())
+    if value is None:
+        raise ValueError("expected true or false")
+    return value
+
+
+def _address(text: str) -> str:
+    return str(ipaddress.ip_address(text.strip()))
+
+
 def _level(text: str) -> str:
     word = text.strip().upper()
     if word not in ("DEBUG", "INFO", "WARNING", "ERROR"):
@@ -83,6 +101,15 @@ def _level(text: str) -> str:
 
 # section -> key -> (setting, reader)
 _FOREIGN: dict[str, dict[str, tuple[str, Callable[[str], Any]]]] = {
+    "vars": {
+        "ssl": ("ssl", _yes),
+        "ssl_ciphers": ("ssl_ciphers", str.strip),
+        "verify_client_cert": ("match_client_names", _yes),
+    },
+    "addresses": {
+        "management_port": ("management_port", _port),
+        "management_ip": ("management_address", _address),
+    },
     "sanlock": {"io_timeout": ("sanlock_io_timeout_s", _between(1, 60))},
     "irs": {
         "sd_health_check_delay": ("health_check_delay_s", _seconds),

@@ -46,7 +46,7 @@ def qemu(qemu_user: str) -> str:
 
 def agent() -> str:
     """What host deployment writes."""
-    return "[vars]\nssl = false\n\n[addresses]\nmanagement_port = 54321\n"
+    return "[vars]\nssl = true\n\n[addresses]\nmanagement_port = 54321\n"
 
 
 def agent_drop_in(spec: HostSpec) -> str:

@@ -34,6 +34,7 @@ from storage_flows import (
 import storage.service
 import storage.spm.serving  # noqa: F401 - declares the crash points of the SPM process
 from contrib.lab import engine
+from contrib.lab.agent_life import AGENT_SOCKET
 from contrib.lab.control import HostFailed
 from contrib.lab.host import PrivateHost
 from contrib.lab.spec import LOCAL_FOLDER
@@ -65,6 +66,8 @@ def test_there_are_points_at_every_flow() -> None:
 
 @contextlib.asynccontextmanager
 async def _agent(host: PrivateHost, env: dict[str, str] | None = None) -> AsyncIterator[Client]:
+    if host.agent_lives and not host.answers(AGENT_SOCKET):
+        host.wait_agent(timeout_s=10)  # killed a moment ago, its end is not known yet
     if env is not None or not host.agent_lives:
         host.restart_agent(env)
     async with host.client() as client:

@@ -16,6 +16,8 @@ class Paths:
     usr_lib: str = "/usr/lib/vdsm"
     log: str = "/var/log/vdsm"
     hooks: str = "/usr/libexec/vdsm/hooks"
+    # certificates: certs/ and keys/ below it
+    pki: str = "/etc/pki/vdsm"
     # the root helper's own records: writable by root only
     root_state: str = "/var/lib/vdsm-root"
     root_run: str = "/run/vdsm-root"

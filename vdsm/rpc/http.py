@@ -47,7 +47,7 @@ class Web:
             return _reply(protocol.failure(None, FORBIDDEN), 403)
         if request.path == "/jsonrpc":
             if request.method == "POST":
-                return await self._post(request, caller)
+                return await self.post(request, caller)
             if request.method == "GET" and "upgrade" in request.headers.get("Connection", "").lower():
                 return await self.connections.serve(request, caller)
             return web.Response(status=405, headers={"Allow": "POST, GET"})
@@ -62,7 +62,7 @@ class Web:
         flow = next((request.headers[name] for name in FLOW_HEADERS if name in request.headers), "")
         return Caller(identity, self._transport, flow_id=flow)
 
-    async def _post(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
+    async def post(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         try:
             async with asyncio.timeout(BODY_S):
                 body = await _read(request)

@@ -8,11 +8,22 @@ from collections.abc import Callable
 from vdsm.api import registry
 from vdsm.api.call import Agent
 from vdsm.common import memory
+from vdsm.rpc import tls
 from vdsm.rpc.dispatcher import Dispatcher
 from vdsm.rpc.lag import LoopLag
 from vdsm.rpc.listener import TcpListener, Transport, UnixListener
+from vdsm.rpc.port import Address, EnginePort
 
 DRAIN_S = 5.0
+
+
+def _engine_port(dispatcher: Dispatcher, agent: Agent) -> EnginePort:
+    settings = agent.settings
+    certificates = tls.Certificates(tls.Files(agent.paths.pki), settings.ssl_ciphers) if settings.ssl else None
+    address = Address(settings.management_address, settings.management_port)
+    return EnginePort(
+        dispatcher, agent.events, address, certificates=certificates, match_names=settings.match_client_names
+    )
 
 
 class Rpc:
@@ -35,6 +46,7 @@ class Rpc:
             self._transports.append(
                 TcpListener(self._dispatcher, agent.events, settings.plain_http_address, settings.plain_http_port)
             )
+        self._transports.append(_engine_port(self._dispatcher, agent))
         self._started: list[Transport] = []
 
     async def start(self) -> None:

@@ -24,17 +24,21 @@ def test_defaults_without_any_file(paths):
 
 
 def test_keys_of_vdsm_that_mean_something_are_honoured(paths):
-    write(paths.etc, "vdsm.conf", "[sanlock]\nio_timeout = 15\n[irs]\nsd_health_check_delay = 5\n")
+    ours = "[sanlock]\nio_timeout = 15\n[irs]\nsd_health_check_delay = 5\n"
+    engines = "[vars]\nssl = false\nssl_ciphers = HIGH\n[addresses]\nmanagement_port = 54322\nmanagement_ip = 0.0.0.0\n"
+    write(paths.etc, "vdsm.conf", ours + engines)
     settings = config.load(paths)
     assert (settings.sanlock_io_timeout_s, settings.health_check_delay_s) == (15, 5.0)
+    assert (settings.ssl, settings.ssl_ciphers, settings.management_port) == (False, "HIGH", 54322)
+    assert settings.management_address == "0.0.0.0"
     assert settings.warnings == ()
 
 
 def test_what_the_engine_writes_and_bad_values_are_told_never_fatal(paths):
-    text = "[vars]\nssl= false\n[addresses]\nmanagement_port= 54322\n[sanlock]\nio_timeout = soon\n[gluster]\nx = y\n"
+    text = "[vars]\nssl= maybe\n[addresses]\nmanagement_port= many\n[sanlock]\nio_timeout = soon\n[gluster]\nx = y\n"
     write(paths.etc, "vdsm.conf", text)
     settings = config.load(paths)
-    assert settings.sanlock_io_timeout_s == 10
+    assert (settings.sanlock_io_timeout_s, settings.ssl, settings.management_port) == (10, True, 54321)
     places = [warning.partition(": ")[0].rpartition("/")[2] for warning in settings.warnings]
     assert places == ["vdsm.conf:2", "vdsm.conf:4", "vdsm.conf:6", "vdsm.conf:8"]
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vdsm.common.stomp import COMMANDS, Frame, Limits, NotStomp, Parser, encode
+
+text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)
+names = text.filter(lambda name: name and name != "content-length")
+frames = st.builds(
+    Frame,
+    st.sampled_from(sorted(COMMANDS - {"CONNECT", "CONNECTED"})),
+    st.dictionaries(names, text, max_size=5),
+    st.binary(max_size=300),
+)
+
+
+@given(st.lists(frames, max_size=5), st.data())
+def test_frames_come_back_however_the_bytes_are_split(sent, data):
+    wire = b"".join(b"\n" * data.draw(st.integers(0, 3)) + encode(frame) for frame in sent)
+    parser, got, at = Parser(), [], 0
+    while at < len(wire):
+        step = data.draw(st.integers(1, 50))
+        got += parser.feed(wire[at : at + step])
+        at += step
+    assert [(frame.command, frame.body) for frame in got] == [(frame.command, frame.body) for frame in sent]
+    for back, frame in zip(got, sent, strict=True):
+        assert {**back.headers} == {**frame.headers} | ({"content-length": str(len(frame.body))} if frame.body else {})
+
+
+@given(st.lists(st.binary(max_size=200), max_size=20))
+def test_any_bytes_give_frames_or_one_kind_of_error(parts):
+    parser = Parser(Limits(head_bytes=100, headers=5, body_bytes=100))
+    try:
+        for part in parts:
+            for frame in parser.feed(part):
+                assert frame.command in COMMANDS
+            assert len(parser._buffer) <= 100 + 200 + 100  # what is kept is bounded, whatever comes
+    except NotStomp:
+        pass
+
+
+def test_what_the_engine_sends_is_taken():
+    wire = b"CONNECT\naccept-version:1.2\nhost:null\nheart-beat:0,15000\n\n\0"
+    wire += b"SEND\nreply-to:jms.topic.vdsm_responses\ndestination:jms.topic.vdsm_requests\ncontent-length:2\n\n{}\0"
+    connect, send = Parser().feed(wire)
+    assert connect == Frame("CONNECT", {"accept-version": "1.2", "host": "null", "heart-beat": "0,15000"})
+    assert (send.headers["reply-to"], send.body) == ("jms.topic.vdsm_responses", b"{}")
+
+
+@pytest.mark.parametrize(
+    ("wire", "headers"),
+    [
+        (b"SEND\r\na:b\r\n\r\n\0", {"a": "b"}),
+        (b"\n\r\n\nSEND\na:b\n\n\0", {"a": "b"}),
+        (b"SEND\na:b:c\n\n\0", {"a": "b:c"}),
+        (b"SEND\na:1\na:2\n\n\0", {"a": "1"}),
+        (b"SEND\na:x\\cy\\n\\\\\n\n\0", {"a": "x:y\n\\"}),
+        (b"SEND\na:C\\:\\t\n\n\0", {"a": "C\\:\\t"}),
+        (b"CONNECT\na:x\\cy\n\n\0", {"a": "x\\cy"}),
+        (b"SEND\na:\n\n\0", {"a": ""}),
+    ],
+)
+def test_headers_are_read_leniently(wire, headers):
+    (frame,) = Parser().feed(wire)
+    assert frame.headers == headers
+
+
+@pytest.mark.parametrize(
+    ("wire", "reason"),
+    [
+        (b"HELLO", "it begins with 'HELLO'"),
+        (b"\x16\x03\x01", "it begins with"),
+        (b"SENDX\n", "it begins with 'SENDX'"),
+        (b"SEND\nno colon\n\n", "header 'no colon'"),
+        (b"SEND\n:x\n\n", "header ':x'"),
+        (b"SEND\ncontent-length:-1\n\n", "content-length '-1'"),
+        (b"SEND\ncontent-length:1e3\n\n", "content-length '1e3'"),
+        (b"SEND\ncontent-length:101\n\n", "a body of 101 bytes, 100 are allowed"),
+        (b"SEND\ncontent-length:1\n\nab\0", "no NUL after the body"),
+        (b"SEND\n\n" + b"x" * 101, "a body of more than 100 bytes"),
+        (b"SEND\na:" + b"x" * 200, "headers of more than 90 bytes"),
+        (b"SEND\na:" + b"x" * 200 + b"\n\n", "headers of more than 90 bytes"),
+        (b"SEND\n" + b"".join(b"h%d:\n" % n for n in range(9)) + b"\n", "9 headers, 5 are allowed"),
+        (b"SEND\na:\xff\n\n\0", "not UTF-8"),
+    ],
+)
+def test_what_is_no_frame_is_refused_with_the_reason(wire, reason):
+    parser = Parser(Limits(head_bytes=90, headers=5, body_bytes=100))
+    with pytest.raises(NotStomp, match=f"Not a STOMP frame: .*{reason}"):
+        parser.feed(wire)
+
+
+def test_a_frame_is_written_as_the_strictest_parser_wants_it():
+    frame = Frame("MESSAGE", {"destination": "jms.queue.events", "subscription": "a:b"}, b"{}")
+    assert encode(frame) == b"MESSAGE\ndestination:jms.queue.events\nsubscription:a\\cb\ncontent-length:2\n\n{}\0"
+
+
+def test_a_megabyte_in_small_pieces_takes_no_time():
+    parser = Parser()
+    wire = encode(Frame("SEND", {"a": "b"}, b"x" * (1 << 20)))
+    got = [frame for at in range(0, len(wire), 1000) for frame in parser.feed(wire[at : at + 1000])]
+    assert len(got[0].body) == 1 << 20

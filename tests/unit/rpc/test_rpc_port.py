@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine's port, as the field's clients and its enemies see it."""
+
+import asyncio
+import contextlib
+import json
+import ssl
+import statistics
+import time
+
+import pytest
+from peers import EVENTS, REQUESTS, JavaPeer, PythonPeer
+from pki import Pki
+
+from vdsm.rpc import port as port_module
+from vdsm.rpc import tls
+from vdsm.rpc.port import Address, EnginePort
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory):
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+async def opened(port):
+    await port.start()
+    async with asyncio.timeout(5):
+        while not port.port:
+            await asyncio.sleep(0.005)
+    return port
+
+
+@pytest.fixture
+async def port(server, pki):
+    certificates = tls.Certificates(tls.Files(str(pki.folder)))
+    port = EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates)
+    yield await opened(port)
+    await port.stop()
+
+
+@pytest.fixture
+async def plain(server):
+    port = EnginePort(server.dispatcher, server.events, Address("127.0.0.1", 0), certificates=None)
+    yield await opened(port)
+    await port.stop()
+
+
+@contextlib.asynccontextmanager
+async def java(port, context, heart_beat="0,15000"):
+    peer = JavaPeer(port.port, context)
+    await peer.connect(heart_beat)
+    try:
+        yield peer
+    finally:
+        await peer.close()
+
+
+async def test_an_engine_calls_a_thousand_times(port, pki):
+    async with java(port, pki.engine()) as engine:
+        for number in range(1000):
+            reply = await engine.call("subtract", {"minuend": number, "subtrahend": 1})
+            assert reply == {"jsonrpc": "2.0", "id": reply["id"], "result": number - 1}
+
+
+async def test_an_engine_gets_a_thousand_events_each_in_a_record_of_its_own(port, pki, server):
+    async with java(port, pki.engine()) as engine:
+        await engine.call("Host.ping2")
+        for number in range(900):
+            server.events.publish("virt", "VM_status", f"vm-{number}", {"n": number})
+        while len(engine.events) < 900:
+            _, headers, body = await engine.frame()
+            assert headers["destination"] == EVENTS
+            engine.events.append(json.loads(body))
+        for number, event in enumerate(engine.events):
+            assert event["method"] == f"|virt|VM_status|vm-{number}"
+            assert "id" not in event
+            assert isinstance(event["params"]["notify_time"], int)
+        # decrypted record by record: no record has two frames, none is anything but one
+        assert all(record.count(b"\0") == 1 or record == b"\n" for record in engine.records)
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered"),
+    [("0,15000", "15000,0"), ("0,11250", "11250,0"), ("0,8438", "8438,0"), ("0,6329", "6329,0"), ("0,700", "1000,0")],
+)
+async def test_heart_beats_are_granted_as_asked_down_to_a_second(port, pki, asked, answered):
+    peer = JavaPeer(port.port, pki.engine())
+    assert (await peer.connect(asked))["heart-beat"] == answered
+    await peer.close()
+
+
+@pytest.mark.parametrize("text", ["", "x", "1", "-1,5", "1,2,3", "0,1e9"])
+async def test_bad_heart_beats_mean_none(port, pki, text):
+    peer = JavaPeer(port.port, pki.engine())
+    assert (await peer.connect(text))["heart-beat"] == "0,0"
+    await peer.close()
+
+
+async def test_a_quiet_connection_gets_a_beat_in_time(port, pki):
+    async with java(port, pki.engine(), "0,1000") as engine:
+        began = time.monotonic()
+        assert await engine.record() == b"\n"
+        assert 0.5 < time.monotonic() - began <= 1.0
+
+
+async def test_a_client_that_promised_beats_and_is_silent_is_dropped(port, pki, caplog):
+    async with java(port, pki.engine(), "1000,0") as peer:
+        async with asyncio.timeout(3):
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await peer.record()
+    assert "nothing came for" in caplog.text
+
+
+async def test_in_plain_mode_subscriptions_come_before_connect_and_nobody_changes(plain, server):
+    async with java(plain, None) as engine:
+        assert (await engine.call("Host.ping2"))["result"] is True
+        refused = await engine.call("Volume.delete", {"volumeID": "6a3b1f0e-0000-4000-8000-000000000001"})
+        assert "needs role admin" in refused["error"]["message"]
+    assert server.done == []
+
+
+async def test_a_python_client_calls_in_batches_of_one_and_gets_plain_objects(port, pki, server):
+    peer = PythonPeer(port.port, pki.client())
+    await peer.connect()
+    peer.subscribe(EVENTS)
+    for number in range(1000):
+        assert (await peer.call("subtract", {"minuend": number, "subtrahend": 0}))["result"] == number
+    server.events.publish("net", "host_conn", "", {})
+    assert (await peer.message())["method"] == "|net|host_conn|no_id"
+    await peer.close()
+
+
+async def test_a_reconnect_after_another_finds_the_same_host(port, pki):
+    for _ in range(20):
+        async with java(port, pki.engine()) as engine:
+            assert (await engine.call("Host.ping2"))["result"] is True
+    async with asyncio.timeout(2):
+        while port._open:
+            await asyncio.sleep(0.01)
+
+
+async def test_spm_requests_have_a_queue_of_their_own(port, pki):
+    async with java(port, pki.engine()) as engine:
+        body = b'{"jsonrpc":"2.0","method":"Host.ping2","params":{},"id":"1"}'
+        head = b"SEND\ndestination:jms.topic.vdsm_irs_requests\nreply-to:jms.topic.vdsm_responses\n\n"
+        engine.write(head + body + b"\0")
+        assert json.loads((await engine.frame())[2])["result"] is True
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (b"SUBSCRIBE\nid:1\n\n\0", b"needs the headers id and destination"),
+        (b"SUBSCRIBE\ndestination:a\n\n\0", b"needs the headers id and destination"),
+        (b"SUBSCRIBE\nid:1\ndestination:a\n\n\0SUBSCRIBE\nid:1\ndestination:b\n\n\0", b"There is a subscription 1"),
+        (b"UNSUBSCRIBE\n\n\0", b"needs the header id"),
+        (b"SEND\ndestination:elsewhere\n\n{}\0", b"Subscription not available"),
+        (b"CONNECT\naccept-version:1.0\n\n\0", b"Only STOMP 1.2"),
+    ],
+)
+async def test_a_wrong_frame_is_answered_with_an_error_and_the_connection_goes_on(port, pki, frame, said):
+    async with java(port, pki.engine()) as engine:
+        engine.write(frame)
+        command, _, body = await engine.frame()
+        assert (command, said in body) == ("ERROR", True)
+        assert (await engine.call("Host.ping2"))["result"] is True
+
+
+async def test_disconnect_is_receipted_and_the_connection_stays(port, pki):
+    async with java(port, pki.engine()) as engine:
+        engine.write(b"DISCONNECT\nreceipt:77\n\n\0")
+        assert (await engine.frame())[:2] == ("RECEIPT", {"receipt-id": "77"})
+        assert (await engine.call("Host.ping2"))["result"] is True
+
+
+@pytest.mark.parametrize("frame", [b"ACK\nid:1\n\n\0", b"DISCONNECT\n\n\0", b"SEND\nno colon\n\n\0", b"\x01\x02"])
+async def test_what_no_client_sends_closes_the_connection(port, pki, frame):
+    async with java(port, pki.engine()) as engine:
+        engine.write(frame)
+        async with asyncio.timeout(2):
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await engine.record()
+
+
+async def test_a_flow_id_comes_from_the_header(port, pki):
+    async with java(port, pki.engine()) as engine:
+        body = b'{"jsonrpc":"2.0","method":"Host.flow","params":{},"id":"1"}'
+        head = f"SEND\ndestination:{REQUESTS}\nreply-to:jms.topic.vdsm_responses\novirtCorrelationId:flow-7\n\n"
+        engine.write(head.encode() + body + b"\0")
+        assert json.loads((await engine.frame())[2])["result"] == "flow-7"
+
+
+async def test_a_subscriber_that_does_not_read_delays_nobody_and_is_dropped(port, pki, server, caplog):
+    lazy = JavaPeer(port.port, pki.engine())
+    await lazy.connect()
+    other = PythonPeer(port.port, pki.client())
+    await other.connect()
+    filler, slowest = "x" * 50_000, 0.0
+    for number in range(2500):
+        server.events.publish("virt", "VM_status", "vm", {"filler": filler})
+        if number % 50 == 0:
+            began = time.monotonic()
+            assert (await other.call("Host.ping2"))["result"] is True
+            slowest = max(slowest, time.monotonic() - began)
+        if not server.events.subscriptions:
+            break
+    assert slowest < 0.5
+    assert "does not read" in caplog.text
+    await lazy.close()
+    await other.close()
+
+
+async def test_http_is_spoken_on_the_same_port(port, pki):
+    status, body = await http(port, pki, b"POST /jsonrpc", b'{"jsonrpc":"2.0","method":"Host.ping2","id":1}')
+    assert (status, json.loads(body)["result"]) == (200, True)
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "status"),
+    [
+        (b"GET /", b"", 404),
+        (b"POST /elsewhere", b"", 404),
+        (b"GET /metrics", b"", 404),
+        (b"GET /", b"Storage-Pool-Id: 1\r\n", 500),
+        (b"PUT /", b"Storage-Pool-Id: 1\r\n", 500),
+    ],
+)
+async def test_other_http_is_refused_and_closed(port, pki, request_line, headers, status):
+    got, body = await http(port, pki, request_line, b"", headers)
+    assert got == status
+    assert status == 404 or json.loads(body)["status"]["code"] == 100
+
+
+async def http(port, pki, request_line, body, headers=b""):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.port, ssl=pki.client())
+    writer.write(request_line + b" HTTP/1.1\r\nHost: host\r\nConnection: close\r\n" + headers)
+    writer.write(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    head, _, content = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), content
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "no client certificate"),
+        ("stranger", "of a foreign authority"),
+        ("old", "has expired"),
+    ],
+)
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_who_proves_nothing_is_refused_with_the_reason_in_the_log(port, pki, server, caplog, name, said, version):
+    context = pki.client(name)
+    context.minimum_version = context.maximum_version = version
+    answer = b""
+    with contextlib.suppress(OSError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port.port, ssl=context)
+        writer.write(b"SEND\ndestination:jms.topic.vdsm_requests\n\n{}\0")
+        answer = await reader.read()
+    assert answer == b""
+    async with asyncio.timeout(5):
+        while said not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert "connection from 127.0.0.1 refused" in caplog.text
+
+
+async def test_who_does_not_speak_tls_is_refused(port, caplog):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.port)
+    writer.write(b"CONNECT\naccept-version:1.2\n\n\0")
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+    writer.close()
+    assert "does not speak TLS" in caplog.text
+
+
+async def test_first_bytes_that_do_not_come_are_not_waited_for(port, pki, caplog, monkeypatch):
+    monkeypatch.setattr(port_module, "FIRST_BYTES_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.port, ssl=pki.client())
+    async with asyncio.timeout(3):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+    writer.close()
+    assert "no first bytes came" in caplog.text
+
+
+async def test_new_certificates_are_used_without_restart_and_broken_ones_are_not(server, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(tls, "LOOK_AGAIN_S", 0.0)
+    pki = Pki(tmp_path / "pki")
+    certificates = tls.Certificates(tls.Files(str(pki.folder)))
+    port = await opened(EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates))
+    try:
+        assert await _subject(port, pki) == "host"
+        pki.issue("certs/vdsmcert", "renewed", key="keys/vdsmkey")
+        assert await _subject(port, pki) == "renewed"
+        (pki.folder / "certs/vdsmcert.pem").write_text("no certificate")
+        assert await _subject(port, pki) == "renewed"
+        assert "the ones loaded before stay in use" in caplog.text
+    finally:
+        await port.stop()
+
+
+async def _subject(port, pki):
+    _, writer = await asyncio.open_connection("127.0.0.1", port.port, ssl=pki.client())
+    certificate = writer.get_extra_info("peercert")
+    writer.close()
+    return tls.common_name(certificate)
+
+
+async def test_a_port_without_certificates_opens_when_they_come(server, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(port_module, "LOOK_FOR_CERTIFICATES_S", 0.02)
+    certificates = tls.Certificates(tls.Files(str(tmp_path / "pki")))
+    port = EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates)
+    await port.start()
+    try:
+        await asyncio.sleep(0.1)  # several looks
+        assert port.port == 0
+        assert caplog.text.count("stays closed") == 1
+        await asyncio.to_thread(Pki, tmp_path / "pki")
+        async with asyncio.timeout(5):
+            while not port.port:
+                await asyncio.sleep(0.01)
+    finally:
+        await port.stop()
+
+
+async def test_floods_of_silent_connections_leave_others_alone(port, pki):
+    """A tenth of what a host is tested with, in the time of a unit test."""
+    async with java(port, pki.engine()) as engine:
+        silent = [await asyncio.open_connection("127.0.0.1", port.port) for _ in range(100)]
+        half = [asyncio.create_task(_half_open(port.port)) for _ in range(500)]
+        times = []
+        for _ in range(300):
+            began = time.monotonic()
+            await engine.call("Host.ping2")
+            times.append(time.monotonic() - began)
+        assert len(port._room) <= 64 + 1
+        assert statistics.quantiles(times, n=100)[98] < 0.25  # on a machine that runs other tests, too
+        async with java(port, pki.engine()) as newcomer:
+            assert (await newcomer.call("Host.ping2"))["result"] is True
+        for _, writer in [*silent, *(await asyncio.gather(*half))]:
+            writer.close()
+
+
+async def _half_open(port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+    return reader, writer

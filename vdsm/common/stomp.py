@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""STOMP 1.2 frames, as pure functions: bytes to frames as they come, and back (wire.md 2).
+
+Both sides of our wire use it: the agent's port and the client. It takes what the clients of the field send (line ends
+with or without CR, values with raw colons, escapes that mean nothing) and writes only what the strictest of their
+parsers takes: bare line feeds and an exact ``content-length``. Memory is bounded by `Limits`, time is linear.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from vdsm.common.errors import AgentError
+
+HEART_BEAT: Final = b"\n"
+SENT_BY_CLIENTS: Final = (
+    "CONNECT",
+    "STOMP",
+    "SEND",
+    "SUBSCRIBE",
+    "UNSUBSCRIBE",
+    "ACK",
+    "NACK",
+    "BEGIN",
+    "COMMIT",
+    "ABORT",
+)
+COMMANDS: Final = frozenset((*SENT_BY_CLIENTS, "DISCONNECT", "CONNECTED", "MESSAGE", "RECEIPT", "ERROR"))
+_LONGEST_COMMAND = max(map(len, COMMANDS))
+# frames whose headers are never escaped, for the sake of 1.0 clients (STOMP 1.2, "Value Encoding")
+_VERBATIM = frozenset({"CONNECT", "CONNECTED"})
+_ESCAPES = {"\\r": "\r", "\\n": "\n", "\\c": ":", "\\\\": "\\"}
+_UNESCAPE = re.compile(r"\\[rnc\\]")
+_ESCAPE = re.compile(r"[\r\n:\\]")
+_TO_ESCAPE = {plain: escape for escape, plain in _ESCAPES.items()}
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+
+
+class NotStomp(AgentError):
+    """What came is no frame, or larger than allowed: the connection can't go on."""
+
+    reason: str
+    msg = "Not a STOMP frame: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    head_bytes: int = 16 << 10
+    headers: int = 64
+    body_bytes: int = 16 << 20
+
+
+@dataclass(frozen=True)
+class Frame:
+    command: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame with its ``content-length`` where it has a body."""
+    headers = dict(frame.headers)
+    if frame.body:
+        headers["content-length"] = str(len(frame.body))
+    verbatim = frame.command in _VERBATIM
+    lines = [frame.command]
+    lines += [f"{name}:{value}" if verbatim else f"{_escape(name)}:{_escape(value)}" for name, value in headers.items()]
+    return "\n".join(lines).encode() + b"\n\n" + frame.body + b"\0"
+
+
+class Parser:
+    """``feed`` gives the frames that are whole so far. Empty lines between frames are heart-beats and give nothing."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._buffer = bytearray()
+        # how much of the buffer was searched already
+        self._searched = 0
+        self._head: Frame | None = None
+        self._length: int | None = None
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """Raises `NotStomp`; the parser is of no use then."""
+        self._buffer += data
+        frames = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _next(self) -> Frame | None:
+        if self._head is None and not self._take_head():
+            return None
+        return self._take_body()
+
+    def _take_head(self) -> bool:
+        if self._searched == 0:
+            between = len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))
+            del self._buffer[:between]
+            self._check_command()
+        end = _END_OF_HEAD.search(self._buffer, max(0, self._searched - 2))
+        if end is None or end.start() > self._limits.head_bytes:
+            if len(self._buffer) > self._limits.head_bytes:
+                raise NotStomp(f"headers of more than {self._limits.head_bytes} bytes")
+            self._searched = len(self._buffer)
+            return False
+        head = bytes(self._buffer[: end.start()])
+        del self._buffer[: end.end()]
+        self._searched = 0
+        self._head = _parse_head(head, self._limits.headers)
+        self._length = self._content_length(self._head)
+        return True
+
+    def _check_command(self) -> None:
+        """Refuse what can't become a frame before its headers are waited for."""
+        start = bytes(self._buffer[: _LONGEST_COMMAND + 2])
+        word, ended, _ = start.partition(b"\n")
+        text = word.rstrip(b"\r").decode("ascii", "replace")
+        known = text in COMMANDS if ended else any(command.startswith(text) for command in COMMANDS)
+        if not known:
+            raise NotStomp(f"it begins with {text[:_LONGEST_COMMAND]!r}")
+
+    def _content_length(self, head: Frame) -> int | None:
+        text = head.headers.get("content-length")
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise NotStomp(f"content-length {text[:20]!r}")
+        if int(text) > self._limits.body_bytes:
+            raise NotStomp(f"a body of {text} bytes, {self._limits.body_bytes} are allowed")
+        return int(text)
+
+    def _take_body(self) -> Frame | None:
+        assert self._head is not None
+        if self._length is not None:
+            if len(self._buffer) <= self._length:
+                return None
+            if self._buffer[self._length] != 0:
+                raise NotStomp("no NUL after the body: content-length is wrong")
+            size = self._length
+        else:
+            size = self._buffer.find(0, self._searched)
+            if size < 0:
+                if len(self._buffer) > self._limits.body_bytes:
+                    raise NotStomp(f"a body of more than {self._limits.body_bytes} bytes")
+                self._searched = len(self._buffer)
+                return None
+        frame = Frame(self._head.command, self._head.headers, bytes(self._buffer[:size]))
+        del self._buffer[: size + 1]
+        self._head, self._length, self._searched = None, None, 0
+        return frame
+
+
+def _parse_head(head: bytes, most: int) -> Frame:
+    try:
+        lines = head.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise NotStomp("headers that are not UTF-8") from None
+    command, *fields = (line.removesuffix("\r") for line in lines)
+    if len(fields) > most:
+        raise NotStomp(f"{len(fields)} headers, {most} are allowed")
+    headers: dict[str, str] = {}
+    for line in fields:
+        name, colon, value = line.partition(":")
+        if not colon or not name:
+            raise NotStomp(f"header {line[:40]!r}")
+        if command not in _VERBATIM:
+            name, value = _unescape(name), _unescape(value)
+        # the first of several wins
+        headers.setdefault(name, value)
+    return Frame(command, headers)
+
+
+def _unescape(text: str) -> str:
+    return _UNESCAPE.sub(lambda found: _ESCAPES[found[0]], text) if "\\" in text else text
+
+
+def _escape(text: str) -> str:
+    return _ESCAPE.sub(lambda found: _TO_ESCAPE[found[0]], text)

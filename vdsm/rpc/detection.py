@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which protocol the first bytes of a connection are (wire.md 1): STOMP and HTTP share the port."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from vdsm.common.stomp import COMMANDS
+
+# HTTP is asked first; POST is ours
+HTTP = (b"GET /", b"PUT /", b"POST /")
+STOMP = tuple(f"{command}".encode() for command in sorted(COMMANDS))
+LONGEST = max(map(len, (*HTTP, *STOMP)))
+
+
+class Spoken(Enum):
+    HTTP = auto()
+    STOMP = auto()
+    NEITHER = auto()
+
+
+def detect(first: bytes) -> Spoken | None:
+    """None: more bytes are needed. Heart-beats may come before the first frame."""
+    text = first.lstrip(b"\r\n")
+    if text.startswith(HTTP):
+        return Spoken.HTTP
+    line, ended, _ = text.partition(b"\n")
+    if ended:
+        return Spoken.STOMP if line.rstrip(b"\r") in STOMP else Spoken.NEITHER
+    if any(known.startswith(text[:LONGEST]) for known in (*HTTP, *STOMP)):
+        return None
+    # a whole word whose line has not ended yet
+    return None if text.rstrip(b"\r") in STOMP else Spoken.NEITHER

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The engine's port: one TCP port, TLS with client certificates, STOMP and HTTP behind it (wire.md 1).
+
+    accepted -> waiting room -> TLS handshake (10 s) -> identity -> first bytes (10 s) -> STOMP session or HTTP
+
+Nothing is parsed before the handshake has proved who is there. In plain mode (``[vars] ssl = false``) nobody is proved
+and nobody is more than a reader. Without certificates the port stays closed, which one log line says, and is opened
+when they appear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from vdsm.api.roles import Identity, Role
+from vdsm.common import metrics
+from vdsm.common.errors import AgentError
+from vdsm.common.events import Events
+from vdsm.rpc import names, tls
+from vdsm.rpc.detection import Spoken, detect
+from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
+from vdsm.rpc.engine_site import EngineSite
+from vdsm.rpc.http import Web
+from vdsm.rpc.stomp_session import StompSession
+from vdsm.rpc.waiting_room import WaitingRoom
+
+log = logging.getLogger("vdsm.rpc.port")
+
+HANDSHAKE_S = 10.0
+FIRST_BYTES_S = 10.0
+LOOK_FOR_CERTIFICATES_S = 5.0
+BACKLOG = 512
+KEEP_ALIVE_S = 300.0
+CLOSE_S = 2.0
+MAX_CONNECTIONS = 512
+
+_REFUSED = metrics.counter("vdsm_port_refused", "Connections refused before a request was read, by reason", ("reason",))
+_OPEN = metrics.gauge("vdsm_port_connections", "Open connections on the engine's port")
+_WAITING = metrics.gauge("vdsm_port_waiting", "Connections that have not said who they are")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen. ``::`` serves IPv4 too, and is ``0.0.0.0`` on a host without IPv6."""
+
+    host: str
+    port: int
+
+
+class EnginePort:
+    name = "engine"
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        events: Events,
+        address: Address,
+        *,
+        certificates: tls.Certificates | None,
+        match_names: bool = False,
+    ) -> None:
+        """``certificates``: None is plain mode. ``match_names``: a client's common name must be its address's name."""
+        self._dispatcher = dispatcher
+        self._events = events
+        self._address = address
+        self._certificates = certificates
+        self._match_names = match_names
+        self._web = Web(dispatcher, events, self.name, lambda _: None)
+        self._site = EngineSite(self._web)
+        self._room = WaitingRoom()
+        self._open: set[asyncio.BaseTransport] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._opening: asyncio.Task[None] | None = None
+
+    # -- as a `Transport`
+
+    async def start(self) -> None:
+        """Returns at once; a port that can't be opened yet is tried again."""
+        self._opening = asyncio.get_running_loop().create_task(self._open_when_possible())
+
+    async def stop(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._server is not None:
+            self._server.close()
+        await self._web.connections.close()
+        for task in list(self._tasks):
+            task.cancel()
+        for transport in list(self._open):
+            transport.close()
+        self._server = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on; 0 while it is closed."""
+        return int(self._server.sockets[0].getsockname()[1]) if self._server is not None else 0
+
+    async def _open_when_possible(self) -> None:
+        told = ""
+        while True:
+            try:
+                if self._certificates is not None:
+                    self._certificates.context()
+                listening = _listen(self._address)
+                break
+            except (AgentError, OSError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    remedy = getattr(error, "remedy", "")
+                    log.warning("port %d stays closed: %s. %s", self._address.port, told, remedy)
+            await asyncio.sleep(LOOK_FOR_CERTIFICATES_S)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Accepted(self), sock=listening, backlog=BACKLOG
+        )
+        kind = "TLS" if self._certificates is not None else "plain, for reading only"
+        log.info("listening at %s port %d, %s", *listening.getsockname()[:2], kind)
+
+    # -- one connection after the other
+
+    def accept(self, transport: asyncio.Transport) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(transport))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, transport: asyncio.Transport) -> None:
+        address = _peer(transport)
+        if self._room.enter(address, transport):
+            _REFUSED.labels("crowded out").inc()
+        _WAITING.set(len(self._room))
+        try:
+            await self._admit(transport, address)
+        except (OSError, TimeoutError) as error:
+            self._refuse(transport, address, tls.refusal(error))
+        except AgentError as error:
+            self._refuse(transport, address, str(error))
+        finally:
+            self._room.leave(address, transport)
+            _WAITING.set(len(self._room))
+
+    async def _admit(self, raw: asyncio.Transport, address: str) -> None:
+        first = _FirstBytes()
+        transport: asyncio.Transport = raw
+        if self._certificates is not None:
+            upgraded = await asyncio.get_running_loop().start_tls(
+                raw, first, self._certificates.context(), server_side=True, ssl_handshake_timeout=HANDSHAKE_S
+            )
+            if upgraded is None:
+                raise ConnectionResetError("closed in the handshake")
+            transport = upgraded
+        else:
+            raw.set_protocol(first)
+            raw.resume_reading()
+        identity = await self._identify(transport, address)
+        try:
+            async with asyncio.timeout(FIRST_BYTES_S):
+                spoken = await first.spoken
+        except TimeoutError:
+            self._refuse(transport, address, "no first bytes came")
+            return
+        if spoken is None or spoken is Spoken.NEITHER:
+            self._refuse(transport, address, "its first bytes are neither STOMP nor HTTP" if spoken else "it closed")
+            return
+        if len(self._open) >= MAX_CONNECTIONS:
+            self._refuse(transport, address, f"there are {MAX_CONNECTIONS} connections")
+            return
+        self._hand_over(transport, spoken, identity, first)
+
+    async def _identify(self, transport: asyncio.Transport, address: str) -> Identity:
+        certificate = transport.get_extra_info("peercert")
+        if not certificate:
+            return Identity(f"tcp {address}", Role.READER, f"tcp:{address}")
+        name = tls.common_name(certificate)
+        if self._match_names and not await names.belongs_to(name, address):
+            raise names.ForeignName(name, address)
+        # as with VDSM: whom the authority vouches for is the engine, or another host of it
+        return Identity(name or "a certificate without name", Role.ADMIN, f"tls:{name}@{address}")
+
+    def _hand_over(self, transport: asyncio.Transport, spoken: Spoken, identity: Identity, first: _FirstBytes) -> None:
+        caller = Caller(identity, "stomp" if spoken is Spoken.STOMP else self.name, ENGINE)
+        protocol: asyncio.Protocol
+        if spoken is Spoken.STOMP:
+            protocol = StompSession(self._dispatcher, self._events, caller)
+        else:
+            serve = web.Server(lambda request: self._site.serve(request, caller), keepalive_timeout=KEEP_ALIVE_S)
+            protocol = serve()
+        watched = _Watched(protocol, lambda: self._closed(transport))
+        self._open.add(transport)
+        _OPEN.set(len(self._open))
+        transport.set_protocol(watched)
+        watched.connection_made(transport)
+        if first.data:
+            watched.data_received(bytes(first.data))
+        if first.ended:
+            watched.eof_received()
+
+    def _closed(self, transport: asyncio.BaseTransport) -> None:
+        self._open.discard(transport)
+        _OPEN.set(len(self._open))
+
+    def _refuse(self, transport: asyncio.Transport, address: str, why: str) -> None:
+        log.warning("connection from %s refused: %s", address, why)
+        _REFUSED.labels(why.partition(":")[0]).inc()
+        transport.abort()
+
+
+class _Accepted(asyncio.Protocol):
+    """A fresh connection: not a byte is read before the handshake."""
+
+    def __init__(self, port: EnginePort) -> None:
+        self._port = port
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        connection = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._port.accept(transport)
+
+
+class _FirstBytes(asyncio.Protocol):
+    """Collects until the protocol is known; ``spoken`` is None when the connection closed before."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.ended = False
+        self.spoken: asyncio.Future[Spoken | None] = asyncio.get_running_loop().create_future()
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+        self._settle(detect(bytes(self.data[:64])))
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.spoken.done():
+            self.spoken.set_result(None)
+
+    def _settle(self, spoken: Spoken | None) -> None:
+        if spoken is not None and not self.spoken.done():
+            self.spoken.set_result(spoken)
+
+
+class _Watched(asyncio.Protocol):
+    """A protocol, and somebody who wants to know when its connection is gone."""
+
+    def __init__(self, inner: asyncio.Protocol, closed: Any) -> None:
+        self._inner = inner
+        self._closed = closed
+        for name in ("connection_made", "data_received", "eof_received", "pause_writing", "resume_writing"):
+            setattr(self, name, getattr(inner, name))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._closed()
+        self._inner.connection_lost(error)
+
+
+def _listen(address: Address) -> socket.socket:
+    if address.host == "::" and socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(
+                (address.host, address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
+            )
+        except OSError as error:
+            log.info("no IPv6 here (%s): IPv4 only", error)
+    host = "0.0.0.0" if address.host == "::" else address.host  # noqa: S104 - whoever is served proves who they are
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, address.port), family=family, backlog=BACKLOG)
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    """The peer's address; one of IPv4 that came through the dual stack as IPv4."""
+    peer = transport.get_extra_info("peername")
+    return str(peer[0]).removeprefix("::ffff:") if peer else "?"

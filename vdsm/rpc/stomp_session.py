@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One STOMP connection: subscriptions, calls, events and heart-beats (wire.md 2 to 4).
+
+    client                          agent
+    CONNECT heart-beat:0,15000  ->
+                                <-  CONNECTED heart-beat:15000,0    (a line feed at least every 15 s from now)
+    SUBSCRIBE jms.topic...      ->                                  (before CONNECT, too)
+    SEND to a request queue     ->  the call runs
+                                <-  MESSAGE to the SEND's reply-to
+
+A reply goes to the connection that asked, and to no other: the engine knows its replies by their ids and does not miss
+the others', and nobody reads what another one asked. Events go to every connection that subscribed to their queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+
+from vdsm.common import metrics, stomp
+from vdsm.common.events import Events, Subscription
+from vdsm.common.stomp import Frame, NotStomp
+from vdsm.rpc import protocol
+from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
+from vdsm.rpc.outbox import Outbox
+from vdsm.rpc.pace import Pace
+
+log = logging.getLogger("vdsm.rpc.stomp")
+
+REQUESTS = ("jms.topic.vdsm_requests", "jms.topic.vdsm_irs_requests")
+EVENTS = "jms.queue.events"
+VERSION = "1.2"
+MIN_BEAT_S = 1.0
+# sooner than promised: the clients count from what they received
+BEAT_EARLY = 0.9
+MAX_CALLS = 256
+MAX_SUBSCRIPTIONS = 64
+MAX_EVENTS = 1000
+# the engine's parser wants a whole header block within 1024 bytes: ids and queue names that fit
+MAX_NAME = 200
+FLOW_HEADER = "ovirtCorrelationId"
+
+_FRAMES = metrics.counter("vdsm_stomp_frames", "STOMP frames received by command", ("command",))
+_DROPPED = metrics.counter("vdsm_stomp_dropped", "STOMP connections that the agent dropped, by reason", ("reason",))
+
+
+class StompSession(asyncio.Protocol):
+    """Takes over an identified connection once its first bytes were STOMP's."""
+
+    def __init__(self, dispatcher: Dispatcher, events: Events, caller: Caller) -> None:
+        self._dispatcher = dispatcher
+        self._events = events
+        self._caller = caller
+        self._parser = stomp.Parser(stomp.Limits(body_bytes=protocol.MAX_MESSAGE))
+        self._subscriptions: dict[str, str] = {}
+        self._pace = Pace()
+        self._calls = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._telling: Subscription | None = None
+        self._beats: list[asyncio.TimerHandle] = []
+        self._beat_s = self._silence_s = 0.0
+
+    # -- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._outbox = Outbox(transport, lambda waiting: self._drop("slow", f"it does not read: {waiting}"))
+        self._last_read = self._loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        self._last_read = self._loop.time()
+        try:
+            frames = self._parser.feed(data)
+        except NotStomp as error:
+            self._drop("malformed", str(error))
+            return
+        for frame in frames:
+            if self._transport.is_closing():
+                return
+            _FRAMES.labels(frame.command).inc()
+            self._take(frame)
+        self._slow_down(self._pace.delay_s(len(frames), self._loop.time()))
+
+    def pause_writing(self) -> None:
+        self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        self._outbox.resume()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        for timer in self._beats:
+            timer.cancel()
+        if self._telling is not None:
+            self._telling.close()
+        for task in self._tasks:  # they only wait and send: the calls are the dispatcher's
+            task.cancel()
+
+    # -- frames
+
+    def _take(self, frame: Frame) -> None:
+        actions = {
+            "CONNECT": self._connect,
+            "STOMP": self._connect,
+            "SUBSCRIBE": self._subscribe,
+            "UNSUBSCRIBE": self._unsubscribe,
+            "SEND": self._send,
+            "DISCONNECT": self._disconnect,
+        }
+        action = actions.get(frame.command)
+        if action is None:
+            self._drop("command", f"it sent {frame.command}")
+        else:
+            action(frame)
+
+    def _connect(self, frame: Frame) -> None:
+        if VERSION not in frame.headers.get("accept-version", "").split(","):
+            self._refuse(f"Only STOMP {VERSION} is spoken here")
+            return
+        sends_s, wants_s = _beats(frame.headers.get("heart-beat", "0,0"))
+        answer = f"{round(wants_s * 1000)},{round(sends_s * 1000)}"
+        self._write(Frame("CONNECTED", {"version": VERSION, "heart-beat": answer}))
+        self._beat_s, self._silence_s = wants_s * BEAT_EARLY, sends_s
+        for timer in self._beats:
+            timer.cancel()
+        self._beats = []
+        if self._beat_s:
+            self._beats.append(self._loop.call_later(self._beat_s, self._beat))
+        if self._silence_s:
+            self._beats.append(self._loop.call_later(self._silence_s, self._listen))
+
+    def _subscribe(self, frame: Frame) -> None:
+        identifier, destination = frame.headers.get("id", ""), frame.headers.get("destination", "")
+        if not identifier or not destination:
+            self._refuse("SUBSCRIBE needs the headers id and destination")
+        elif identifier in self._subscriptions:
+            self._refuse(f"There is a subscription {identifier} on this connection")
+        elif len(identifier) > MAX_NAME or len(destination) > MAX_NAME:
+            self._refuse(f"Ids and destinations have at most {MAX_NAME} characters")
+        elif len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
+            self._refuse(f"A connection has at most {MAX_SUBSCRIPTIONS} subscriptions")
+        else:
+            self._subscriptions[identifier] = destination
+            if destination == EVENTS and self._telling is None:
+                self._telling = self._events.subscribe(self._caller.identity.name, max_queue=MAX_EVENTS)
+                self._start(self._tell(self._telling))
+
+    def _unsubscribe(self, frame: Frame) -> None:
+        identifier = frame.headers.get("id")
+        if identifier is None:
+            self._refuse("UNSUBSCRIBE needs the header id")
+            return
+        self._subscriptions.pop(identifier, None)
+        if self._telling is not None and EVENTS not in self._subscriptions.values():
+            self._telling.close()
+            self._telling = None
+
+    def _send(self, frame: Frame) -> None:
+        destination = frame.headers.get("destination", "")
+        if not any(destination == queue or destination.startswith(f"{queue}.") for queue in REQUESTS):
+            self._refuse("Subscription not available")
+            return
+        self._calls += 1
+        caller = Caller(self._caller.identity, "stomp", ENGINE, frame.headers.get(FLOW_HEADER, ""))
+        self._start(self._answer(frame.body, frame.headers.get("reply-to", ""), caller))
+
+    def _disconnect(self, frame: Frame) -> None:
+        receipt = frame.headers.get("receipt")
+        if receipt is None or len(receipt) > MAX_NAME:
+            self._transport.close()
+        else:
+            self._write(Frame("RECEIPT", {"receipt-id": receipt}))
+
+    # -- calls and events
+
+    async def _answer(self, body: bytes, reply_to: str, caller: Caller) -> None:
+        try:
+            reply = await self._dispatcher.answer(body, caller)
+        finally:
+            self._calls -= 1
+            self._slow_down(0)
+        if reply is None:
+            return
+        # an array of several replies is more than the clients of the field take: each one by itself
+        replies = msgspec.json.decode(reply, type=list[msgspec.Raw]) if reply.startswith(b"[") else [reply]
+        for one in replies:
+            self._message(reply_to, bytes(one))
+
+    async def _tell(self, subscription: Subscription) -> None:
+        async for event in subscription:
+            try:
+                body = protocol.notification(event.method, event.params)
+            except (TypeError, ValueError) as error:
+                log.error("event %s can't be sent: %s", event.method, error)
+                continue
+            self._message(EVENTS, body)
+        if subscription.overflowed:
+            self._drop("slow", "it does not read its events")
+
+    def _message(self, destination: str, body: bytes) -> None:
+        """To each subscription of this connection to that destination, as VDSM delivers it."""
+        for identifier, subscribed in self._subscriptions.items():
+            if subscribed == destination:
+                headers = {"destination": destination, "content-type": "application/json", "subscription": identifier}
+                self._write(Frame("MESSAGE", headers, body))
+
+    # -- writing
+
+    def _write(self, frame: Frame) -> None:
+        if not self._transport.is_closing():
+            self._outbox.send(stomp.encode(frame))
+
+    def _refuse(self, reason: str) -> None:
+        self._write(Frame("ERROR", {"content-type": "text/plain"}, reason.encode()))
+
+    def _drop(self, reason: str, why: str) -> None:
+        if not self._transport.is_closing():
+            log.warning("connection of %s dropped: %s", self._caller.identity.name, why)
+            _DROPPED.labels(reason).inc()
+        self._transport.abort()
+
+    def _start(self, work: asyncio._CoroutineLike[None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _slow_down(self, delay_s: float) -> None:
+        """Read on when there is room for more calls and the pace allows it."""
+        if self._transport.is_closing():
+            return
+        if delay_s > 0:
+            self._transport.pause_reading()
+            self._loop.call_later(delay_s, self._slow_down, 0)
+        elif self._calls >= MAX_CALLS:
+            self._transport.pause_reading()
+        elif not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    # -- heart-beats
+
+    def _beat(self) -> None:
+        quiet_s = self._loop.time() - self._outbox.last_write
+        if quiet_s >= self._beat_s:
+            self._outbox.send(stomp.HEART_BEAT)
+            quiet_s = 0
+        self._beats.append(self._loop.call_later(self._beat_s - quiet_s, self._beat))
+        del self._beats[:-2]
+
+    def _listen(self) -> None:
+        quiet_s = self._loop.time() - self._last_read
+        # while we do not read, the peer's beats lie in the kernel
+        if quiet_s >= self._silence_s and self._transport.is_reading():
+            self._drop("silent", f"nothing came for {quiet_s:.1f} s, {self._silence_s:g} s were promised")
+            return
+        self._beats.append(self._loop.call_later(max(0.1, self._silence_s - quiet_s), self._listen))
+        del self._beats[:-2]
+
+
+def _beats(text: str) -> tuple[float, float]:
+    """Seconds between what the client sends and what it wants; 0: none. Bad text means none (wire.md 2.4)."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        return 0.0, 0.0
+    sends_s, wants_s = (min(int(part), 10**9) / 1000 for part in parts)
+    return (max(sends_s, MIN_BEAT_S) if sends_s else 0.0), (max(wants_s, MIN_BEAT_S) if wants_s else 0.0)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The agent's side of TLS: its pair, whom it trusts, and what a refused handshake was about.
+
+The files are those of VDSM (wire.md 1). They are looked at again, at most once a second, when somebody connects: a new
+pair is used from the next connection on, without restart; one that can't be loaded is reported once and the old one
+kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import time
+from dataclasses import dataclass
+
+from vdsm.common.errors import AgentError
+
+log = logging.getLogger("vdsm.rpc.tls")
+
+LOOK_AGAIN_S = 1.0
+# what OpenSSL calls the errors of a peer's certificate (X509_V_ERR_...)
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_FOREIGN = frozenset({2, 18, 19, 20, 21})
+REFUSED_WITHOUT = "no client certificate"
+
+
+class NoCertificates(AgentError):
+    missing: str
+    msg = "There is no {self.missing}"
+    remedy = "Deploy the host from its engine, or make a pair: docs/rpc.md says where its files lie"
+
+
+class BadCertificates(AgentError):
+    folder: str
+    reason: str
+    msg = "The certificates in {self.folder} can't be used: {self.reason}"
+    remedy = "Check that the key belongs to the certificate and that user vdsm may read both"
+
+
+@dataclass(frozen=True)
+class Files:
+    """PEM files below a PKI folder."""
+
+    folder: str
+
+    @property
+    def authority(self) -> str:
+        return os.path.join(self.folder, "certs", "cacert.pem")
+
+    @property
+    def certificate(self) -> str:
+        return os.path.join(self.folder, "certs", "vdsmcert.pem")
+
+    @property
+    def key(self) -> str:
+        return os.path.join(self.folder, "keys", "vdsmkey.pem")
+
+
+class Certificates:
+    """The context for the next connection."""
+
+    def __init__(self, files: Files, ciphers: str = "") -> None:
+        self._files = files
+        self._ciphers = ciphers
+        self._context: ssl.SSLContext | None = None
+        self._seen: tuple[object, ...] = ()
+        self._looked = -LOOK_AGAIN_S
+
+    def context(self) -> ssl.SSLContext:
+        """Raises `NoCertificates` or `BadCertificates` while there never was a pair that works."""
+        now = time.monotonic()
+        if self._context is not None and now - self._looked < LOOK_AGAIN_S:
+            return self._context
+        self._looked = now
+        try:
+            seen = tuple(map(_identity, (self._files.authority, self._files.certificate, self._files.key)))
+            if self._context is None or seen != self._seen:
+                fresh = self._load()
+                log.info("certificates of %s are in use", self._files.folder)
+                self._context = fresh
+            self._seen = seen
+        except AgentError as error:
+            if self._context is None:
+                raise
+            if error.args != getattr(self, "_told", None):
+                log.error("%s; the ones loaded before stay in use", error)
+                self._told = error.args
+        return self._context
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.verify_mode = ssl.CERT_REQUIRED
+        # the engine offers no session tickets of ours anything, and they would carry no certificate
+        context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+        try:
+            context.load_verify_locations(self._files.authority)
+            context.load_cert_chain(self._files.certificate, self._files.key)
+            if self._ciphers:
+                context.set_ciphers(self._ciphers)
+        except (ssl.SSLError, OSError) as error:
+            raise BadCertificates(self._files.folder, " ".join(str(error).split())) from error
+        return context
+
+
+def refusal(error: Exception) -> str:
+    """In a few words, which of the usual reasons ended a handshake."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code == _EXPIRED:
+            return "the client's certificate has expired"
+        if error.verify_code == _NOT_YET_VALID:
+            return "the client's certificate is not valid yet"
+        if error.verify_code in _FOREIGN:
+            return "the client's certificate is of a foreign authority"
+        return f"the client's certificate is not accepted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        reason = (error.reason or "").replace("_", " ").lower()
+        if "did not return a certificate" in reason:
+            return REFUSED_WITHOUT
+        if reason in (
+            "http request",
+            "https proxy request",
+            "wrong version number",
+            "unknown protocol",
+            "record layer failure",
+        ):
+            return "the client does not speak TLS"
+        return f"TLS failed: {reason or error}"
+    if isinstance(error, TimeoutError | ConnectionAbortedError):
+        return "the handshake took too long"
+    return "the client closed the connection in the handshake"
+
+
+def common_name(certificate: dict[str, object]) -> str:
+    """The subject's common name, as `ssl` gives certificates; empty when it has none."""
+    subject = certificate.get("subject", ())
+    assert isinstance(subject, tuple)
+    return next((str(value) for part in subject for name, value in part if name == "commonName"), "")
+
+
+def _identity(path: str) -> tuple[int, int, int]:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise NoCertificates(f"{path} ({error.strerror})") from error
+    return status.st_ino, status.st_mtime_ns, status.st_size
