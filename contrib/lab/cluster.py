@@ -156,7 +156,7 @@ class Cluster:
         return furnish.make_image(str(shared / Path(SHARED_IMAGE).name), SHARED_BYTES)
 
     def _certify(self, host: PrivateHost, number: int) -> None:
-        addresses = [address(network, number) for network in NETWORKS]
+        addresses = [*(address(network, number) for network in NETWORKS), "127.0.0.1"]
         identity = self._authority.issue(f"host{number}", addresses)
         sources: Mapping[str, Path] = {
             "ca": identity.ca,

@@ -13,6 +13,7 @@ from pathlib import Path
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MNT_DETACH = 2
+CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 LOOP_CLR_FD, LOOP_GET_STATUS64 = 0x4C01, 0x4C05
 
@@ -35,6 +36,11 @@ def make_read_only(target: str) -> None:
 
 def detach(target: str) -> None:
     _check(libc.umount2(target.encode(), MNT_DETACH), f"umount -l {target}")
+
+
+def setns(namespace: int) -> None:
+    """Move this thread into the network namespace that the descriptor stands for."""
+    _check(libc.setns(namespace, CLONE_NEWNET), "setns")
 
 
 def die_with_parent() -> None:

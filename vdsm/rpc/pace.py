@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How fast one connection's frames are taken: a bucket of a second's worth. Too fast is slowed, never refused."""
+"""How fast something is taken: a bucket that runs out at a rate. Too fast is slowed, never refused."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ FRAMES_PER_S = 2000.0
 
 
 class Pace:
-    def __init__(self, frames_per_s: float = FRAMES_PER_S) -> None:
-        self._rate = frames_per_s
+    def __init__(self, per_s: float = FRAMES_PER_S, *, burst_s: float = 1.0) -> None:
+        """``burst_s``: how many seconds' worth may come at once."""
+        self._rate = per_s
+        self._burst = per_s * burst_s
         self._level = 0.0
         self._seen = 0.0
 
-    def delay_s(self, frames: int, now: float) -> float:
-        """Seconds for which nothing more should be read after these frames."""
-        self._level = max(0.0, self._level - (now - self._seen) * self._rate) + frames
+    def delay_s(self, count: int, now: float) -> float:
+        """Seconds for which nothing more should be taken after these."""
+        self._level = max(0.0, self._level - (now - self._seen) * self._rate) + count
         self._seen = now
-        return max(0.0, self._level - self._rate) / self._rate
+        return max(0.0, self._level - self._burst) / self._rate

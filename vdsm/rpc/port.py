@@ -26,8 +26,10 @@ from vdsm.common.events import Events
 from vdsm.rpc import names, tls
 from vdsm.rpc.detection import Spoken, detect
 from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
+from vdsm.rpc.door import Door
 from vdsm.rpc.engine_site import EngineSite
 from vdsm.rpc.http import Web
+from vdsm.rpc.refusals import Refusals
 from vdsm.rpc.stomp_session import StompSession
 from vdsm.rpc.waiting_room import WaitingRoom
 
@@ -41,7 +43,6 @@ KEEP_ALIVE_S = 300.0
 CLOSE_S = 2.0
 MAX_CONNECTIONS = 512
 
-_REFUSED = metrics.counter("vdsm_port_refused", "Connections refused before a request was read, by reason", ("reason",))
 _OPEN = metrics.gauge("vdsm_port_connections", "Open connections on the engine's port")
 _WAITING = metrics.gauge("vdsm_port_waiting", "Connections that have not said who they are")
 
@@ -77,7 +78,8 @@ class EnginePort:
         self._room = WaitingRoom()
         self._open: set[asyncio.BaseTransport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._refusals = Refusals()
+        self._door: Door | None = None
         self._opening: asyncio.Task[None] | None = None
 
     # -- as a `Transport`
@@ -89,19 +91,19 @@ class EnginePort:
     async def stop(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
-        if self._server is not None:
-            self._server.close()
+        if self._door is not None:
+            self._door.close()
+            self._door = None
         await self._web.connections.close()
         for task in list(self._tasks):
             task.cancel()
         for transport in list(self._open):
             transport.close()
-        self._server = None
 
     @property
     def port(self) -> int:
         """The port that is listened on; 0 while it is closed."""
-        return int(self._server.sockets[0].getsockname()[1]) if self._server is not None else 0
+        return self._door.port if self._door is not None else 0
 
     async def _open_when_possible(self) -> None:
         told = ""
@@ -117,32 +119,35 @@ class EnginePort:
                     remedy = getattr(error, "remedy", "")
                     log.warning("port %d stays closed: %s. %s", self._address.port, told, remedy)
             await asyncio.sleep(LOOK_FOR_CERTIFICATES_S)
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Accepted(self), sock=listening, backlog=BACKLOG
-        )
+        listening.setblocking(False)
+        self._door = Door(listening, self._accept)
+        self._door.open()
         kind = "TLS" if self._certificates is not None else "plain, for reading only"
         log.info("listening at %s port %d, %s", *listening.getsockname()[:2], kind)
 
     # -- one connection after the other
 
-    def accept(self, transport: asyncio.Transport) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(transport))
+    def _accept(self, connection: socket.socket) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, transport: asyncio.Transport) -> None:
-        address = _peer(transport)
-        if self._room.enter(address, transport):
-            _REFUSED.labels("crowded out").inc()
+    async def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw, _ = await asyncio.get_running_loop().connect_accepted_socket(_Accepted, connection)
+        address = _peer(raw)
+        if self._room.enter(address, raw):
+            self._refusals.tell(address, "crowded out by newer ones")
         _WAITING.set(len(self._room))
         try:
-            await self._admit(transport, address)
+            await self._admit(raw, address)
         except (OSError, TimeoutError) as error:
-            self._refuse(transport, address, tls.refusal(error))
+            self._refuse(raw, address, tls.refusal(error))
         except AgentError as error:
-            self._refuse(transport, address, str(error))
+            self._refuse(raw, address, str(error))
         finally:
-            self._room.leave(address, transport)
+            self._room.leave(address, raw)
             _WAITING.set(len(self._room))
 
     async def _admit(self, raw: asyncio.Transport, address: str) -> None:
@@ -206,24 +211,16 @@ class EnginePort:
         _OPEN.set(len(self._open))
 
     def _refuse(self, transport: asyncio.Transport, address: str, why: str) -> None:
-        log.warning("connection from %s refused: %s", address, why)
-        _REFUSED.labels(why.partition(":")[0]).inc()
+        self._refusals.tell(address, why)
         transport.abort()
 
 
 class _Accepted(asyncio.Protocol):
     """A fresh connection: not a byte is read before the handshake."""
 
-    def __init__(self, port: EnginePort) -> None:
-        self._port = port
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.pause_reading()
-        connection = transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._port.accept(transport)
 
 
 class _FirstBytes(asyncio.Protocol):

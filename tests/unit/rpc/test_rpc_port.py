@@ -9,9 +9,9 @@ import statistics
 import time
 
 import pytest
-from peers import EVENTS, REQUESTS, JavaPeer, PythonPeer
 from pki import Pki
 
+from tests.peers import EVENTS, REQUESTS, JavaPeer, PythonPeer
 from vdsm.rpc import port as port_module
 from vdsm.rpc import tls
 from vdsm.rpc.port import Address, EnginePort

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import uuid
 from typing import Any
@@ -19,16 +20,21 @@ REQUESTS, RESPONSES, EVENTS = "jms.topic.vdsm_requests", "jms.topic.vdsm_respons
 class JavaPeer:
     """The engine's transport: takes one frame from one record, whole header block within its first 1024 bytes."""
 
-    def __init__(self, port: int, context: ssl.SSLContext | None) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext | None, connected: socket.socket | None = None) -> None:
+        """``connected``: a socket to use instead of a new one to this machine's port."""
         self._port = port
         self._context = context
+        self._connected = connected
         self.events: list[dict[str, Any]] = []
         self.beats = 0
         self.records: list[bytes] = []
 
     async def connect(self, heart_beat: str = "0,15000") -> dict[str, str]:
         """Returns CONNECTED's headers. Over TLS it connects first, in plain mode it subscribes first."""
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        if self._connected is not None:
+            self._reader, self._writer = await asyncio.open_connection(sock=self._connected)
+        else:
+            self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
         self._bio_in, self._bio_out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         if self._context is not None:
