@@ -37,7 +37,6 @@ CREATE = (
     "volume.create.metadata",
     "task.start.stored",
     "spm.volume.made",
-    "task.end.worked",
     "task.end.stored",
 )
 DELETE = (
@@ -45,7 +44,6 @@ DELETE = (
     "volume.delete.metadata",
     "volume.delete.parent",
     "volume.delete.payload",
-    "spm.volume.removed",
 )
 EXTEND = ("spm.volume.sized",)
 UNCOMMITTED = ("network.setup.step.bridge_add", "network.setup.verified")

@@ -10,19 +10,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from contrib.lab.microvm.faults import paused
 from contrib.lab.microvm.host import MicroHost
 
 
 @contextlib.contextmanager
 def storage_hung(server: MicroHost) -> Iterator[None]:
     """The server answers nothing; its connections stay as they are."""
-    with server.qmp() as qmp:
-        qmp.command("stop")
-    try:
+    with paused(server):
         yield
-    finally:
-        with server.qmp() as qmp:
-            qmp.command("cont")
 
 
 @contextlib.contextmanager
