@@ -12,10 +12,9 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Protocol
 
-from contrib.lab import fabric, furnish
+from contrib.lab import fabric, furnish, groups
 from contrib.lab.control import HostFailed
 from contrib.lab.host import PrivateHost
 from contrib.lab.microvm.host import MicroHost
@@ -173,21 +172,16 @@ def _restart(host: PrivateHost | MicroHost, daemon: str) -> None:
 @contextlib.contextmanager
 def paused(host: PrivateHost) -> Iterator[None]:
     """All of the host's processes stand still, and go on."""
-    switch = _freezer(host)
-    frozen, thawed = ("FROZEN", "THAWED") if switch.name == "freezer.state" else ("1", "0")
+    found = groups.freezer(find(host.spec.name).cgroups)
+    if found is None:
+        raise HostFailed(f"{host.spec.name} can't be paused: this machine lets nobody make freezer groups")
+    switch, frozen, thawed = found
     switch.write_text(frozen)
     try:
         yield
     finally:
-        switch.write_text(thawed)
-
-
-def _freezer(host: PrivateHost) -> Path:
-    for folder in find(host.spec.name).cgroups:
-        for name in ("freezer.state", "cgroup.freeze"):
-            if (switch := Path(folder, name)).exists():
-                return switch
-    raise HostFailed(f"{host.spec.name} can't be paused: this machine lets nobody make freezer groups")
+        with contextlib.suppress(FileNotFoundError):  # the host was ended meanwhile
+            switch.write_text(thawed)
 
 
 def _ip(cluster: Cabled, command: str) -> None:

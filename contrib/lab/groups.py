@@ -69,6 +69,22 @@ def enter(folders: list[str]) -> None:
             Path(folder, "cgroup.procs").write_text(str(os.getpid()))
 
 
+def freezer(folders: list[str]) -> tuple[Path, str, str] | None:
+    """The file that stops and starts the host's processes, with the words for both; None where there is none."""
+    for folder in folders:
+        for name, frozen, thawed in (("freezer.state", "FROZEN", "THAWED"), ("cgroup.freeze", "1", "0")):
+            if (switch := Path(folder, name)).exists():
+                return switch, frozen, thawed
+    return None
+
+
+def thaw(folders: list[str]) -> None:
+    """A frozen process does not even die: before a host is ended, it goes on."""
+    if found := freezer(folders):
+        with contextlib.suppress(OSError):
+            found[0].write_text(found[2])
+
+
 def remove(folders: list[str], timeout_s: float) -> list[str]:
     """Remove the folders with all below, waiting for their last processes to go; returns what stayed."""
     limit = time.monotonic() + timeout_s

@@ -95,6 +95,7 @@ def _watch(record: Record, child: subprocess.Popen[bytes], told: int) -> None:
 
 
 def _power_cut(record: Record, child: subprocess.Popen[bytes]) -> None:
+    groups.thaw(record.cgroups)
     victim = record.host or _only_child(child.pid)
     if victim and child.poll() is None:
         with contextlib.suppress(ProcessLookupError):

@@ -55,6 +55,7 @@ class Record:
 
     def remove_traces(self) -> list[str]:
         """Remove what outlives the namespaces; returns what could not be removed."""
+        groups.thaw(self.cgroups)
         left = groups.remove(self.cgroups, timeout_s=5)
         limit = time.monotonic() + 5
         # a loop device made by mount detaches itself with its mount, which the kernel ends in the background

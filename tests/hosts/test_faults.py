@@ -107,6 +107,14 @@ def test_a_paused_host_stands_still_and_goes_on(cluster: Cluster) -> None:
     host.run(["sh", "-c", "n=$(wc -c < /srv/ticks); while [ $(wc -c < /srv/ticks) -le $n ]; do sleep 0.05; done"])
 
 
+def test_a_paused_host_can_be_ended() -> None:
+    with PrivateHost() as host:
+        with faults.paused(host):
+            began = time.monotonic()
+            host.stop()
+            assert time.monotonic() - began < 5
+
+
 def _reaches(host: PrivateHost, peer: str) -> bool:
     return host.run(["busybox", "ping", "-c", "1", "-W", "1", peer], check=False).returncode == 0
 
