@@ -108,11 +108,10 @@ def test_a_paused_host_stands_still_and_goes_on(cluster: Cluster) -> None:
 
 
 def test_a_paused_host_can_be_ended() -> None:
-    with PrivateHost() as host:
-        with faults.paused(host):
-            began = time.monotonic()
-            host.stop()
-            assert time.monotonic() - began < 5
+    with PrivateHost() as host, faults.paused(host):
+        began = time.monotonic()
+        host.stop()
+        assert time.monotonic() - began < 5
 
 
 def _reaches(host: PrivateHost, peer: str) -> bool:
