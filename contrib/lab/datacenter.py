@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,11 +22,12 @@ from contrib.lab import engine, vm_xml
 from contrib.lab.cluster import Cluster, address
 from contrib.lab.control import HostFailed
 from contrib.lab.host import PrivateHost
-from vdsm.client import Client, RpcError
+from vdsm.client import Client, Notice, RpcError
 
 ELECTION_S = 30.0
 RETRY_S = 1.0
 MIGRATION_S = 60.0
+EVENT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,14 @@ class DataCenter:
         await engine.create_vm(client, vm)
         await engine.wait_vm(client, vm.vm_id, "Up")
 
-    async def stop_vm(self, host: PrivateHost, vm: vm_xml.Vm) -> None:
-        await self.client(host).call("VM.destroy", {"vmID": vm.vm_id}, timeout_s=60)
+    async def stop_vm(self, host: PrivateHost, vm: vm_xml.Vm) -> dict[str, Any]:
+        """Destroy the VM and wait for the event that says it is down; what the event told of it."""
+        notices = await self.client(host).listen()
+        try:
+            await self.client(host).call("VM.destroy", {"vmID": vm.vm_id}, timeout_s=60)
+            return await _told_down(notices, vm.vm_id)
+        finally:
+            await notices.aclose()
 
     async def migrate(self, vm: vm_xml.Vm, source: PrivateHost, target: PrivateHost) -> Migration:
         """Move a running VM, over the migration network, by libvirt of the two hosts."""
@@ -153,3 +161,12 @@ class DataCenter:
         await engine.connect_server(client, pool.domain_type, pool.connection, pool.pool_id)
         number = self._cluster.number(host)
         await engine.connect_pool(client, pool.pool_id, pool.domain_id, host_id=number)
+
+
+async def _told_down(notices: AsyncGenerator[Notice, None], vm_id: str) -> dict[str, Any]:
+    async with asyncio.timeout(EVENT_S):
+        async for notice in notices:
+            told = notice.params.get(vm_id, {})
+            if notice.operation == "VM_status" and told.get("status") == "Down":
+                return dict(told)
+    raise HostFailed(f"the events ended before VM {vm_id} was down")

@@ -24,6 +24,15 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+async def test_a_stopped_vm_s_end_is_told_by_an_event(cluster: Cluster) -> None:
+    host = cluster.hosts[0]
+    async with DataCenter(cluster) as center:
+        vm = vm_xml.Vm(str(uuid.uuid4()), "brief", memory_mib=32)
+        await center.run_vm(host, vm)
+        told = await center.stop_vm(host, vm)
+        assert (told["exitCode"], told["status"]) == (0, "Down")
+
+
 @pytest.mark.cost(20)
 async def test_a_guest_s_counter_never_goes_back_when_it_is_migrated(cluster: Cluster, guest: Guest) -> None:
     source, target = cluster.hosts

@@ -138,7 +138,14 @@ class Client:
 
         After a lost connection the iterator connects again and yields a notice ``|client|reconnected|``.
         """
-        channel = await self._connect(timeout_s)
+        async for notice in await self.listen(timeout_s=timeout_s):
+            yield notice
+
+    async def listen(self, *, timeout_s: float = CALL_TIMEOUT_S) -> AsyncGenerator[Notice, None]:
+        """As `events`, but connected when it returns: what is published from then on is not missed."""
+        return self._notices(await self._connect(timeout_s), timeout_s)
+
+    async def _notices(self, channel: Channel, timeout_s: float) -> AsyncGenerator[Notice, None]:
         pause_s = RECONNECT_S
         while True:
             try:
