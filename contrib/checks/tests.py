@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``python -m contrib.checks.tests``: every test, in the order of what it costs, and one line that counts them all.
 
-The three kinds want different numbers of processes: unit tests and micro-VMs run two at a time, each boots or computes
-alone; hosts of namespaces share loop devices and the machine's one kernel, and run one module at a time.
+Two processes run each kind. Unit tests are dealt out one by one. Of hosts, one process has the tests of single hosts,
+in order, the other the clusters, which wait more than they compute. Micro-VMs are dealt out by what boots together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 PHASES = {
     "unit": ["-n", "2", "tests/unit", "tests/checks"],
-    "hosts": ["tests/hosts"],
+    "hosts": ["-n", "2", "--dist", "loadgroup", "tests/hosts"],
     "lab": ["-n", "2", "--dist", "loadgroup", "tests/lab"],
 }
 # pytest's words, in its order; a phase in which nothing was found is an error

@@ -32,10 +32,20 @@ from contrib.lab.host import PrivateHost
 from tests.failure_logs import skip_unless, watched
 from vdsm.client import Client
 
+CLUSTER_MODULES = ("test_cluster", "test_lab_cli", "test_faults")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = "needs root: real namespaces, mounts and users"
     skip_unless(items, folder="tests/hosts/", reason=reason, possible=os.geteuid() == 0)
+    for item in items:
+        if "tests/hosts/" in item.nodeid:
+            item.add_marker(pytest.mark.xdist_group("clusters" if _is_of_a_cluster(item) else "single hosts"))
+
+
+def _is_of_a_cluster(item: pytest.Item) -> bool:
+    """These wait more than they compute: a second process runs them beside the others."""
+    return "cluster" in getattr(item, "fixturenames", ()) or item.path.stem in CLUSTER_MODULES
 
 
 def _running(host: PrivateHost) -> Iterator[PrivateHost]:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -39,13 +41,18 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def host() -> Iterator[str]:
     """The name of a host of a lab that another process holds."""
-    before = {member.name for member in labs.members()}
     process = start("--hosts", "2")
     try:
-        yield min({member.name for member in labs.members()} - before)
+        yield _hosts_of(process)[0]
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
+
+
+def _hosts_of(process: subprocess.Popen[str]) -> list[str]:
+    held = {record.folder for record in registry.records() if record.keeper == process.pid and record.kind == "folder"}
+    (description,) = (json.loads(Path(folder, labs.DESCRIPTION).read_text()) for folder in held)
+    return sorted(description["hosts"])
 
 
 def test_status_shows_hosts_agents_networks_and_storage(host: str) -> None:
@@ -108,9 +115,9 @@ def test_logs_shows_what_the_agent_wrote(host: str) -> None:
 
 
 def test_a_lab_left_by_a_killed_run_is_removed() -> None:
-    before = {record.name for record in registry.records()}
     process = start("--hosts", "1", "--no-agents")
+    left = _hosts_of(process)
     process.kill()
     process.wait()
     lab("down")
-    assert {record.name for record in registry.records()} <= before
+    assert not [record for record in registry.records() if record.name in left or record.keeper == process.pid]
