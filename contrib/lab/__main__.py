@@ -149,6 +149,8 @@ def logs(
         "lab": "/var/log/lab.log",
     }
     handle = member.host()
+    if follow and isinstance(handle, MicroHost):
+        raise HostFailed(f"a micro-VM's log can't be followed: use `run {host} -- tail` again and again")
     if name == "console" and isinstance(handle, MicroHost):
         argv = ["cat", str(handle.spec.path("console.log"))]
     elif name not in paths:

@@ -12,7 +12,8 @@
     storage      eth2 10.37.2.11..
 
 The shared image is one file; every host that mounts it by ``-o loop`` gets the same loop device, and so the same
-mounted file system: the kernel keeps one page cache for all, as a cluster file system would appear to.
+mounted file system: the kernel keeps one page cache for all, as a cluster file system would appear to. The cluster
+itself holds that device: of two hosts that mount at once each would make one of its own, and destroy the file system.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from contrib.lab import authority, fabric, furnish, registry
+from contrib.lab import authority, fabric, furnish, kernel_calls, registry
 from contrib.lab.host import PrivateHost
 from contrib.lab.labs import Lab
 
@@ -74,6 +75,7 @@ class Cluster:
             self._describe_lab().save(self.folder)
             if maker.wait(timeout=60) != 0:
                 raise RuntimeError(f"{maker.args!r} ended with {maker.returncode}")
+            stack.enter_context(kernel_calls.loop_held(self.folder / "shared" / Path(SHARED_IMAGE).name))
             self._stack = stack.pop_all()
         return self
 

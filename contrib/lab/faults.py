@@ -81,32 +81,21 @@ def packets_lost(host: Runs, nic: str, percent: int) -> Iterator[None]:
 def packets_delayed(cluster: Cabled, host: PrivateHost, nic: str, delay_ms: int) -> Iterator[None]:
     """What the host sends on that NIC arrives so much later: a program carries its frames across."""
     port = fabric.port(cluster.number(host), nic)
-    argv = [sys.executable, "-m", "contrib.lab.slow_wire", port, str(delay_ms)]
-    with subprocess.Popen(
-        [*fabric.enter(cluster.fabric_pid), *argv],
-        cwd=CHECKOUT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as wire:
-        assert wire.stdin is not None
-        assert wire.stdout is not None
-        try:
-            if wire.stdout.readline() != "carrying\n":
-                raise HostFailed(f"the slow wire at {port} did not start")
-            yield
-        finally:
-            # it puts the port back and ends
-            wire.stdin.close()
-            wire.wait(timeout=10)
+    enter = fabric.enter(cluster.fabric_pid)
+    with _held([*enter, sys.executable, "-m", "contrib.lab.slow_wire", port, str(delay_ms)], "carrying"):
+        yield
 
 
 # -- storage
 
 
 @contextlib.contextmanager
-def storage_hung(host: Runs, mount_point: str) -> Iterator[None]:
+def storage_hung(host: PrivateHost | MicroHost, mount_point: str) -> Iterator[None]:
     """Writes below that mount point, on every host that has it mounted, neither succeed nor fail."""
+    if isinstance(host, PrivateHost):
+        with _held([sys.executable, "-m", "contrib.lab.frozen", str(host.path(mount_point))], "frozen"):
+            yield
+        return
     host.run(["fsfreeze", "--freeze", mount_point])
     try:
         yield
@@ -186,6 +175,23 @@ def paused(host: PrivateHost) -> Iterator[None]:
 
 def _ip(cluster: Cabled, command: str) -> None:
     subprocess.run([*fabric.enter(cluster.fabric_pid), "ip", *command.split()], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def _held(argv: Sequence[str], word: str) -> Iterator[None]:
+    """A program that says the word once its fault is there, and undoes it when its input ends, however that comes."""
+    with subprocess.Popen(
+        argv, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        try:
+            if holder.stdout.readline() != f"{word}\n":
+                raise HostFailed(f"{' '.join(argv)} did not start")
+            yield
+        finally:
+            holder.stdin.close()
+            holder.wait(timeout=10)
 
 
 @contextlib.contextmanager

@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import signal
 import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MNT_DETACH = 2
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
-LOOP_CLR_FD, LOOP_GET_STATUS64 = 0x4C01, 0x4C05
+LOOP_CLR_FD, LOOP_GET_STATUS64, LOOP_CONFIGURE, LOOP_CTL_GET_FREE = 0x4C01, 0x4C05, 0x4C0A, 0x4C82
+LO_FLAGS_AUTOCLEAR = 4
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,6 +62,30 @@ def loops_backed_by(device: int, inode: int | None = None) -> list[str]:
             if backing is not None and backing[0] == device and inode in (None, backing[1]):
                 found.append(path)
     return found
+
+
+@contextlib.contextmanager
+def loop_held(file: Path) -> Iterator[str]:
+    """The file's only loop device, for as long as the block lasts or somebody has it mounted."""
+    with open(file, "r+b") as backing, _free_loop(backing.fileno()) as loop:
+        yield str(loop.name)
+
+
+def _free_loop(backing: int) -> BinaryIO:
+    # struct loop_config: file, block size, loop_info64 (of which lo_flags lies at 52), reserved
+    config = struct.pack("<II52xI176x64x", backing, 0, LO_FLAGS_AUTOCLEAR)
+    with open("/dev/loop-control", "r+b", buffering=0) as control:
+        while True:
+            number = fcntl.ioctl(control, LOOP_CTL_GET_FREE)
+            loop = open(f"/dev/loop{number}", "r+b", buffering=0)  # noqa: SIM115 - the caller's
+            try:
+                fcntl.ioctl(loop, LOOP_CONFIGURE, config)
+            except OSError as error:
+                loop.close()
+                if error.errno != errno.EBUSY:  # somebody else was quicker
+                    raise
+            else:
+                return loop
 
 
 def detach_loop(path: str) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ with Cluster(hosts=2) as cluster:
     print(json.dumps({"hosts": [host.pid for host in cluster.hosts], "folder": str(cluster.folder)}), flush=True)
     time.sleep(600)
 """
+FREEZING_STARTER = STARTER.replace(
+    "    time.sleep(600)",
+    """
+    from contrib.lab.faults import storage_hung
+    with storage_hung(cluster.hosts[0], "/mnt/shared"):
+        print("frozen", flush=True)
+        time.sleep(600)
+""",
+)
 
 
 def test_each_host_has_an_identity_of_its_own(cluster: Cluster) -> None:
@@ -54,6 +64,15 @@ def test_what_one_host_writes_to_the_shared_file_system_another_reads(
     assert hosts[1].run(["dd", f"if={block}", "bs=4k", "iflag=direct"]).stdout.startswith(b"one file system")
     # one device, or two page caches would destroy the file system
     assert len({host.run(["findmnt", "-n", "-o", "SOURCE", shared_folder]).stdout for host in hosts}) == 1
+
+
+def test_hosts_that_mount_at_once_have_one_file_system(hosts: list[PrivateHost]) -> None:
+    mount = ["sh", "-c", f"mkdir -p /mnt/once; mount -o loop {SHARED_IMAGE} /mnt/once; stat -c %d /mnt/once"]
+    for _ in range(20):
+        with ThreadPoolExecutor(len(hosts)) as threads:
+            devices = {done.stdout for done in threads.map(lambda host: host.run(mount), hosts)}
+            list(threads.map(lambda host: host.run(["umount", "/mnt/once"]), hosts))
+        assert len(devices) == 1
 
 
 def test_each_host_has_a_certificate_of_the_cluster_s_authority(cluster: Cluster) -> None:
@@ -93,4 +112,19 @@ def test_nothing_is_left_however_the_starter_ends(number: signal.Signals) -> Non
         # the folder has no process left that could remove it: that is what `down` is for
         subprocess.run([sys.executable, "-m", "contrib.lab", "down"], cwd=CHECKOUT, check=True, capture_output=True)
     furnish.until("no loop device", lambda: not kernel_calls.loops_backed_by(image.st_dev, image.st_ino))
+    assert not os.path.exists(up["folder"])
+
+
+def test_a_killed_starter_leaves_no_frozen_file_system() -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-c", FREEZING_STARTER], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
+    )
+    assert starter.stdout is not None
+    up = json.loads(starter.stdout.readline())
+    assert starter.stdout.readline() == "frozen\n"
+    image = Path(up["folder"], "shared", Path(SHARED_IMAGE).name).stat()
+    starter.kill()
+    starter.wait(timeout=20)
+    furnish.until("no loop device", lambda: not kernel_calls.loops_backed_by(image.st_dev, image.st_ino))
+    subprocess.run([sys.executable, "-m", "contrib.lab", "down"], cwd=CHECKOUT, check=True, capture_output=True)
     assert not os.path.exists(up["folder"])
