@@ -77,7 +77,7 @@ def prepare() -> Guest:
     folder = CACHE / "guest"
     folder.mkdir(parents=True, exist_ok=True)
     image, initrd = folder / "vmlinuz", folder / "initrd.gz"
-    recipe = Path(__file__).stat().st_mtime
+    recipe = max(Path(__file__).stat().st_mtime, Path(initramfs.__file__).stat().st_mtime)
     if not initrd.exists() or not image.exists() or initrd.stat().st_mtime < max(recipe, kernel.image.stat().st_mtime):
         shutil.copyfile(kernel.image, image)
         temporary = folder / f".initrd.{os.getpid()}"

@@ -187,7 +187,12 @@ step "Python environment (.venv)" make_venv
 step "Python packages" python_packages
 step "links to sanlock's binding and to the checkout" link_modules
 
-# -- kernels: unpacked into .cache, never installed
+# -- kernels and programs of test machines: unpacked into .cache, never installed
+
+# images of containers come with every package and without the lists
+if command -v apt-get >/dev/null && ! ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1; then
+    step "package lists" apt-get -q -o DPkg::Lock::Timeout=300 update
+fi
 
 kernel() {
     cd "$top" && "$venv/bin/python" -m contrib.lab.kernels "$1"

@@ -53,7 +53,7 @@ def prepare() -> tuple[kernels.Kernel, Path]:
     folder = CACHE / "microvm"
     folder.mkdir(parents=True, exist_ok=True)
     initrd = folder / "initrd.gz"
-    recipe = max(Path(__file__).stat().st_mtime, kernel.image.stat().st_mtime)
+    recipe = max(path.stat().st_mtime for path in (Path(__file__), Path(initramfs.__file__), kernel.image))
     if not initrd.exists() or initrd.stat().st_mtime < recipe:
         temporary = folder / f".initrd.{os.getpid()}"
         temporary.write_bytes(gzip.compress(initramfs.archive(kernel, modules=MODULES, init=INIT), compresslevel=1))

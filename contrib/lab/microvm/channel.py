@@ -157,13 +157,14 @@ class Channel:
 
     def _connect(self, number: int, path: str) -> None:
         connection = socket.socket(socket.AF_UNIX)
+        # a listener that accepts nothing must not hold up the others: it is as good as none
+        connection.setblocking(False)
         try:
             connection.connect(path)
         except OSError:
             connection.close()
             self._send(RESET, number)
             return
-        connection.setblocking(False)
         self._streams[number] = Stream(number, connection)
 
     def _serve_stream(self, stream: Stream, events: int) -> None:

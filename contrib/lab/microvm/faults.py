@@ -36,7 +36,7 @@ def packets_lost(host: MicroHost, nic: str, percent: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def paused(host: MicroHost) -> Iterator[None]:
-    """The host stands still, its clock too, and goes on."""
+    """The host stands still, its clock too; it goes on with the right time."""
     with host.qmp() as qmp:
         qmp.command("stop")
     try:
@@ -44,6 +44,7 @@ def paused(host: MicroHost) -> Iterator[None]:
     finally:
         with host.qmp() as qmp:
             qmp.command("cont")
+        _set_clock(host)
 
 
 @contextlib.contextmanager
@@ -63,7 +64,11 @@ def clock_shifted(host: MicroHost, seconds: int) -> Iterator[None]:
     try:
         yield
     finally:
-        host.run(["date", "-s", f"@{time.time():.3f}"])
+        _set_clock(host)
+
+
+def _set_clock(host: MicroHost) -> None:
+    host.run(["date", "-s", f"@{time.time():.3f}"])
 
 
 def _set_link(host: MicroHost, nic: str, *, up: bool) -> None:

@@ -18,6 +18,7 @@ import contextlib
 import io
 import json
 import secrets
+import select
 import shutil
 import socket
 import subprocess
@@ -26,7 +27,6 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -43,6 +43,8 @@ from contrib.lab.spec import CHECKOUT
 BOOT_S = 60.0
 # what the executor may take beyond a command's own deadline
 GRACE_S = 5.0
+# for QEMU to be started, before it boots
+START_S = 30.0
 
 
 class MicroHost(AgentLife):
@@ -212,10 +214,6 @@ class MicroHost(AgentLife):
             return self.run(["tail", "-c", "3000", log], timeout_s=5).stdout.decode(errors="replace")
         return ""
 
-    def with_luns(self, *luns: spec.Lun) -> None:
-        """The next `start` has these disks."""
-        self.spec = replace(self.spec, luns=luns)
-
     # -- evidence
 
     def console(self) -> str:
@@ -244,7 +242,8 @@ class MicroHost(AgentLife):
         assert process.stdout is not None
         process.stdin.write(self.spec.to_json() + "\n")
         process.stdin.flush()
-        answer = process.stdout.readline().split()
+        ready, _, _ = select.select([process.stdout], [], [], START_S)
+        answer = process.stdout.readline().split() if ready else ["its keeper said nothing in time"]
         if answer[:1] != ["started"]:
             raise HostFailed(f"host {self.spec.name} did not start: {' '.join(answer) or 'its keeper died'}")
         self.pid = int(answer[1])

@@ -47,7 +47,3 @@ class Qmp:
             if "return" in answer:
                 return answer["return"]
         raise HostFailed(f"QEMU ended during {name}")
-
-    def monitor(self, line: str) -> str:
-        """A command of QEMU's human monitor, for what QMP lacks (drives by id)."""
-        return str(self.command("human-monitor-command", **{"command-line": line}))
