@@ -3,6 +3,7 @@
 
 import os
 import subprocess
+import tempfile
 
 import pytest
 
@@ -13,13 +14,13 @@ from vdsm.root.server.registry import Helper, dispatch
 
 
 @pytest.fixture
-def helper(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("mounts", numbered=True)
-    for parent in (folder, folder.parent, folder.parent.parent):
-        os.chmod(parent, 0o755)  # user 36 must reach what is mounted below
-    paths = Paths(repository=str(folder / "rhev"), root_state=str(folder / "state"))
-    os.makedirs(paths.mounts)
-    return Helper(paths, 36, 36)
+def helper():
+    # not pytest's folder: user 36 must reach what is mounted below, and pytest's are root's alone
+    with tempfile.TemporaryDirectory(prefix="vdsm-mounts-") as folder:
+        os.chmod(folder, 0o755)
+        paths = Paths(repository=f"{folder}/rhev", root_state=f"{folder}/state")
+        os.makedirs(paths.mounts)
+        yield Helper(paths, 36, 36)
 
 
 @pytest.fixture
