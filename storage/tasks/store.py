@@ -59,9 +59,13 @@ class TaskStore:
         await self._files.sync_folder(self.folder)
 
     async def remove(self, task_id: str) -> None:
+        """At no moment does half of it stand under its own name: it is a ``.temp`` before its files go."""
         path = os.path.join(self.folder, task_id)
-        for suffix in ("", ".temp", ".backup"):
+        for suffix in (".temp", ".backup"):
             await self._files.remove_tree(path + suffix)
+        if task_id in await self._files.listdir(self.folder):
+            await self._files.rename(path, path + ".temp")
+            await self._files.remove_tree(path + ".temp")
         await self._files.sync_folder(self.folder)
 
     async def load(self) -> list[TaskRecord]:
@@ -90,7 +94,7 @@ class TaskStore:
             await self._complete_save(task_id, suffix, names)
             return loaded
         if task_id not in names and task_id + ".backup" not in names:
-            # its first save was cut off, so its first step was never done
+            # its first save was cut off, so its first step was never done; or the removal of an ended one was
             await self._files.remove_tree(os.path.join(self.folder, task_id + ".temp"))
         return None
 

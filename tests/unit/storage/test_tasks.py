@@ -50,6 +50,13 @@ class LocalFiles:
         pass
 
 
+class _DiesInARemoval(LocalFiles):
+    async def remove_tree(self, path: str) -> None:
+        if os.path.isdir(path):
+            Path(path, min(os.listdir(path))).unlink()
+            raise OSError("killed after the first of its files")
+
+
 def _tasks(folder: Path, undone: list[str] | None = None, fail: str = "") -> Tasks:
     async def recover(step: Recovery) -> None:
         if step.name == fail:
@@ -237,6 +244,17 @@ async def test_clear_removes_the_stored_task(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
     with pytest.raises(UnknownTask, match=task_id):
         tasks.status(task_id)
+
+
+async def test_a_removal_that_was_cut_off_leaves_nothing_half(tmp_path: Path) -> None:
+    """What dies inside it may lose any of its files; the next SPM finds the whole ended task or none."""
+    task = TaskRecord(new_uuid(), "createVolume", State.FINISHED, "/s", recoveries=(STEP,), outcome=Outcome(0, "done"))
+    store = TaskStore(_DiesInARemoval(), str(tmp_path))
+    await store.save(task)
+    with pytest.raises(OSError, match="killed"):
+        await store.remove(task.task_id)
+    assert await _load(tmp_path) == []
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("left", ["", ".temp", ".backup"])
