@@ -35,6 +35,7 @@ from vdsm.client import Client
 CLUSTER_MODULES = ("test_cluster", "test_lab_cli", "test_faults")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = "needs root: real namespaces, mounts and users"
     skip_unless(items, folder="tests/hosts/", reason=reason, possible=os.geteuid() == 0)

@@ -41,6 +41,7 @@ def _lacking() -> str:
     return ""
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in this hook too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacking = _lacking()
     skip_unless(items, folder="tests/lab/", reason=lacking, possible=not lacking)

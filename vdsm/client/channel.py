@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One open WebSocket: answers go to who asked, notifications into a queue."""
+"""One open connection that carries messages both ways: answers go to who asked, notifications into a queue."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
 
-import aiohttp
 import msgspec
 
 from vdsm.client.errors import ConnectionLost
@@ -18,31 +18,42 @@ log = logging.getLogger("vdsm.client")
 MAX_EVENTS = 10_000
 
 
+class Line(Protocol):
+    """A connection below: whole messages, whatever frames they travel in."""
+
+    async def send(self, message: bytes, flow_id: str) -> None:
+        """Raises `ConnectionError` or `OSError` when it is broken."""
+        ...
+
+    def messages(self) -> AsyncIterator[bytes]:
+        """Until the peer closes in order; raises `ConnectionLost` when it does not."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Channel:
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse, where: str) -> None:
-        self._socket = socket
+    def __init__(self, line: Line, where: str, *, events: bool) -> None:
+        """``events``: somebody reads them; else they are dropped."""
+        self._line = line
         self._where = where
         self._waiting: dict[Any, asyncio.Future[dict[str, Any]]] = {}
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_EVENTS + 1)
-        self._wants_events = True
+        self._wants_events = events
         self._reader = asyncio.get_running_loop().create_task(self._read(), name=f"answers of {where}")
 
     @property
     def closed(self) -> bool:
         return self._reader.done()
 
-    def drop_events(self) -> None:
-        """Nobody reads events of this channel."""
-        self._wants_events = False
-
-    async def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def ask(self, request: dict[str, Any], flow_id: str) -> dict[str, Any]:
         if self.closed:
             raise ConnectionLost(self._where, "the connection is closed")
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[request["id"]] = answer
         try:
             with contextlib.suppress(ConnectionError):  # the reader knows why it closed, and tells the answer
-                await self._socket.send_str(msgspec.json.encode(request).decode())
+                await self._line.send(msgspec.json.encode(request), flow_id)
             return await answer
         finally:
             self._waiting.pop(request["id"], None)
@@ -52,26 +63,23 @@ class Channel:
         return await self._events.get()
 
     async def close(self) -> None:
-        await self._socket.close()
+        await self._line.close()
         await asyncio.wait([self._reader])
 
     async def _read(self) -> None:
-        reason = "the agent closed the connection"
+        lost = ConnectionLost(self._where, "the agent closed the connection")
         try:
-            async for message in self._socket:
-                if message.type is aiohttp.WSMsgType.ERROR:
-                    reason = f"the connection broke: {self._socket.exception()}"
-                    break
-                self._sort(message.data)
-            if self._socket.close_code not in (None, 1000, 1001):
-                reason = f"the agent closed the connection with code {self._socket.close_code}"
+            async for message in self._line.messages():
+                self._sort(message)
+        except ConnectionLost as e:
+            lost = e
         finally:
             for answer in self._waiting.values():
                 if not answer.done():
-                    answer.set_exception(ConnectionLost(self._where, reason))
+                    answer.set_exception(lost)
             self._events.put_nowait(None)
 
-    def _sort(self, data: str | bytes) -> None:
+    def _sort(self, data: bytes) -> None:
         try:
             message = msgspec.json.decode(data)
         except msgspec.DecodeError:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Calls and events over HTTP, WebSocket or the unix socket.
+"""Calls and events over the unix socket, HTTP, WebSocket or the engine's port.
 
-``Client.unix`` and ``Client.http`` send each call as an HTTP POST on a kept connection; ``Client.ws``
-and ``Client.unix_ws`` send all calls over one WebSocket, which also carries events. `events` opens a
-WebSocket of its own, and opens it again when it is lost: events sent meanwhile are lost, so a reader
+``Client.unix`` and ``Client.http`` send each call as an HTTP POST on a kept connection; ``Client.ws``,
+``Client.unix_ws`` and ``Client.stomp`` send all calls over one connection. `events` opens a
+connection of its own, and opens it again when it is lost: events sent meanwhile are lost, so a reader
 looks at the state once after each ``reconnected`` notice.
 
 A connection is made when first needed. A call is never sent twice by itself: only the caller knows
@@ -14,23 +14,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
-
-import aiohttp
-import msgspec
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vdsm.client.channel import Channel
 from vdsm.client.errors import ConnectionLost, NoAnswer, RpcError
+from vdsm.client.stomp import PORT, Stomp
 from vdsm.common import logs
+
+if TYPE_CHECKING:
+    from vdsm.client.web import Web
 
 CALL_TIMEOUT_S = 60.0
 RECONNECT_S = 1.0
 RECONNECT_MAX_S = 15.0
-MAX_MESSAGE = 64 * 1024 * 1024
-PATH = "/jsonrpc"
 RECONNECTED = "reconnected"
 
 
@@ -48,17 +48,26 @@ class Notice:
         return f"|{self.component}|{self.operation}|{self.unique_id}"
 
 
+class Way(Protocol):
+    """How an agent is reached."""
+
+    where: str
+
+    async def connect(self, timeout_s: float, *, events: bool) -> Channel:
+        """Raises `ConnectionLost`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Client:
     """One agent as its caller sees it. Use as ``async with Client.unix(path) as client:``."""
 
-    def __init__(self, url: str, *, unix: str | None, persistent: bool) -> None:
-        self.where = unix or url
-        self._url = url.rstrip("/")
-        if not self._url.endswith(PATH):
-            self._url += PATH
-        self._unix = unix
-        self._persistent = persistent  # calls go over the WebSocket
-        self._session: aiohttp.ClientSession | None = None
+    def __init__(self, way: Way, *, web: Web | None = None) -> None:
+        """``web``: calls are single HTTP requests; without it they go over one kept channel."""
+        self.where = way.where
+        self._way = way
+        self._web = web
         self._channel: Channel | None = None
         self._opening = asyncio.Lock()
         self._ids = itertools.count(1)
@@ -66,20 +75,27 @@ class Client:
     @classmethod
     def unix(cls, path: str) -> Client:
         """Calls by HTTP over the agent's unix socket."""
-        return cls("http://agent", unix=path, persistent=False)
+        web = _web("http://agent", unix=path)
+        return cls(web, web=web)
 
     @classmethod
     def unix_ws(cls, path: str) -> Client:
         """Calls over one WebSocket on the agent's unix socket."""
-        return cls("http://agent", unix=path, persistent=True)
+        return cls(_web("http://agent", unix=path))
 
     @classmethod
-    def http(cls, url: str) -> Client:
-        return cls(url, unix=None, persistent=False)
+    def http(cls, url: str, tls: ssl.SSLContext | None = None) -> Client:
+        web = _web(url, tls=tls)
+        return cls(web, web=web)
 
     @classmethod
-    def ws(cls, url: str) -> Client:
-        return cls(url, unix=None, persistent=True)
+    def ws(cls, url: str, tls: ssl.SSLContext | None = None) -> Client:
+        return cls(_web(url, tls=tls))
+
+    @classmethod
+    def stomp(cls, host: str, port: int = PORT, tls: ssl.SSLContext | None = None) -> Client:
+        """Calls over one STOMP connection to an engine's port; ``tls`` as `vdsm.client.tls.context` makes it."""
+        return cls(Stomp(host, port, tls))
 
     async def __aenter__(self) -> Client:
         return self
@@ -92,9 +108,8 @@ class Client:
     async def close(self) -> None:
         if self._channel is not None:
             await self._channel.close()
-        if self._session is not None:
-            await self._session.close()
-        self._channel = self._session = None
+        self._channel = None
+        await self._way.close()
 
     async def call(
         self, method: str, params: Mapping[str, Any] | Sequence[Any] | None = None, *, timeout_s: float = CALL_TIMEOUT_S
@@ -109,29 +124,26 @@ class Client:
             request["params"] = params
         try:
             async with asyncio.timeout(timeout_s):
-                answer = await (self._over_channel(request) if self._persistent else self._post(request))
+                flow_id = logs.flow_id.get()
+                if self._web is not None:
+                    answer = await self._web.ask(request, flow_id)
+                else:
+                    answer = await (await self._kept_channel()).ask(request, flow_id)
         except TimeoutError:
             raise NoAnswer(method, timeout_s) from None
-        except (aiohttp.ClientError, OSError) as e:
-            raise ConnectionLost(self.where, str(e) or type(e).__name__) from None
         error = answer.get("error")
         if error is not None:
             raise RpcError(method, int(error["code"]), str(error["message"]), error.get("data"))
         return answer.get("result")
 
     async def metrics(self, *, timeout_s: float = CALL_TIMEOUT_S) -> str:
-        """The agent's figures in Prometheus' text format."""
+        """The agent's figures in Prometheus' text format; for clients over HTTP."""
+        assert self._web is not None
         try:
             async with asyncio.timeout(timeout_s):
-                async with self._http().get(self._url.removesuffix(PATH) + "/metrics") as reply:
-                    text = await reply.text()
+                return await self._web.get("/metrics")
         except TimeoutError:
             raise NoAnswer("GET /metrics", timeout_s) from None
-        except (aiohttp.ClientError, OSError) as e:
-            raise ConnectionLost(self.where, str(e) or type(e).__name__) from None
-        if reply.status != 200:
-            raise ConnectionLost(self.where, f"HTTP status {reply.status}")
-        return text
 
     async def events(self, *, timeout_s: float = CALL_TIMEOUT_S) -> AsyncGenerator[Notice, None]:
         """Every event from now on, without end; raises `ConnectionLost` when the first connection fails.
@@ -143,7 +155,7 @@ class Client:
 
     async def listen(self, *, timeout_s: float = CALL_TIMEOUT_S) -> AsyncGenerator[Notice, None]:
         """As `events`, but connected when it returns: what is published from then on is not missed."""
-        return self._notices(await self._connect(timeout_s), timeout_s)
+        return self._notices(await self._way.connect(timeout_s, events=True), timeout_s)
 
     async def _notices(self, channel: Channel, timeout_s: float) -> AsyncGenerator[Notice, None]:
         pause_s = RECONNECT_S
@@ -160,55 +172,21 @@ class Client:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RECONNECT_MAX_S)
                 try:
-                    channel = await self._connect(timeout_s)
+                    channel = await self._way.connect(timeout_s, events=True)
                     break
                 except ConnectionLost:
                     continue
             yield Notice("client", RECONNECTED, "", {})
 
-    def _http(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(self._unix, limit=0) if self._unix else aiohttp.TCPConnector(limit=0)
-            )
-            self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=None), trust_env=False
-            )
-        return self._session
-
-    async def _post(self, request: dict[str, Any]) -> dict[str, Any]:
-        headers = {"content-type": "application/json"}
-        if flow := logs.flow_id.get():
-            headers["x-flow-id"] = flow
-        async with self._http().post(self._url, data=msgspec.json.encode(request), headers=headers) as reply:
-            body = await reply.read()
-        return self._answer(body, f"HTTP status {reply.status}")
-
-    def _answer(self, body: bytes, context: str) -> dict[str, Any]:
-        try:
-            answer = msgspec.json.decode(body)
-        except msgspec.DecodeError:
-            raise ConnectionLost(self.where, f"{context}, and no JSON-RPC answer") from None
-        if not isinstance(answer, dict):
-            raise ConnectionLost(self.where, f"{context}, and an answer that is no object")
-        return answer
-
-    async def _over_channel(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _kept_channel(self) -> Channel:
         async with self._opening:
             if self._channel is None or self._channel.closed:
-                self._channel = await self._connect(CALL_TIMEOUT_S)
-                self._channel.drop_events()
-            channel = self._channel
-        if flow := logs.flow_id.get():
-            request["flow_id"] = flow
-        return await channel.ask(request)
+                self._channel = await self._way.connect(CALL_TIMEOUT_S, events=False)
+            return self._channel
 
-    async def _connect(self, timeout_s: float) -> Channel:
-        try:
-            async with asyncio.timeout(timeout_s):
-                socket = await self._http().ws_connect(self._url, max_msg_size=MAX_MESSAGE, heartbeat=30.0)
-        except TimeoutError:
-            raise ConnectionLost(self.where, f"no WebSocket within {timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError) as e:
-            raise ConnectionLost(self.where, str(e) or type(e).__name__) from None
-        return Channel(socket, self.where)
+
+def _web(url: str, *, unix: str | None = None, tls: ssl.SSLContext | None = None) -> Web:
+    # an HTTP library is more than a STOMP client needs: imported when first asked for
+    from vdsm.client.web import Web
+
+    return Web(url, unix=unix, tls=tls)

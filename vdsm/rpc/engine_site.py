@@ -7,11 +7,13 @@ OVF data (wire.md 6), which is refused in the form that its clients read until i
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 from aiohttp import web
 
 from vdsm.rpc.dispatcher import Caller
-from vdsm.rpc.http import Web
+from vdsm.rpc.http import Web, flow_id
 
 TRANSFER_HEADER = "Storage-Pool-Id"
 NOT_BUILT = {"status": {"code": 100, "message": "This host does not transfer OVF data yet"}}
@@ -34,7 +36,7 @@ class EngineSite:
         if request.method == "GET" and "upgrade" in request.headers.get("Connection", "").lower():
             return await self._site.connections.serve(request, caller)
         if request.method == "POST" and request.path == "/jsonrpc":
-            return await self._site.post(request, caller)
+            return await self._site.post(request, replace(caller, flow_id=flow_id(request)))
         if request.method in ("GET", "PUT") and TRANSFER_HEADER in request.headers:
             refused = web.Response(
                 status=500, body=msgspec.json.encode(NOT_BUILT), headers={"Content-Type": "application/json"}

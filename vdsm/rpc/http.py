@@ -59,8 +59,7 @@ class Web:
         identity = self._identify(request.transport) if request.transport is not None else None
         if identity is None:
             return None
-        flow = next((request.headers[name] for name in FLOW_HEADERS if name in request.headers), "")
-        return Caller(identity, self._transport, flow_id=flow)
+        return Caller(identity, self._transport, flow_id=flow_id(request))
 
     async def post(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         try:
@@ -75,6 +74,11 @@ class Web:
             return response
         reply = await self._dispatcher.answer(body, caller)
         return web.Response(status=204) if reply is None else _reply(reply, 200)
+
+
+def flow_id(request: web.BaseRequest) -> str:
+    """What the caller names its flow in the headers; empty when it does not."""
+    return next((request.headers[name] for name in FLOW_HEADERS if name in request.headers), "")
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:

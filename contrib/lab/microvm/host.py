@@ -40,7 +40,7 @@ from contrib.lab.microvm import keeper, qemu, spec
 from contrib.lab.microvm.qmp import Qmp
 from contrib.lab.spec import CHECKOUT
 
-BOOT_S = 60.0
+BOOT_S = 180.0
 # what the executor may take beyond a command's own deadline
 GRACE_S = 5.0
 # for QEMU to be started, before it boots

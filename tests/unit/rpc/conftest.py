@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from msgspec import field
+from pki import Pki
+from ports import opened
 
 from vdsm.api import registry
 from vdsm.api.call import Call
@@ -16,8 +18,10 @@ from vdsm.api.roles import Identity, Role
 from vdsm.api.types import NoParams, Params, Uuid
 from vdsm.common.errors import AgentError
 from vdsm.common.events import Events
+from vdsm.rpc import tls
 from vdsm.rpc.dispatcher import Caller, Dispatcher
 from vdsm.rpc.listener import TcpListener, UnixListener
+from vdsm.rpc.port import Address, EnginePort
 
 VOLUME = "6a3b1f0e-0000-4000-8000-000000000001"
 
@@ -155,3 +159,16 @@ async def server(tmp_path: Any) -> Any:
     await server.unix.stop()
     await server.tcp.stop()
     await server.dispatcher.drain(5)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: Any) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+async def port(server: Server, pki: Pki) -> Any:
+    certificates = tls.Certificates(tls.Files(str(pki.folder)))
+    port = EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates)
+    yield await opened(port)
+    await port.stop()

@@ -7,14 +7,34 @@ import pytest
 
 from vdsm.client import Client, ConnectionLost, NoAnswer, RpcError
 from vdsm.client import client as client_module
+from vdsm.client import stomp as stomp_module
+from vdsm.client import tls as client_tls
 from vdsm.common import logs
 
 
-@pytest.fixture(params=["unix", "unix_ws", "http", "ws"])
-async def client(server, request):
-    where = server.path if request.param.startswith("unix") else f"http://127.0.0.1:{server.tcp.port}"
-    async with getattr(Client, request.param)(where) as client:
-        yield client
+@pytest.fixture(params=["unix", "unix_ws", "http", "ws", "stomp", "https", "wss"])
+async def client(server, request, port, pki):
+    kind = request.param
+    if kind in ("stomp", "https", "wss"):
+        context = client_tls.context(pair(pki))
+        made = (
+            Client.stomp("localhost", port.port, context)
+            if kind == "stomp"
+            else getattr(Client, kind.removesuffix("s"))(f"https://localhost:{port.port}", context)
+        )
+    else:
+        where = server.path if kind.startswith("unix") else f"http://127.0.0.1:{server.tcp.port}"
+        made = getattr(Client, kind)(where)
+    async with made:
+        yield made
+
+
+def pair(pki, name="engine"):
+    return client_tls.Pair(
+        str(pki.folder / "certs/cacert.pem"),
+        str(pki.folder / f"other/{name}.pem"),
+        str(pki.folder / f"other/{name}.key"),
+    )
 
 
 async def test_call(client):
@@ -113,3 +133,36 @@ async def test_events_come_again_after_the_agent_restarted(server, monkeypatch):
         server.events.publish("net", "host_conn", "", {})
         assert (await asyncio.wait_for(waiting, 5)).method == "|net|host_conn|no_id"
         await events.aclose()
+
+
+async def test_a_port_that_refuses_us_is_told_as_such(port, pki):
+    async with Client.stomp("localhost", port.port, client_tls.context(pair(pki, "stranger"))) as client:
+        with pytest.raises(ConnectionLost, match=r"localhost:\d+: (TLS failed: .*unknown ca|the agent closed)"):
+            await client.call("Host.ping2")
+
+
+async def test_an_agent_of_another_authority_is_not_believed(port, pki):
+    context = client_tls.context(
+        client_tls.Pair(str(pki.folder / "other/foreign.pem"), pair(pki).certificate, pair(pki).key)
+    )
+    async with Client.stomp("localhost", port.port, context) as client:
+        with pytest.raises(ConnectionLost, match="its certificate is not accepted"):
+            await client.call("Host.ping2")
+
+
+def test_a_missing_certificate_is_named(pki):
+    with pytest.raises(client_tls.NoIdentity, match=r"other/nobody\.pem: No such file"):
+        client_tls.context(pair(pki, "nobody"))
+
+
+async def test_a_silent_agent_is_given_up(monkeypatch):
+    monkeypatch.setattr(stomp_module, "HEART_BEAT_MS", 50)
+
+    async def says_hello(reader, writer):
+        await reader.read(10)
+        writer.write(b"CONNECTED\nversion:1.2\n\n\0")
+
+    listening = await asyncio.start_server(says_hello, "127.0.0.1", 0)
+    async with listening, Client.stomp("127.0.0.1", listening.sockets[0].getsockname()[1]) as client:
+        with pytest.raises(ConnectionLost, match=r"it was silent for 0\.1 s"):
+            await client.call("Host.ping2")

@@ -10,32 +10,12 @@ import time
 
 import pytest
 from pki import Pki
+from ports import opened
 
 from tests.peers import EVENTS, REQUESTS, JavaPeer, PythonPeer
 from vdsm.rpc import port as port_module
 from vdsm.rpc import tls
 from vdsm.rpc.port import Address, EnginePort
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory):
-    return Pki(tmp_path_factory.mktemp("pki"))
-
-
-async def opened(port):
-    await port.start()
-    async with asyncio.timeout(5):
-        while not port.port:
-            await asyncio.sleep(0.005)
-    return port
-
-
-@pytest.fixture
-async def port(server, pki):
-    certificates = tls.Certificates(tls.Files(str(pki.folder)))
-    port = EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates)
-    yield await opened(port)
-    await port.stop()
 
 
 @pytest.fixture

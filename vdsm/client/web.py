@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""HTTP and WebSocket, on the unix socket or on TCP. aiohttp is loaded here only."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from vdsm.client.channel import Channel
+from vdsm.client.errors import ConnectionLost
+
+MAX_MESSAGE = 64 * 1024 * 1024
+PATH = "/jsonrpc"
+
+
+class Web:
+    """The way to one agent over HTTP; a WebSocket where a connection has to carry events."""
+
+    def __init__(self, url: str, *, unix: str | None, tls: ssl.SSLContext | None = None) -> None:
+        self.where = unix or url
+        self._url = url.rstrip("/").removesuffix(PATH)
+        self._unix = unix
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+
+    async def ask(self, request: dict[str, Any], flow_id: str) -> dict[str, Any]:
+        """One POST on a kept connection."""
+        headers = {"content-type": "application/json"}
+        if flow_id:
+            headers["x-flow-id"] = flow_id
+        try:
+            async with self._http().post(self._url + PATH, data=msgspec.json.encode(request), headers=headers) as reply:
+                body = await reply.read()
+        except (aiohttp.ClientError, OSError) as e:
+            raise ConnectionLost(self.where, str(e) or type(e).__name__) from None
+        try:
+            answer = msgspec.json.decode(body)
+        except msgspec.DecodeError:
+            raise ConnectionLost(self.where, f"HTTP status {reply.status}, and no JSON-RPC answer") from None
+        if not isinstance(answer, dict):
+            raise ConnectionLost(self.where, f"HTTP status {reply.status}, and an answer that is no object")
+        return answer
+
+    async def get(self, path: str) -> str:
+        try:
+            async with self._http().get(self._url + path) as reply:
+                text = await reply.text()
+        except (aiohttp.ClientError, OSError) as e:
+            raise ConnectionLost(self.where, str(e) or type(e).__name__) from None
+        if reply.status != 200:
+            raise ConnectionLost(self.where, f"HTTP status {reply.status}")
+        return text
+
+    async def connect(self, timeout_s: float, *, events: bool) -> Channel:
+        try:
+            async with asyncio.timeout(timeout_s):
+                socket = await self._http().ws_connect(self._url + PATH, max_msg_size=MAX_MESSAGE, heartbeat=30.0)
+        except TimeoutError:
+            raise ConnectionLost(self.where, f"no WebSocket within {timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as e:
+            raise ConnectionLost(self.where, str(e) or type(e).__name__) from None
+        return Channel(_WebSocketLine(socket, self.where), self.where, events=events)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _http(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector: aiohttp.BaseConnector = (
+                aiohttp.UnixConnector(self._unix, limit=0)
+                if self._unix
+                else aiohttp.TCPConnector(limit=0, ssl=self._tls if self._tls is not None else True)
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=None), trust_env=False
+            )
+        return self._session
+
+
+class _WebSocketLine:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, where: str) -> None:
+        self._socket = socket
+        self._where = where
+
+    async def send(self, message: bytes, flow_id: str) -> None:
+        if flow_id:
+            message = msgspec.json.encode({**msgspec.json.decode(message), "flow_id": flow_id})
+        await self._socket.send_str(message.decode())
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        async for message in self._socket:
+            if message.type is aiohttp.WSMsgType.ERROR:
+                raise ConnectionLost(self._where, f"the connection broke: {self._socket.exception()}")
+            yield message.data if isinstance(message.data, bytes) else str(message.data).encode()
+        if self._socket.close_code not in (None, 1000, 1001):
+            raise ConnectionLost(self._where, f"the agent closed the connection with code {self._socket.close_code}")
+
+    async def close(self) -> None:
+        await self._socket.close()
