@@ -12,6 +12,7 @@ from vdsm.cli import connection, doctor, hooks, output, watching
 from vdsm.cli.calling import call as call_verb
 from vdsm.cli.calling import verb_names
 from vdsm.cli.exits import Exit
+from vdsm.client.stomp import PORT
 from vdsm.common.paths import Paths
 from vdsm.hooking.points import POINTS
 
@@ -35,6 +36,15 @@ def _points(incomplete: str) -> list[str]:
 
 
 PointName = Annotated[str, typer.Argument(help="Hook point.", autocompletion=_points)]
+
+
+@app.callback()
+def choose_host(
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Another host's agent, by its port and TLS.")] = "",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="With --host: its port.")] = PORT,
+    insecure: Annotated[bool, typer.Option("--insecure", help="With --host: without TLS, for reading only.")] = False,
+) -> None:
+    connection.go_to(connection.Remote(host, port, not insecure) if host else None)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
@@ -95,6 +105,7 @@ def doctor_command(
 
         show_coverage(as_json)
         return
+    connection.stay_here("doctor")
     results = connection.carry_out(doctor.examine(Paths()))
     doctor.show(results, as_json)
     if any(result.level is doctor.Level.FAULT for result in results):
@@ -105,6 +116,11 @@ def doctor_command(
 def version() -> None:
     """Version of this program."""
     typer.echo(f"vdsm-agent {__version__}")
+
+
+@hook_commands.callback()
+def _hooks_are_files() -> None:
+    connection.stay_here("hooks")
 
 
 @hook_commands.command("list")

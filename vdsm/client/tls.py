@@ -48,3 +48,8 @@ def context(pair: Pair) -> ssl.SSLContext:
     except OSError as e:
         raise NoIdentity(file, e.strerror or str(e)) from None
     return made
+
+
+def own(pki: str) -> Pair:
+    """A host's own pair below its PKI folder: hosts call each other with it, and root calls its own host."""
+    return Pair(f"{pki}/certs/cacert.pem", f"{pki}/certs/vdsmcert.pem", f"{pki}/keys/vdsmkey.pem")
