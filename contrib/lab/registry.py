@@ -42,7 +42,8 @@ class Record:
 
     def save(self) -> None:
         FOLDER.mkdir(mode=0o700, exist_ok=True)
-        temporary = self.path.with_suffix(".new")
+        # of this process: another lab's host may have the same name
+        temporary = self.path.with_suffix(f".{os.getpid()}.new")
         temporary.write_text(json.dumps(asdict(self)))
         temporary.rename(self.path)
 
