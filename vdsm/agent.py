@@ -35,6 +35,7 @@ from vdsm.common.jobs import Jobs
 from vdsm.common.paths import Paths
 from vdsm.config import Settings
 from vdsm.hooking.service import Hooks
+from vdsm.host.expiry import Expiry
 from vdsm.host.identity import host_uuid
 from vdsm.host.machines import Hypervisor
 from vdsm.host.service import Host
@@ -180,6 +181,7 @@ async def _start(agent: Agent, stops: list[Stop], clock: Clock) -> None:
         "storage": agent.storage,
         "vms": agent.vms,
         "host": agent.host,
+        "certificates": Expiry(agent.paths.pki, agent.events),
     }
     for name, part in parts.items():
         with clock.step(name):

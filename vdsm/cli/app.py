@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vdsm import __version__
-from vdsm.cli import connection, doctor, hooks, output, watching
+from vdsm.cli import cert, connection, doctor, hooks, output, watching
 from vdsm.cli.calling import call as call_verb
 from vdsm.cli.calling import verb_names
 from vdsm.cli.exits import Exit
@@ -18,11 +18,12 @@ from vdsm.hooking.points import POINTS
 
 EXITS = (
     "Exit codes: 0 done, 1 the agent answered with an error, 2 wrong usage, 3 agent not reachable,"
-    " 4 no answer in time, 5 faults found (doctor, hooks lint, hooks try)."
+    " 4 no answer in time, 5 faults found (doctor, hooks lint, hooks try, cert status)."
 )
 app = typer.Typer(help="Look at and drive this host's agent.", epilog=EXITS, no_args_is_help=True)
 hook_commands = typer.Typer(help="Hook scripts: what is installed, what is wrong, what they did.", no_args_is_help=True)
 app.add_typer(hook_commands, name="hooks")
+app.add_typer(cert.commands, name="cert")
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 

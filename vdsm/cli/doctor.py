@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from rich.markup import escape
 
 from vdsm import config
+from vdsm.certificates import places as certificate_places
+from vdsm.certificates.examine import examine as examine_certificate
 from vdsm.cli.checks import Level, Result, accounts, host, places
 from vdsm.cli.connection import agent_socket, connect, explain
 from vdsm.cli.output import console, print_json
@@ -30,6 +32,7 @@ async def examine(paths: Paths) -> list[Result]:
         *host(tree),
         *places(paths),
         *_configuration(paths),
+        *_certificates(paths),
         *_hooks(paths),
     ]
     return [*found, await _agent()]
@@ -45,6 +48,23 @@ def _configuration(paths: Paths) -> Iterator[Result]:
         yield Result("configuration", Level.WARNING, warning, "")
     if not settings.warnings:
         yield Result("configuration", Level.GOOD, ", ".join(config.files(paths)) or "defaults, no file", "")
+
+
+def _certificates(paths: Paths) -> Iterator[Result]:
+    renew = "vdsm cert status tells more; vdsm cert renew"
+    for place in (place for place in certificate_places.known(paths.pki) if place.exists()):
+        report = examine_certificate(place)
+        for problem in report.problems:
+            yield Result("certificate", Level.FAULT, f"{place.name}: {problem}", renew)
+        if not report.problems:
+            found = f"{place.name}: {report.days_left} days left, of its authority {report.authority_days_left}"
+            level = Level.WARNING if report.expires_soon else Level.GOOD
+            yield Result("certificate", level, found, renew)
+    if not certificate_places.host(paths.pki).exists():
+        found = f"there is none in {paths.pki}: the port for engines stays closed"
+        yield Result(
+            "certificate", Level.WARNING, found, "deploy the host from its engine; without one: vdsm cert init"
+        )
 
 
 def _hooks(paths: Paths) -> Iterator[Result]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
+from vdsm.certificates import places
 from vdsm.client.errors import ClientError
 
 
@@ -52,4 +53,5 @@ def context(pair: Pair) -> ssl.SSLContext:
 
 def own(pki: str) -> Pair:
     """A host's own pair below its PKI folder: hosts call each other with it, and root calls its own host."""
-    return Pair(f"{pki}/certs/cacert.pem", f"{pki}/certs/vdsmcert.pem", f"{pki}/keys/vdsmkey.pem")
+    place = places.host(pki)
+    return Pair(place.authority, place.certificate, place.key)

@@ -12,12 +12,19 @@ import os
 import tempfile
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes, mode: int = 0o644) -> None:
-    """Replace the file by ``data``: temporary file in the same folder, fsync, rename, fsync folder."""
+def write_atomic(
+    path: str | os.PathLike[str], data: bytes, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> None:
+    """Replace the file by ``data``: temporary file in the same folder, fsync, rename, fsync folder.
+
+    ``owner`` is user and group; it stands before the file has its name.
+    """
     folder, name = os.path.split(os.fspath(path))
     fd, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
     try:
         with open(fd, "wb") as f:
+            if owner is not None:
+                os.fchown(f.fileno(), *owner)
             os.fchmod(f.fileno(), mode)
             f.write(data)
             f.flush()

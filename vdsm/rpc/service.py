@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from vdsm.api import registry
 from vdsm.api.call import Agent
+from vdsm.certificates import places
 from vdsm.common import memory
 from vdsm.rpc import tls
 from vdsm.rpc.dispatcher import Dispatcher
@@ -19,7 +20,7 @@ DRAIN_S = 5.0
 
 def _engine_port(dispatcher: Dispatcher, agent: Agent) -> EnginePort:
     settings = agent.settings
-    certificates = tls.Certificates(tls.Files(agent.paths.pki), settings.ssl_ciphers) if settings.ssl else None
+    certificates = tls.Certificates(places.host(agent.paths.pki), settings.ssl_ciphers) if settings.ssl else None
     address = Address(settings.management_address, settings.management_port)
     return EnginePort(
         dispatcher, agent.events, address, certificates=certificates, match_names=settings.match_client_names

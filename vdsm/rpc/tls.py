@@ -12,8 +12,8 @@ import logging
 import os
 import ssl
 import time
-from dataclasses import dataclass
 
+from vdsm.certificates.places import Place
 from vdsm.common.errors import AgentError
 
 log = logging.getLogger("vdsm.rpc.tls")
@@ -28,40 +28,21 @@ REFUSED_WITHOUT = "no client certificate"
 class NoCertificates(AgentError):
     missing: str
     msg = "There is no {self.missing}"
-    remedy = "Deploy the host from its engine, or make a pair: docs/rpc.md says where its files lie"
+    remedy = "Deploy the host from its engine; without one: vdsm cert init"
 
 
 class BadCertificates(AgentError):
-    folder: str
+    file: str
     reason: str
-    msg = "The certificates in {self.folder} can't be used: {self.reason}"
-    remedy = "Check that the key belongs to the certificate and that user vdsm may read both"
-
-
-@dataclass(frozen=True)
-class Files:
-    """PEM files below a PKI folder."""
-
-    folder: str
-
-    @property
-    def authority(self) -> str:
-        return os.path.join(self.folder, "certs", "cacert.pem")
-
-    @property
-    def certificate(self) -> str:
-        return os.path.join(self.folder, "certs", "vdsmcert.pem")
-
-    @property
-    def key(self) -> str:
-        return os.path.join(self.folder, "keys", "vdsmkey.pem")
+    msg = "Certificate {self.file} can't be used: {self.reason}"
+    remedy = "See what is wrong with it: vdsm cert status. User vdsm must be able to read it and its key"
 
 
 class Certificates:
     """The context for the next connection."""
 
-    def __init__(self, files: Files, ciphers: str = "") -> None:
-        self._files = files
+    def __init__(self, place: Place, ciphers: str = "") -> None:
+        self._place = place
         self._ciphers = ciphers
         self._context: ssl.SSLContext | None = None
         self._seen: tuple[object, ...] = ()
@@ -74,10 +55,10 @@ class Certificates:
             return self._context
         self._looked = now
         try:
-            seen = tuple(map(_identity, (self._files.authority, self._files.certificate, self._files.key)))
+            seen = tuple(map(_identity, (self._place.authority, self._place.certificate, self._place.key)))
             if self._context is None or seen != self._seen:
                 fresh = self._load()
-                log.info("certificates of %s are in use", self._files.folder)
+                log.info("certificate %s is in use", self._place.certificate)
                 self._context = fresh
             self._seen = seen
         except AgentError as error:
@@ -95,12 +76,12 @@ class Certificates:
         # the engine offers no session tickets of ours anything, and they would carry no certificate
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
         try:
-            context.load_verify_locations(self._files.authority)
-            context.load_cert_chain(self._files.certificate, self._files.key)
+            context.load_verify_locations(self._place.authority)
+            context.load_cert_chain(self._place.certificate, self._place.key)
             if self._ciphers:
                 context.set_ciphers(self._ciphers)
         except (ssl.SSLError, OSError) as error:
-            raise BadCertificates(self._files.folder, " ".join(str(error).split())) from error
+            raise BadCertificates(self._place.certificate, " ".join(str(error).split())) from error
         return context
 
 

@@ -21,7 +21,10 @@ def test_every_crash_point_is_died_at(monkeypatch):
 
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "hosts")
     networks, volumes, vms = map(importlib.import_module, ("test_crash_network", "test_crash_storage", "test_crash_vm"))
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "certificates")
+    certificates = importlib.import_module("test_certificates")
     died_at = {
+        *certificates.POINTS,
         *networks.POINTS,
         *volumes.POINTS,
         *vms.CREATE,

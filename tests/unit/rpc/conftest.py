@@ -16,6 +16,7 @@ from vdsm.api.call import Call
 from vdsm.api.registry import Verbs, verb
 from vdsm.api.roles import Identity, Role
 from vdsm.api.types import NoParams, Params, Uuid
+from vdsm.certificates import places
 from vdsm.common.errors import AgentError
 from vdsm.common.events import Events
 from vdsm.rpc import tls
@@ -168,7 +169,7 @@ def pki(tmp_path_factory: Any) -> Pki:
 
 @pytest.fixture
 async def port(server: Server, pki: Pki) -> Any:
-    certificates = tls.Certificates(tls.Files(str(pki.folder)))
+    certificates = tls.Certificates(places.host(str(pki.folder)))
     port = EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates)
     yield await opened(port)
     await port.stop()

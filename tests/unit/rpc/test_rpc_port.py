@@ -13,6 +13,7 @@ from pki import Pki
 from ports import opened
 
 from tests.peers import EVENTS, REQUESTS, JavaPeer, PythonPeer
+from vdsm.certificates import places
 from vdsm.rpc import port as port_module
 from vdsm.rpc import tls
 from vdsm.rpc.port import Address, EnginePort
@@ -269,7 +270,7 @@ async def test_first_bytes_that_do_not_come_are_not_waited_for(port, pki, caplog
 async def test_new_certificates_are_used_without_restart_and_broken_ones_are_not(server, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(tls, "LOOK_AGAIN_S", 0.0)
     pki = Pki(tmp_path / "pki")
-    certificates = tls.Certificates(tls.Files(str(pki.folder)))
+    certificates = tls.Certificates(places.host(str(pki.folder)))
     port = await opened(EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates))
     try:
         assert await _subject(port, pki) == "host"
@@ -291,7 +292,7 @@ async def _subject(port, pki):
 
 async def test_a_port_without_certificates_opens_when_they_come(server, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(port_module, "LOOK_FOR_CERTIFICATES_S", 0.02)
-    certificates = tls.Certificates(tls.Files(str(tmp_path / "pki")))
+    certificates = tls.Certificates(places.host(str(tmp_path / "pki")))
     port = EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates)
     await port.start()
     try:

@@ -23,7 +23,11 @@ import struct
 import sys
 from typing import Any
 
+import msgspec
+
+from vdsm.certificates import install
 from vdsm.common import groups, logs
+from vdsm.common.errors import AgentError
 from vdsm.common.link import Link
 from vdsm.common.paths import Paths
 from vdsm.common.types import Json
@@ -55,6 +59,14 @@ def main() -> None:
         running.stop()
 
 
+def _complete_certificates(pki: str) -> None:
+    try:
+        if os.path.isdir(pki) and install.complete(pki):
+            log.info("an import of certificates that was cut off is complete now")
+    except (OSError, msgspec.DecodeError, AgentError) as e:
+        log.error("an import of certificates in %s was cut off and can't be completed: %s", pki, e)
+
+
 async def serve(helper: Helper) -> None:
     paths = helper.paths
     for folder in (paths.root_run, paths.root_state):
@@ -65,6 +77,7 @@ async def serve(helper: Helper) -> None:
     groups.kill_recorded(paths.root_commands)
     groups.set_folder(paths.root_commands)
     await verbs.recover(helper)
+    _complete_certificates(paths.pki)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
