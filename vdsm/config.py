@@ -8,7 +8,7 @@ Two kinds of sections:
 
 - VDSM's own (an engine writes ``[vars]`` and ``[addresses]``; admins carry files over): a key that
   means something here is honoured, any other is warned about with file and line, never fatal.
-- ours (``[agent]``, ``[hooks]``, ``[hook_timeouts]``, ``[virt]``): strict. An unknown key or a bad value
+- ours (``[agent]``, ``[access]``, ``[hooks]``, ``[hook_timeouts]``, ``[virt]``): strict. An unknown key or a bad value
   stops the agent with file, line and what was expected.
 """
 
@@ -51,6 +51,8 @@ class Settings:
     management_port: int = 54321
     hook_timeout_s: float = 120.0
     hook_timeouts_s: Mapping[str, float] = field(default_factory=dict)  # by hook point
+    # custom properties of VMs that an operator may set: each can start hook scripts
+    operator_custom_properties: frozenset[str] = frozenset()
     libvirt_uri: str = "qemu:///system"
     vm_start_slots: int = 4
     stats_interval_s: float = 15.0
@@ -92,6 +94,10 @@ def _address(text: str) -> str:
     return str(ipaddress.ip_address(text.strip()))
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.replace(",", " ").split())
+
+
 def _level(text: str) -> str:
     word = text.strip().upper()
     if word not in ("DEBUG", "INFO", "WARNING", "ERROR"):
@@ -122,6 +128,7 @@ _OURS: dict[str, dict[str, tuple[str, Callable[[str], Any]]]] = {
         "plain_http_port": ("plain_http_port", _port),
         "stats_interval_s": ("stats_interval_s", _seconds),
     },
+    "access": {"operator_custom_properties": ("operator_custom_properties", _words)},
     "hooks": {"timeout_s": ("hook_timeout_s", _seconds)},
     "virt": {
         "libvirt_uri": ("libvirt_uri", str.strip),

@@ -16,12 +16,14 @@ from vdsm.api.roles import AccessDenied
 from vdsm.common.errors import AgentError, InvalidParameter
 from vdsm.common.jobs import JobExists, JobNotDone, NoSuchJob
 from vdsm.common.owners import LaneBusy
+from vdsm.virt.domain_xml.allowlist import XmlNotAllowed
 
 # the field has no code for "forbidden"; this one is in JSON-RPC's range for servers
 FORBIDDEN = -32001
 
 CODES: dict[type[AgentError], int] = {
     AccessDenied: FORBIDDEN,
+    XmlNotAllowed: FORBIDDEN,
     BadParameter: INVALID_PARAMS,
     # 1000 is a known failure everywhere: an SPM does not fail over because of a caller's mistake
     InvalidParameter: 1000,
