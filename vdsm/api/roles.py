@@ -48,4 +48,4 @@ class AccessDenied(AgentError):
     verb: str
     needed: str
     msg = "{self.who} has role {self.role}; {self.verb} needs role {self.needed}"
-    remedy = "Call as root or vdsm, or join the group vdsm-operator for verbs of role operator"
+    remedy = "Locally: call as root or vdsm, or join the group vdsm-operator. Over the port: /etc/vdsm/access.toml"

@@ -18,6 +18,7 @@ from vdsm.client import ClientError
 from vdsm.common.paths import Paths
 from vdsm.hooking.lint import Severity, lint
 from vdsm.host.tree import Tree
+from vdsm.rpc.policy import BadPolicy, PolicyFile
 
 _MARKS = {Level.GOOD: "[green]✔[/]", Level.WARNING: "[yellow]![/]", Level.FAULT: "[red]✘[/]"}
 _ANSWER_S = 5.0
@@ -33,6 +34,7 @@ async def examine(paths: Paths) -> list[Result]:
         *places(paths),
         *_configuration(paths),
         *_certificates(paths),
+        *_access(paths),
         *_hooks(paths),
     ]
     return [*found, await _agent()]
@@ -65,6 +67,16 @@ def _certificates(paths: Paths) -> Iterator[Result]:
         yield Result(
             "certificate", Level.WARNING, found, "deploy the host from its engine; without one: vdsm cert init"
         )
+
+
+def _access(paths: Paths) -> Iterator[Result]:
+    try:
+        policy = PolicyFile(paths.etc).current()
+    except BadPolicy as e:
+        yield Result("access", Level.FAULT, str(e), e.remedy)
+        return
+    found = f"{len(policy.rules)} rules; a certificate that none names: {policy.default or 'refused'}"
+    yield Result("access", Level.GOOD, found, "")
 
 
 def _hooks(paths: Paths) -> Iterator[Result]:

@@ -3,9 +3,9 @@
 
     accepted -> waiting room -> TLS handshake (10 s) -> identity -> first bytes (10 s) -> STOMP session or HTTP
 
-Nothing is parsed before the handshake has proved who is there. In plain mode (``[vars] ssl = false``) nobody is proved
-and nobody is more than a reader. Without certificates the port stays closed, which one log line says, and is opened
-when they appear.
+Nothing is parsed before the handshake has proved who is there and the policy has said what that one may do. In plain
+mode (``[vars] ssl = false``) nobody is proved and nobody is more than a reader. Without certificates, or with a policy
+that can't be read, the port stays closed, which one log line says, and is opened when that is mended.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
 from vdsm.rpc.door import Door
 from vdsm.rpc.engine_site import EngineSite
 from vdsm.rpc.http import Web
+from vdsm.rpc.policy import CertificateRefused, PolicyFile
 from vdsm.rpc.refusals import Refusals
 from vdsm.rpc.stomp_session import StompSession
 from vdsm.rpc.waiting_room import WaitingRoom
@@ -38,6 +39,7 @@ log = logging.getLogger("vdsm.rpc.port")
 HANDSHAKE_S = 10.0
 FIRST_BYTES_S = 10.0
 LOOK_FOR_CERTIFICATES_S = 5.0
+LOOK_AT_POLICY_S = 2.0
 BACKLOG = 512
 KEEP_ALIVE_S = 300.0
 CLOSE_S = 2.0
@@ -65,6 +67,7 @@ class EnginePort:
         address: Address,
         *,
         certificates: tls.Certificates | None,
+        policy: PolicyFile,
         match_names: bool = False,
     ) -> None:
         """``certificates``: None is plain mode. ``match_names``: a client's common name must be its address's name."""
@@ -72,11 +75,12 @@ class EnginePort:
         self._events = events
         self._address = address
         self._certificates = certificates
+        self._policy = policy
         self._match_names = match_names
         self._web = Web(dispatcher, events, self.name, lambda _: None)
         self._site = EngineSite(self._web)
         self._room = WaitingRoom()
-        self._open: set[asyncio.BaseTransport] = set()
+        self._open: dict[asyncio.BaseTransport, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusals = Refusals()
         self._door: Door | None = None
@@ -111,6 +115,7 @@ class EnginePort:
             try:
                 if self._certificates is not None:
                     self._certificates.context()
+                    self._policy.current()
                 listening = _listen(self._address)
                 break
             except (AgentError, OSError) as error:
@@ -124,6 +129,7 @@ class EnginePort:
         self._door.open()
         kind = "TLS" if self._certificates is not None else "plain, for reading only"
         log.info("listening at %s port %d, %s", *listening.getsockname()[:2], kind)
+        await self._keep_roles()
 
     # -- one connection after the other
 
@@ -163,7 +169,8 @@ class EnginePort:
         else:
             raw.set_protocol(first)
             raw.resume_reading()
-        identity = await self._identify(transport, address)
+        shown = tls.shown_by(transport)
+        identity = await self._identify(shown, address)
         try:
             async with asyncio.timeout(FIRST_BYTES_S):
                 spoken = await first.spoken
@@ -176,20 +183,32 @@ class EnginePort:
         if len(self._open) >= MAX_CONNECTIONS:
             self._refuse(transport, address, f"there are {MAX_CONNECTIONS} connections")
             return
-        self._hand_over(transport, spoken, identity, first)
+        self._hand_over(transport, spoken, _Peer(identity, shown), first)
 
-    async def _identify(self, transport: asyncio.Transport, address: str) -> Identity:
-        certificate = transport.get_extra_info("peercert")
-        if not certificate:
+    async def _identify(self, shown: tls.Shown | None, address: str) -> Identity:
+        if shown is None:
             return Identity(f"tcp {address}", Role.READER, f"tcp:{address}")
-        name = tls.common_name(certificate)
-        if self._match_names and not await names.belongs_to(name, address):
-            raise names.ForeignName(name, address)
-        # as with VDSM: whom the authority vouches for is the engine, or another host of it
-        return Identity(name or "a certificate without name", Role.ADMIN, f"tls:{name}@{address}")
+        if self._match_names and not await names.belongs_to(shown.name, address):
+            raise names.ForeignName(shown.name, address)
+        role = self._policy.current().role_of(shown.name, shown.fingerprint)
+        if role is None:
+            raise CertificateRefused(shown.name)
+        return Identity(shown.name or "a certificate without name", role, f"tls:{shown.name}@{address}")
 
-    def _hand_over(self, transport: asyncio.Transport, spoken: Spoken, identity: Identity, first: _FirstBytes) -> None:
-        caller = Caller(identity, "stomp" if spoken is Spoken.STOMP else self.name, ENGINE)
+    async def _keep_roles(self) -> None:
+        """A role that was taken away ends with the connections that have it, not with their patience."""
+        while True:
+            await asyncio.sleep(LOOK_AT_POLICY_S)
+            policy = self._policy.current()
+            for transport, peer in list(self._open.items()):
+                shown, role = peer.shown, peer.identity.role
+                if shown is not None and policy.role_of(shown.name, shown.fingerprint) is not role:
+                    log.warning("%s has not the role %s any more: its connection is closed", peer.identity.name, role)
+                    assert isinstance(transport, asyncio.Transport)
+                    transport.abort()
+
+    def _hand_over(self, transport: asyncio.Transport, spoken: Spoken, peer: _Peer, first: _FirstBytes) -> None:
+        caller = Caller(peer.identity, "stomp" if spoken is Spoken.STOMP else self.name, ENGINE)
         protocol: asyncio.Protocol
         if spoken is Spoken.STOMP:
             protocol = StompSession(self._dispatcher, self._events, caller)
@@ -197,7 +216,7 @@ class EnginePort:
             serve = web.Server(lambda request: self._site.serve(request, caller), keepalive_timeout=KEEP_ALIVE_S)
             protocol = serve()
         watched = _Watched(protocol, lambda: self._closed(transport))
-        self._open.add(transport)
+        self._open[transport] = peer
         _OPEN.set(len(self._open))
         transport.set_protocol(watched)
         watched.connection_made(transport)
@@ -207,12 +226,18 @@ class EnginePort:
             watched.eof_received()
 
     def _closed(self, transport: asyncio.BaseTransport) -> None:
-        self._open.discard(transport)
+        self._open.pop(transport, None)
         _OPEN.set(len(self._open))
 
     def _refuse(self, transport: asyncio.Transport, address: str, why: str) -> None:
         self._refusals.tell(address, why)
         transport.abort()
+
+
+@dataclass(frozen=True)
+class _Peer:
+    identity: Identity
+    shown: tls.Shown | None
 
 
 class _Accepted(asyncio.Protocol):

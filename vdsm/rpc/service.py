@@ -13,6 +13,7 @@ from vdsm.rpc import tls
 from vdsm.rpc.dispatcher import Dispatcher
 from vdsm.rpc.lag import LoopLag
 from vdsm.rpc.listener import TcpListener, Transport, UnixListener
+from vdsm.rpc.policy import PolicyFile
 from vdsm.rpc.port import Address, EnginePort
 
 DRAIN_S = 5.0
@@ -23,7 +24,12 @@ def _engine_port(dispatcher: Dispatcher, agent: Agent) -> EnginePort:
     certificates = tls.Certificates(places.host(agent.paths.pki), settings.ssl_ciphers) if settings.ssl else None
     address = Address(settings.management_address, settings.management_port)
     return EnginePort(
-        dispatcher, agent.events, address, certificates=certificates, match_names=settings.match_client_names
+        dispatcher,
+        agent.events,
+        address,
+        certificates=certificates,
+        policy=PolicyFile(agent.paths.etc),
+        match_names=settings.match_client_names,
     )
 
 

@@ -8,10 +8,13 @@ kept.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
 import os
 import ssl
 import time
+from dataclasses import dataclass
 
 from vdsm.certificates.places import Place
 from vdsm.common.errors import AgentError
@@ -113,11 +116,23 @@ def refusal(error: Exception) -> str:
     return "the client closed the connection in the handshake"
 
 
-def common_name(certificate: dict[str, object]) -> str:
-    """The subject's common name, as `ssl` gives certificates; empty when it has none."""
-    subject = certificate.get("subject", ())
-    assert isinstance(subject, tuple)
-    return next((str(value) for part in subject for name, value in part if name == "commonName"), "")
+@dataclass(frozen=True)
+class Shown:
+    """What the peer's certificate says: its subject's common name (empty when it has none), SHA-256 of all of it."""
+
+    name: str
+    fingerprint: str
+
+
+def shown_by(transport: asyncio.Transport) -> Shown | None:
+    """The peer's certificate; None in plain mode."""
+    connection = transport.get_extra_info("ssl_object")
+    if connection is None:
+        return None
+    certificate = connection.getpeercert()
+    parts = [pair for part in certificate.get("subject", ()) for pair in part]
+    name = next((str(value) for key, value in parts if key == "commonName"), "")
+    return Shown(name, hashlib.sha256(connection.getpeercert(binary_form=True)).hexdigest())
 
 
 def _identity(path: str) -> tuple[int, int, int]:

@@ -22,6 +22,7 @@ from vdsm.common.events import Events
 from vdsm.rpc import tls
 from vdsm.rpc.dispatcher import Caller, Dispatcher
 from vdsm.rpc.listener import TcpListener, UnixListener
+from vdsm.rpc.policy import PolicyFile
 from vdsm.rpc.port import Address, EnginePort
 
 VOLUME = "6a3b1f0e-0000-4000-8000-000000000001"
@@ -170,6 +171,12 @@ def pki(tmp_path_factory: Any) -> Pki:
 @pytest.fixture
 async def port(server: Server, pki: Pki) -> Any:
     certificates = tls.Certificates(places.host(str(pki.folder)))
-    port = EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates)
+    port = EnginePort(
+        server.dispatcher,
+        server.events,
+        Address("::", 0),
+        certificates=certificates,
+        policy=PolicyFile(str(pki.folder)),
+    )
     yield await opened(port)
     await port.stop()

@@ -16,12 +16,15 @@ from tests.peers import EVENTS, REQUESTS, JavaPeer, PythonPeer
 from vdsm.certificates import places
 from vdsm.rpc import port as port_module
 from vdsm.rpc import tls
+from vdsm.rpc.policy import PolicyFile
 from vdsm.rpc.port import Address, EnginePort
 
 
 @pytest.fixture
 async def plain(server):
-    port = EnginePort(server.dispatcher, server.events, Address("127.0.0.1", 0), certificates=None)
+    port = EnginePort(
+        server.dispatcher, server.events, Address("127.0.0.1", 0), certificates=None, policy=PolicyFile("")
+    )
     yield await opened(port)
     await port.stop()
 
@@ -271,7 +274,15 @@ async def test_new_certificates_are_used_without_restart_and_broken_ones_are_not
     monkeypatch.setattr(tls, "LOOK_AGAIN_S", 0.0)
     pki = Pki(tmp_path / "pki")
     certificates = tls.Certificates(places.host(str(pki.folder)))
-    port = await opened(EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates))
+    port = await opened(
+        EnginePort(
+            server.dispatcher,
+            server.events,
+            Address("::", 0),
+            certificates=certificates,
+            policy=PolicyFile(str(tmp_path)),
+        )
+    )
     try:
         assert await _subject(port, pki) == "host"
         pki.issue("certs/vdsmcert", "renewed", key="keys/vdsmkey")
@@ -287,13 +298,19 @@ async def _subject(port, pki):
     _, writer = await asyncio.open_connection("127.0.0.1", port.port, ssl=pki.client())
     certificate = writer.get_extra_info("peercert")
     writer.close()
-    return tls.common_name(certificate)
+    return next(value for part in certificate["subject"] for name, value in part if name == "commonName")
 
 
 async def test_a_port_without_certificates_opens_when_they_come(server, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(port_module, "LOOK_FOR_CERTIFICATES_S", 0.02)
     certificates = tls.Certificates(places.host(str(tmp_path / "pki")))
-    port = EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates)
+    port = EnginePort(
+        server.dispatcher,
+        server.events,
+        Address("::", 0),
+        certificates=certificates,
+        policy=PolicyFile(str(tmp_path)),
+    )
     await port.start()
     try:
         await asyncio.sleep(0.1)  # several looks
