@@ -114,6 +114,10 @@ class Cluster:
         """The shared file system, for connectStorageServer with POSIXFS."""
         return {"id": str(uuid.uuid4()), "connection": SHARED_IMAGE, "vfs_type": "ext4", "mnt_options": "loop"}
 
+    def issue(self, name: str) -> authority.Identity:
+        """A certificate of the cluster's authority for a client of that name."""
+        return self._authority.issue(name)
+
     def run_outside(self, argv: list[str], *, timeout_s: float = 60) -> subprocess.CompletedProcess[bytes]:
         """Run a command where the engine would be: on the bridges' side of every cable."""
         return subprocess.run([*self._fabric.command(), *argv], capture_output=True, check=False, timeout=timeout_s)

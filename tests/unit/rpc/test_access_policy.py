@@ -57,7 +57,7 @@ def test_without_a_rule_the_default_counts_and_without_a_file_everybody_is_admin
     ("text", "told"),
     [
         ("default = ", "Invalid value"),
-        ("a = 1\nb", "line 2"),
+        ("default = 'admin'\nb", "Expected '='"),
         ('default = "root"', "'root'"),
         ('[[certificate]]\nname = "x"', "role"),
         ('[[certificate]]\nname = "x"\nrole = "king"', "king"),
