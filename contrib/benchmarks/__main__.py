@@ -16,6 +16,7 @@ from pathlib import Path
 
 from contrib.benchmarks import report, rpc
 from contrib.lab.host import PrivateHost
+from contrib.lab.spec import PYTHON
 
 PARTS = ("rpc", "million", "fairness", "footprint", "vms")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
@@ -32,6 +33,8 @@ def main() -> None:
         sys.exit("benchmarks need root: they run on a private host")
     tables: list[report.Table] = []
     with PrivateHost(settings=rpc.SETTINGS) as host:
+        # an engine's port is open only on a host that has certificates
+        host.run([PYTHON, "-m", "vdsm.cli", "cert", "init", "--name", "bench"])
         host.start_agent()
         for name in chosen:
             for table in importlib.import_module(f"contrib.benchmarks.{name}").run(host):

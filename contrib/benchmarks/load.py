@@ -11,20 +11,21 @@ Prints one JSON object: requests, seconds, errors, p50_us, p99_us.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import json
-import ssl
 import sys
 import time
-from pathlib import Path
+
+from vdsm.client import tls
 
 BODY = b'{"jsonrpc":"2.0","method":"Host.ping2","id":1}'
 GOOD = b'"result":true'
 WARM_UP_S = 0.5
-PKI = Path("/etc/pki/vdsm")
+PKI = "/etc/pki/vdsm"
 
 
-class Asker(asyncio.Protocol):
+class Asker(asyncio.Protocol, abc.ABC):
     """One connection: sends the next request when the answer is there."""
 
     request: bytes
@@ -73,9 +74,9 @@ class Asker(asyncio.Protocol):
             self.errors += 1
         self.ask()
 
+    @abc.abstractmethod
     def answer_end(self, buffer: bytes) -> int | None:
         """Where the first whole answer in ``buffer`` ends."""
-        raise NotImplementedError
 
 
 class HttpAsker(Asker):
@@ -160,15 +161,11 @@ class StompAsker(Asker):
             self.errors += 1
 
 
-def own_identity() -> ssl.SSLContext:
-    """TLS as this host speaks it to another."""
-    context = ssl.create_default_context(cafile=str(PKI / "certs/cacert.pem"))
-    context.check_hostname = False
-    context.load_cert_chain(PKI / "certs/vdsmcert.pem", PKI / "keys/vdsmkey.pem")
-    return context
+Kind = type[HttpAsker] | type[WebSocketAsker] | type[StompAsker]
+KINDS: dict[str, Kind] = {"http": HttpAsker, "ws": WebSocketAsker, "stomp": StompAsker}
 
 
-async def measure(kind: type[Asker], address: str, connections: int, seconds: float) -> dict[str, float]:
+async def measure(kind: Kind, address: str, connections: int, seconds: float) -> dict[str, float]:
     loop = asyncio.get_running_loop()
     askers: list[Asker] = []
     for _ in range(connections):
@@ -176,7 +173,9 @@ async def measure(kind: type[Asker], address: str, connections: int, seconds: fl
             _, asker = await loop.create_unix_connection(kind, address)
         else:
             host, _, port = address.rpartition(":")
-            _, asker = await loop.create_connection(kind, host, int(port), ssl=own_identity() if kind.tls else None)
+            _, asker = await loop.create_connection(
+                kind, host, int(port), ssl=tls.context(tls.own(PKI)) if kind.tls else None
+            )
         askers.append(asker)
     await asyncio.sleep(WARM_UP_S)
     for asker in askers:
@@ -201,8 +200,7 @@ async def measure(kind: type[Asker], address: str, connections: int, seconds: fl
 
 def main() -> None:
     kind, address, connections, seconds = sys.argv[1:5]
-    asker: type[Asker] = {"http": HttpAsker, "ws": WebSocketAsker, "stomp": StompAsker}[kind]
-    print(json.dumps(asyncio.run(measure(asker, address, int(connections), float(seconds)))))
+    print(json.dumps(asyncio.run(measure(KINDS[kind], address, int(connections), float(seconds)))))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
-from contrib.benchmarks import footprint
+from contrib.benchmarks import footprint, rpc
 from contrib.benchmarks.lag import Lag
 from contrib.benchmarks.report import Row, Table
-from contrib.lab.agent_life import AGENT_SOCKET
 from contrib.lab.host import PrivateHost
 from contrib.lab.spec import PYTHON
 
@@ -27,8 +27,8 @@ def run(host: PrivateHost) -> list[Table]:
     done += _calls(host, CALLS - done)
     rows.append(_row(host, done))
     note = (
-        f"Host.ping2, HTTP and WebSocket on the unix socket in turns, {CONNECTIONS} connections. Loop lag meanwhile, "
-        f"p99.9: at most {lag.quantile_ms(0.999):g} ms. Anonymous memory is what the processes wrote "
+        f"Host.ping2, STOMP in TLS, HTTP and WebSocket on the unix socket in turns, {CONNECTIONS} connections. Loop lag "
+        f"meanwhile, p99.9: at most {lag.quantile_ms(0.999):g} ms. Anonymous memory is what the processes wrote "
         "themselves; PSS also changes with what else runs on the machine."
     )
     return [Table("Memory after a million calls", ("calls", "PSS MiB", "anonymous MiB"), rows, note)]
@@ -36,10 +36,10 @@ def run(host: PrivateHost) -> list[Table]:
 
 def _calls(host: PrivateHost, least: int) -> int:
     done = 0
-    kinds = ["http", "ws"]
+    ways = itertools.cycle(way for way in rpc.WAYS if "TCP" not in way[0])
     while done < least:
-        kinds.reverse()
-        argv = [PYTHON, "-m", "contrib.benchmarks.load", kinds[0], AGENT_SOCKET, str(CONNECTIONS), str(CHUNK_S)]
+        _, kind, address = next(ways)
+        argv = [PYTHON, "-m", "contrib.benchmarks.load", kind, address, str(CONNECTIONS), str(CHUNK_S)]
         figures = json.loads(host.run(argv, timeout_s=CHUNK_S + 30).stdout)
         if figures["errors"]:
             raise RuntimeError(f"{figures['errors']} calls failed")

@@ -19,17 +19,13 @@ WAYS = (
     ("WebSocket, TCP", "ws", f"127.0.0.1:{PORT}"),
     ("HTTP keep-alive, unix socket", "http", AGENT_SOCKET),
     ("WebSocket, unix socket", "ws", AGENT_SOCKET),
+    ("STOMP, TLS", "stomp", "127.0.0.1:54321"),
 )
-
-
-STOMP = ("STOMP, TLS", "stomp", "127.0.0.1:54321")
-CERTIFICATE = "/etc/pki/vdsm/certs/vdsmcert.pem"
 
 
 def run(host: PrivateHost) -> list[Table]:
     rows = []
-    # the engine's port is open only on a host that has certificates
-    for label, kind, address in (*WAYS, STOMP) if host.path(CERTIFICATE).exists() else WAYS:
+    for label, kind, address in WAYS:
         for connections in CONNECTIONS:
             argv = [PYTHON, "-m", "contrib.benchmarks.load", kind, address, str(connections), str(SECONDS)]
             done = host.run(argv, timeout_s=SECONDS + 30)
