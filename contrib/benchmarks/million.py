@@ -27,8 +27,8 @@ def run(host: PrivateHost) -> list[Table]:
     done += _calls(host, CALLS - done)
     rows.append(_row(host, done))
     note = (
-        f"Host.ping2, STOMP in TLS, HTTP and WebSocket on the unix socket in turns, {CONNECTIONS} connections. Loop lag "
-        f"meanwhile, p99.9: at most {lag.quantile_ms(0.999):g} ms. Anonymous memory is what the processes wrote "
+        f"Host.ping2, STOMP in TLS, HTTP and WebSocket on the unix socket in turns, {CONNECTIONS} connections. Loop "
+        f"lag meanwhile, p99.9: at most {lag.quantile_ms(0.999):g} ms. Anonymous memory is what the processes wrote "
         "themselves; PSS also changes with what else runs on the machine."
     )
     return [Table("Memory after a million calls", ("calls", "PSS MiB", "anonymous MiB"), rows, note)]
