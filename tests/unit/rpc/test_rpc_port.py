@@ -49,9 +49,9 @@ async def test_an_engine_calls_a_thousand_times(port, pki):
 async def test_an_engine_gets_a_thousand_events_each_in_a_record_of_its_own(port, pki, server):
     async with java(port, pki.engine()) as engine:
         await engine.call("Host.ping2")
-        for number in range(900):
+        for number in range(1000):
             server.events.publish("virt", "VM_status", f"vm-{number}", {"n": number})
-        while len(engine.events) < 900:
+        while len(engine.events) < 1000:
             _, headers, body = await engine.frame()
             assert headers["destination"] == EVENTS
             engine.events.append(json.loads(body))
