@@ -18,7 +18,7 @@ _HEAD = """# Verbs: what is built
 
 Written by `make openrpc` from the verbs' code and the contract (`vdsm/api/contract.json`). A verb that is not built
 checks the caller's role and its parameters, does nothing, and answers error 44 with its name. *Engine*: the field's
-engine calls it. `vdsm doctor --api` shows the same list.
+engine calls it. *Role*: the least that the caller must have (docs/access.md). `vdsm doctor --api` shows the same list.
 """
 
 
@@ -26,6 +26,7 @@ engine calls it. `vdsm doctor --api` shows the same list.
 class Line:
     verb: str
     engine: bool
+    role: str
     state: str
 
     @property
@@ -35,7 +36,7 @@ class Line:
 
 
 def lines(verbs: Verbs) -> list[Line]:
-    return [Line(name, row.engine, verbs[name].state) for name, row in contract.rows().items()]
+    return [Line(name, row.engine, str(verbs[name].role), verbs[name].state) for name, row in contract.rows().items()]
 
 
 def summary(found: Iterable[Line]) -> str:
@@ -53,9 +54,11 @@ def page(verbs: Verbs) -> str:
     found = lines(verbs)
     parts = [_HEAD, summary(found) + ".\n"]
     for namespace in dict.fromkeys(line.verb.partition(".")[0] for line in found):
-        parts.append(f"## {namespace}\n\n| verb | engine | state |\n|---|---|---|")
+        parts.append(f"## {namespace}\n\n| verb | engine | role | state |\n|---|---|---|---|")
         rows = [line for line in found if line.verb.startswith(namespace + ".")]
-        parts.append("\n".join(f"| {line.verb} | {'yes' if line.engine else ''} | {line.state} |" for line in rows))
+        parts.append(
+            "\n".join(f"| {line.verb} | {'yes' if line.engine else ''} | {line.role} | {line.state} |" for line in rows)
+        )
         parts.append("")
     return "\n".join(parts)
 

@@ -24,5 +24,5 @@ def show_coverage(as_json: bool) -> None:
     out = console()
     for line in lines:
         engine = "engine" if line.engine else ""
-        out.print(f"{_MARKS[line.kind]} {line.verb:40} {engine:7} {escape(line.state)}", soft_wrap=True)
+        out.print(f"{_MARKS[line.kind]} {line.verb:40} {engine:7} {line.role:9} {escape(line.state)}", soft_wrap=True)
     out.print("\n" + coverage.summary(lines), soft_wrap=True)
