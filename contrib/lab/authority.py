@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A lab's own certificate authority: hosts and engine get certificates that only this lab trusts, valid for a day.
+"""A lab's own certificate authority: hosts and engine get certificates that only this lab trusts.
 
 A host's pair serves it as server and as client (it calls other hosts in migrations). The authority's key never enters
 a host, and never a file.
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from vdsm.certificates import making
 
-DAYS = 1
+# long enough that hosts do not tell of their end
+DAYS = 60
 # where a host has its own, below /etc/pki/vdsm
 HOST_FILES = {"ca": "certs/cacert.pem", "certificate": "certs/vdsmcert.pem", "key": "keys/vdsmkey.pem"}
 

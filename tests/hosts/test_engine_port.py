@@ -45,7 +45,8 @@ import json, queue, ssl, sys
 import stomp
 answers = queue.Queue()
 class Listener(stomp.ConnectionListener):
-    def on_message(self, frame): answers.put(frame)
+    def on_message(self, frame):
+        if "id" in json.loads(frame.body): answers.put(frame)  # anything else is an event
 host, ca, certificate, key = sys.argv[1:]
 connection = stomp.StompConnection12([(host, 54321)], heartbeats=(0, 5000))
 connection.set_ssl(for_hosts=[(host, 54321), ("127.0.0.1", 54321)], ca_certs=ca, cert_file=certificate, key_file=key)
