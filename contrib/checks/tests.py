@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``python -m contrib.checks.tests``: every test, in the order of what it costs, and one line that counts them all.
 
-Two processes run each kind. Unit tests are dealt out one by one. Of hosts, one process has the tests of single hosts,
-in order, the other the clusters, which wait more than they compute. Micro-VMs are dealt out by what boots together.
+Two processes run each kind. Unit tests are dealt out one by one; of hosts a module's tests, which share a host, stay in
+one process, and so do all clusters. Micro-VMs are dealt out by what boots together.
 """
 
 from __future__ import annotations

@@ -85,7 +85,8 @@ def ssh(host: HostName) -> None:
     """A shell on a host."""
     handle = labs.member(host).host()
     if isinstance(handle, MicroHost):
-        raise HostFailed("a micro-VM has no terminal: use `run HOST -- COMMAND`")
+        handle.attach(["bash"])
+        return
     raise typer.Exit(subprocess.run(handle.command(["bash"]), check=False).returncode)
 
 
@@ -149,17 +150,17 @@ def logs(
         "lab": "/var/log/lab.log",
     }
     handle = member.host()
-    if follow and isinstance(handle, MicroHost):
-        raise HostFailed(f"a micro-VM's log can't be followed: use `run {host} -- tail` again and again")
+    tail = ["tail", "-n", "+1", *(["-f"] if follow else [])]
     if name == "console" and isinstance(handle, MicroHost):
-        argv = ["cat", str(handle.spec.path("console.log"))]
+        argv = [*tail, str(handle.spec.path("console.log"))]
     elif name not in paths:
         raise HostFailed(f"no log {name}: there are {', '.join(paths)}" + ", console" * isinstance(handle, MicroHost))
     elif isinstance(handle, MicroHost):
-        sys.stdout.buffer.write(handle.run(["cat", paths[name]]).stdout)
+        with _interruptible():
+            handle.attach(["sh", "-c", 'stty -opost; exec "$@"', "logs", *tail, paths[name]])
         return
     else:
-        argv = handle.command(["tail", "-n", "+1", *(["-f"] if follow else []), paths[name]])
+        argv = handle.command([*tail, paths[name]])
     with _interruptible():
         raise typer.Exit(subprocess.run(argv, check=False).returncode)
 

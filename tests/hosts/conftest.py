@@ -41,11 +41,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     skip_unless(items, folder="tests/hosts/", reason=reason, possible=os.geteuid() == 0)
     for item in items:
         if "tests/hosts/" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("clusters" if _is_of_a_cluster(item) else "single hosts"))
+            item.add_marker(pytest.mark.xdist_group("clusters" if _is_of_a_cluster(item) else item.path.stem))
 
 
 def _is_of_a_cluster(item: pytest.Item) -> bool:
-    """These wait more than they compute: a second process runs them beside the others."""
+    """These wait more than they compute, and three hosts at once are enough: one process has them."""
     return "cluster" in getattr(item, "fixturenames", ()) or item.path.stem in CLUSTER_MODULES
 
 

@@ -47,6 +47,31 @@ def test_a_command_as_vdsm_has_its_number(hosts: list[MicroHost]) -> None:
     assert hosts[0].run(["id", "-u"], user="vdsm").stdout == b"36\n"
 
 
+def _lab(*words: str, **more: object) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "contrib.lab", *words]
+    return subprocess.Popen(argv, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
+
+
+def test_a_shell_has_a_terminal_and_ends_with_its_input(hosts: list[MicroHost]) -> None:
+    with _lab("ssh", hosts[0].spec.name) as shell:
+        told, _ = shell.communicate(b"tty; echo $((6 * 7)) at $(hostname)\nexit\n", timeout=60)
+    assert shell.returncode == 0
+    text = told.decode()
+    assert "/dev/pts/" in text
+    assert f"42 at {hosts[0].run(['hostname']).stdout.decode().strip()}" in text
+
+
+def test_a_log_is_followed(hosts: list[MicroHost]) -> None:
+    hosts[0].put("/var/log/lab.log", b"first\n")
+    with _lab("logs", hosts[0].spec.name, "lab", "-f") as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == b"first\n"
+        hosts[0].run(["sh", "-c", "echo second >> /var/log/lab.log"])
+        assert following.stdout.readline() == b"second\n"
+        following.terminate()
+        following.wait(timeout=20)
+
+
 def test_a_cut_link_has_no_carrier_until_it_is_restored(san: San) -> None:
     host = san.hosts[0]
     with faults.link_cut(host, "eth1"):

@@ -4,23 +4,33 @@
 One command a connection: a JSON line ``{"argv", "user", "timeout_s", "stdin_bytes"}`` and the input; the answer is a
 JSON line ``{"code", "out_bytes", "err_bytes", "timed_out"}`` or ``{"error"}``, and the outputs. At the deadline the
 command's process group is killed, and so it is when the caller goes away.
+
+A request ``{"argv", "terminal": {"name", "rows", "columns"}}`` runs a command on a terminal of its own: from then on
+the connection carries the terminal's bytes both ways, until the command ends or the caller goes away.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 from typing import IO, Any
 
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}
+CHUNK = 64 << 10
+# what a person types at the end
+END_OF_INPUT = b"\x04"
 AS_VDSM = ("setpriv", "--reuid", "36", "--regid", "36", "--init-groups", "--")
 
 
@@ -42,6 +52,9 @@ def _answer(connection: socket.socket) -> None:
             return
         try:
             request = json.loads(line)
+            if "terminal" in request:
+                _attach(request["argv"], request["terminal"], connection)
+                return
             with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
                 stdin.write(reader.read(request["stdin_bytes"]))
                 stdin.seek(0)
@@ -72,6 +85,47 @@ def _run(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
     return {"code": child.wait(), "timed_out": not finished and not ready}
+
+
+def _attach(argv: list[str], terminal: dict[str, Any], caller: socket.socket) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", int(terminal["rows"]), int(terminal["columns"]), 0, 0))
+    child = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *argv],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**ENVIRONMENT, "TERM": str(terminal["name"])},
+        cwd="/root",
+    )
+    os.close(theirs)
+    try:
+        _pump(ours, caller)
+    finally:
+        # the end of the terminal hangs up whoever still runs on it
+        os.close(ours)
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        child.wait()
+
+
+def _pump(terminal: int, caller: socket.socket) -> None:
+    sources: list[Any] = [terminal, caller]
+    while True:
+        ready, _, _ = select.select(sources, [], [])
+        if caller in ready:
+            data = caller.recv(CHUNK)
+            if data:
+                os.write(terminal, data)
+            else:
+                sources.remove(caller)
+                os.write(terminal, END_OF_INPUT)
+        if terminal in ready:
+            try:
+                data = os.read(terminal, CHUNK)
+            except OSError:  # nobody has it open any more
+                return
+            caller.sendall(data)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from contrib.lab.agent_life import AgentLife
 from contrib.lab.control import Control, HostFailed
 from contrib.lab.fabric import Fabric
 from contrib.lab.host import LOGS, compile_checkout
-from contrib.lab.microvm import keeper, qemu, spec
+from contrib.lab.microvm import keeper, qemu, spec, terminal
 from contrib.lab.microvm.qmp import Qmp
 from contrib.lab.spec import CHECKOUT
 
@@ -182,6 +182,13 @@ class MicroHost(AgentLife):
             said = (done.stderr or done.stdout).decode(errors="replace")[-800:]
             raise HostFailed(f"{what} ended with {done.returncode}: {said}")
         return done
+
+    def attach(self, argv: Sequence[str]) -> None:
+        """Run a command on a terminal inside, joined to this process's input and output."""
+        try:
+            terminal.attach(str(self.spec.path("exec.sock")), argv)
+        except OSError as error:
+            raise HostFailed(f"{self.spec.name} is gone ({error}): {' '.join(argv)}") from error
 
     def put(self, path: str, content: bytes, *, mode: int = 0o644) -> None:
         """Write a file inside."""
