@@ -4,11 +4,12 @@
 The keeper outside accepts connections and opens them by name; the door inside connects to the socket of that name.
 A frame is kind (1 byte), stream (4 bytes), length (4 bytes), payload:
 
-    OPEN   payload is the path to connect to      EOF    no more data in this direction
-    DATA   payload is data                        RESET  the stream is gone
+    OPEN   payload is the path to connect to      EOF     no more data in this direction
+    DATA   payload is data                        RESET   the stream is gone
+    TAKEN  payload is how many bytes of its data were delivered (4 bytes)
 
-Either side stops reading where the other's buffers are full, so memory is bounded. Standard library only: the door
-runs it under ``python3 -I -S``.
+A stream has at most `WINDOW` bytes on their way, so memory is bounded, and one that nobody reads holds up itself only.
+Standard library only: the door runs it under ``python3 -I -S``.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-OPEN, DATA, EOF, RESET = 1, 2, 3, 4
+OPEN, DATA, EOF, RESET, TAKEN = 1, 2, 3, 4, 5
 HEAD = struct.Struct(">BII")
+COUNT = struct.Struct(">I")
 CHUNK = 64 << 10
+WINDOW = 1 << 20
+# what waits for the line itself
 FULL = 1 << 20
 
 
@@ -33,6 +37,8 @@ class Stream:
     connection: socket.socket
     # what the line brought and the connection has not taken
     outgoing: bytearray = field(default_factory=bytearray)
+    # how much the other side takes before it tells that it has delivered some
+    credit: int = WINDOW
     line_ended: bool = False
     local_ended: bool = False
 
@@ -79,13 +85,10 @@ class Channel:
 
     def _watch(self) -> None:
         wanted: dict[int | socket.socket, tuple[int, Stream | None]] = {}
-        crowded = any(len(stream.outgoing) > FULL for stream in self._streams.values())
-        line = (0 if crowded else selectors.EVENT_READ) | (selectors.EVENT_WRITE if self._outgoing else 0)
-        if line:
-            wanted[self._line] = (line, None)
+        wanted[self._line] = (selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outgoing else 0), None)
         for stream in self._streams.values():
             events = selectors.EVENT_WRITE if stream.outgoing else 0
-            if not stream.local_ended and len(self._outgoing) < FULL:
+            if not stream.local_ended and stream.credit and len(self._outgoing) < FULL:
                 events |= selectors.EVENT_READ
             if events:
                 wanted[stream.connection] = (events, stream)
@@ -137,6 +140,8 @@ class Channel:
             return
         if kind == DATA:
             stream.outgoing += payload
+        elif kind == TAKEN:
+            stream.credit += COUNT.unpack(payload)[0]
         elif kind == EOF:
             stream.line_ended = True
             self._settle(stream)
@@ -170,11 +175,14 @@ class Channel:
     def _serve_stream(self, stream: Stream, events: int) -> None:
         try:
             if events & selectors.EVENT_WRITE and stream.outgoing:
-                del stream.outgoing[: stream.connection.send(stream.outgoing[:CHUNK])]
+                delivered = stream.connection.send(stream.outgoing[:CHUNK])
+                del stream.outgoing[:delivered]
+                self._send(TAKEN, stream.number, COUNT.pack(delivered))
                 self._settle(stream)
-            if events & selectors.EVENT_READ and not stream.local_ended:
-                data = stream.connection.recv(CHUNK)
+            if events & selectors.EVENT_READ and not stream.local_ended and stream.credit:
+                data = stream.connection.recv(min(CHUNK, stream.credit))
                 if data:
+                    stream.credit -= len(data)
                     self._send(DATA, stream.number, data)
                 else:
                     stream.local_ended = True
