@@ -12,12 +12,14 @@ Phases: *applying* (all inverses run when anybody finds it), *committing* (what 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
@@ -25,6 +27,11 @@ from network.model import Network as Net
 from network.model import Networks
 from network.plan import Step
 from vdsm.common.atomic import remove_durably, write_atomic
+
+T = TypeVar("T")
+log = logging.getLogger("vdsm.network")
+
+UNREADABLE = ".unreadable"
 
 
 class Phase(StrEnum):
@@ -56,8 +63,7 @@ class Folder:
         os.makedirs(path, mode=0o700, exist_ok=True)
 
     def journal(self) -> Journal | None:
-        data = self._read("journal")
-        return None if data is None else msgspec.json.decode(data, type=Journal)
+        return self._read("journal", Journal)
 
     def write_journal(self, journal: Journal) -> None:
         self._write("journal", msgspec.json.encode(journal))
@@ -67,21 +73,19 @@ class Folder:
 
     def running(self) -> dict[str, Net]:
         """The networks that we run in this boot."""
-        data = self._read("running")
-        config = None if data is None else msgspec.json.decode(data, type=Config)
+        config = self._read("running", Config)
         return config.networks if config is not None and config.boot_id == boot_id() else {}
 
     def has_booted(self) -> bool:
         """False when nothing was written in this boot: the persistent networks are to be restored."""
-        data = self._read("running")
-        return data is not None and msgspec.json.decode(data, type=Config).boot_id == boot_id()
+        config = self._read("running", Config)
+        return config is not None and config.boot_id == boot_id()
 
     def write_running(self, networks: Networks) -> None:
         self._write("running", msgspec.json.encode(Config(boot_id(), dict(networks))))
 
     def persistent(self) -> dict[str, Net]:
-        data = self._read("persistent")
-        return {} if data is None else msgspec.json.decode(data, type=dict[str, Net])
+        return self._read("persistent", dict[str, Net]) or {}
 
     def write_persistent(self, networks: Networks) -> None:
         self._write("persistent", msgspec.json.encode(dict(networks)))
@@ -102,11 +106,17 @@ class Folder:
         finally:
             os.close(fd)
 
-    def _read(self, name: str) -> bytes | None:
+    def _read(self, name: str, kind: type[T]) -> T | None:
+        """None for what is not there. What can't be read is put aside for a person: it must not stop every change."""
+        path = os.path.join(self.path, name)
         try:
-            with open(os.path.join(self.path, name), "rb") as f:
-                return f.read()
+            with open(path, "rb") as f:
+                return msgspec.json.decode(f.read(), type=kind)
         except FileNotFoundError:
+            return None
+        except (msgspec.MsgspecError, UnicodeDecodeError) as e:
+            os.replace(path, path + UNREADABLE)
+            log.error("%s can't be read (%s) and was put aside as %s%s: check the networks", path, e, name, UNREADABLE)
             return None
 
     def _write(self, name: str, data: bytes) -> None:

@@ -18,6 +18,7 @@ import sys
 from network.errors import RollbackIncomplete
 from network.journal import Folder, Journal, Phase, boot_id, boottime_s
 from network.kernel import Kernel, StepFailed, opened
+from network.plan import Step
 
 LOCK_WAIT_S = 5.0
 ROUNDS = 3
@@ -32,16 +33,17 @@ def undo(kernel: Kernel, journal: Journal) -> None:
             try:
                 kernel.do(step)
             except StepFailed as e:
-                if not _of_a_device_never_made(kernel, journal, step.args.get("name") or step.args.get("device")):
+                if not _of_a_device_that_is_gone(kernel, step):
                     failures.append(str(e))
         if not failures:
             return
     raise RollbackIncomplete("; ".join(failures))
 
 
-def _of_a_device_never_made(kernel: Kernel, journal: Journal, device: object) -> bool:
-    made = {step.args["name"] for step in journal.steps if step.op == "bridge_add"}
-    return device in made and kernel.state().link(str(device)) is None
+def _of_a_device_that_is_gone(kernel: Kernel, step: Step) -> bool:
+    """There is nothing to put back on a bridge that was never made, nor on a NIC that was pulled out meanwhile."""
+    device = step.args.get("name") or step.args.get("device")
+    return step.op != "bridge_add" and device is not None and kernel.state().link(str(device)) is None
 
 
 def finish(folder: Folder, wanted_id: str = "") -> str:

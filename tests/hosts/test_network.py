@@ -195,3 +195,31 @@ async def test_a_hook_may_rewrite_the_request_but_not_past_the_checks(net_host: 
         install("1300")
         await setup(client, {"blue": wanted(net_host)})
         assert (await client.call("Host.getCapabilities"))["networks"]["blue"]["mtu"] == "1300"
+
+
+async def test_a_nic_that_is_pulled_out_in_a_change_does_not_keep_others_from_changing(net_host: PrivateHost) -> None:
+    net_host.run(["ip", "link", "add", "nic7", "type", "veth", "peer", "name", "far7"])
+    async with net_host.client() as client:
+        blue = {"nic": "nic7", "ipaddr": "10.7.7.1", "netmask": "255.255.255.0"}
+        options = {"connectivityCheck": "true", "connectivityTimeout": 3}
+        change = asyncio.ensure_future(setup(client, {"blue": blue}, options))
+        async with asyncio.timeout(10):
+            while b"blue" not in net_host.run(["ip", "link", "show", "nic7"], check=False).stdout:
+                await asyncio.sleep(0.02)
+        net_host.run(["ip", "link", "del", "nic7"])
+        with pytest.raises(RpcError):
+            await change
+        assert "journal" not in on_disk(net_host)
+        assert net_host.run(["ip", "link", "show", "blue"], check=False).returncode != 0
+        await setup(client, {"green": wanted(net_host)})
+
+
+async def test_a_journal_that_can_t_be_read_is_put_aside_and_changes_go_on(net_host: PrivateHost) -> None:
+    folder = net_host.path(FOLDER)
+    (folder / "journal").write_bytes(b'{"id": "\xff')
+    net_host.kill_root_helper()
+    net_host.start_root_helper()
+    async with net_host.client() as client:
+        await setup(client, {"blue": wanted(net_host)})
+    assert (folder / "journal.unreadable").read_bytes() == b'{"id": "\xff'
+    assert b"was put aside as journal.unreadable" in net_host.path("/var/log/vdsm-root.log").read_bytes()

@@ -111,7 +111,7 @@ async def recover(helper: Helper) -> None:
     """At the helper's start: finish a change that a crash left, restore what is persisted, once in a boot."""
     try:
         await asyncio.to_thread(_recover, _folder(helper), _changes(helper))
-    except (OSError, msgspec.MsgspecError) as e:  # a record that can't be read: the helper serves all else
+    except OSError as e:  # a record that can't be read: the helper serves all else
         log.error("networks were not recovered: %s", e)
 
 
