@@ -143,7 +143,7 @@ def test_places_name_folder_and_remedy(tmp_path):
 def test_doctor_tells_every_verb_of_the_api_without_an_agent():
     lines = {line["verb"]: line for line in json.loads(run("doctor", "--api", "--json").stdout)}
     assert len(lines) == 205
-    assert lines["Host.ping2"] == {"verb": "Host.ping2", "engine": True, "state": "built"}
+    assert lines["Host.ping2"] == {"verb": "Host.ping2", "engine": True, "state": "built", "role": "reader"}
     assert lines["VM.create"]["state"].startswith("partial: ")
-    assert lines["VM.reset"] == {"verb": "VM.reset", "engine": True, "state": "not built"}
+    assert lines["VM.reset"] == {"verb": "VM.reset", "engine": True, "state": "not built", "role": "operator"}
     assert "VM.reset" in run("doctor", "--api").stdout
