@@ -43,7 +43,7 @@ class Phase(StrEnum):
 class Journal:
     id: str
     boot_id: str
-    deadline_s: float  # of CLOCK_BOOTTIME
+    hold_s: float  # from when the switch is armed until it fires
     phase: Phase
     steps: tuple[Step, ...]
     inverses: tuple[Step, ...]  # in the order in which they run
@@ -139,7 +139,3 @@ def _lock(fd: int, wait_s: float) -> bool:
 def boot_id() -> str:
     with open("/proc/sys/kernel/random/boot_id") as f:
         return f.read().strip()
-
-
-def boottime_s() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

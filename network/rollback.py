@@ -4,7 +4,7 @@
     python -m network.rollback FOLDER JOURNAL_ID
 
 It is started before the first step, in a session of its own, without a death signal, holding nothing but the
-journal. It rolls back when the journal's deadline comes, or at once when its helper dies (end of file on
+journal. It rolls back when the journal's time is over, or at once when its helper dies (end of file on
 standard input: nobody is left who could keep the change). A byte on standard input disarms it. Whoever comes
 second finds another journal or none, and does nothing: the folder's lock lets in one at a time.
 """
@@ -16,7 +16,7 @@ import select
 import sys
 
 from network.errors import RollbackIncomplete
-from network.journal import Folder, Journal, Phase, boot_id, boottime_s
+from network.journal import Folder, Journal, Phase, boot_id
 from network.kernel import Kernel, StepFailed, opened
 from network.plan import Step
 
@@ -73,8 +73,7 @@ def main() -> None:
     if journal is None or journal.id != wanted_id:
         sys.exit("there is no such journal")
     os.write(1, b"armed\n")
-    left_s = max(0.0, journal.deadline_s - boottime_s())
-    readable, _, _ = select.select([0], [], [], left_s)
+    readable, _, _ = select.select([0], [], [], journal.hold_s)
     if readable and os.read(0, 1):
         return
     finish(folder, wanted_id)

@@ -28,7 +28,8 @@ from vdsm.root.client import Root
 
 log = logging.getLogger("vdsm.network")
 
-CALL_S = 60.0
+# more than a switch takes to be armed, and the steps
+CALL_S = 90.0
 READ_S = 10.0
 
 APPLIED = crash_point("network.agent.applied", "all is applied, the agent does not wait for a confirmation yet")

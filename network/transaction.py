@@ -19,13 +19,14 @@ from dataclasses import replace
 
 from network import model, rollback
 from network.errors import NotPending, RollbackIncomplete, SetupFailed
-from network.journal import Folder, Journal, Phase, boot_id, boottime_s
+from network.journal import Folder, Journal, Phase, boot_id
 from network.kernel import Kernel, StepFailed, opened
 from network.plan import Change, plan, problems
 from vdsm.common.crashpoints import crash_point
 
 APPLY_S = 20.0
-ARM_S = 10.0
+# a Python's start, on a host that swaps or has just lost a disk
+ARM_S = 30.0
 LOCK_S = 10.0
 
 JOURNALED = crash_point("network.setup.journaled", "the journal is on disk, no switch is armed")
@@ -51,7 +52,6 @@ class Switch:
             [sys.executable, "-m", "network.rollback", folder.path, journal_id],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",
         )
@@ -161,7 +161,7 @@ def _journal(changes: list[Change], wanted: model.Networks, wait_s: float, persi
     return Journal(
         id=str(uuid.uuid4()),
         boot_id=boot_id(),
-        deadline_s=boottime_s() + APPLY_S + wait_s,
+        hold_s=APPLY_S + wait_s,
         phase=Phase.APPLYING,
         steps=tuple(change.step for change in changes),
         inverses=tuple(step for change in reversed(changes) for step in change.inverses),
