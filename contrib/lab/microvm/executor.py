@@ -5,8 +5,9 @@ One command a connection: a JSON line ``{"argv", "user", "timeout_s", "stdin_byt
 JSON line ``{"code", "out_bytes", "err_bytes", "timed_out"}`` or ``{"error"}``, and the outputs. At the deadline the
 command's process group is killed, and so it is when the caller goes away.
 
-A request ``{"argv", "terminal": {"name", "rows", "columns"}}`` runs a command on a terminal of its own: from then on
-the connection carries the terminal's bytes both ways, until the command ends or the caller goes away.
+A request ``{"argv", "terminal": {"name", "rows", "columns"}}`` runs a command on a terminal of its own; the answer is
+a JSON line ``{}`` or ``{"error"}``. After it, not before, the connection carries the terminal's bytes both ways, until
+the command ends or the caller goes away.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ def _attach(argv: list[str], terminal: dict[str, Any], caller: socket.socket) ->
     )
     os.close(theirs)
     try:
+        caller.sendall(b"{}\n")
         _pump(ours, caller)
     finally:
         # the end of the terminal hangs up whoever still runs on it

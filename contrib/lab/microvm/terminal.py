@@ -24,8 +24,21 @@ def attach(exec_socket: str, argv: Sequence[str]) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(exec_socket)
         connection.sendall(json.dumps({"argv": list(argv), "terminal": terminal}).encode() + b"\n")
+        _await_answer(connection)
         with _raw(sys.stdin.fileno()):
             _pump(connection, sys.stdin.fileno(), sys.stdout.fileno())
+
+
+def _await_answer(connection: socket.socket) -> None:
+    """What is typed before it would be taken for a part of the request."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = connection.recv(1)
+        if not byte:
+            raise ConnectionError("the host went away before its terminal was there")
+        line += byte
+    if error := json.loads(line).get("error"):
+        raise OSError(error)
 
 
 def _pump(connection: socket.socket, source: int, target: int) -> None:
