@@ -24,12 +24,14 @@ from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import check_uuid, shown
 
 MAX_VALUES = 50_000
+MAX_DEPTH = 64
 MAX_SHOWN_NAME = 80
 
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}\Z")
-_PLACE = re.compile(r"(?P<reason>.*?)(?: - at `(?:key in )?\$(?P<path>.*)`)?\Z", re.S)
+# the last place counts: a reason may quote what came
+_PLACE = re.compile(r"(?P<reason>.*) - at `(?:key in )?\$(?P<path>.*?)`\Z", re.S)
 _SECRET = re.compile(r"password|secret|_X_", re.I)
 _IGNORED = metrics.counter("vdsm_rpc_unknown_parameters", "Unknown parameter names that were ignored", ("verb",))
 
@@ -81,11 +83,9 @@ def _by_name(info: inspect.StructType, values: list[Any] | tuple[Any, ...]) -> d
 
 def _refused(text: str, raw: object) -> BadParameter:
     match = _PLACE.match(text)
-    assert match is not None
-    path = (match["path"] or "").removeprefix(".") or "params"
-    return BadParameter(
-        path[:MAX_SHOWN_NAME], "<hidden>" if _SECRET.search(path) else _found(raw, path), match["reason"]
-    )
+    reason, place = (match["reason"], match["path"]) if match is not None else (text, "")
+    path = place.removeprefix(".") or "params"
+    return BadParameter(path[:MAX_SHOWN_NAME], "<hidden>" if _SECRET.search(path) else _found(raw, path), reason)
 
 
 def _found(raw: object, path: str) -> str:
@@ -102,6 +102,7 @@ class _Walk:
     def __init__(self, unknown: Unknown) -> None:
         self._unknown = unknown
         self._left = MAX_VALUES
+        self._depth = 0
         self.ignored = 0
 
     def struct(self, info: inspect.StructType, raw: dict[str, Any], path: str) -> dict[str, Any]:
@@ -112,7 +113,8 @@ class _Walk:
             if field is None:
                 if self._unknown is Unknown.REFUSE:
                     known = ", ".join(fields) or "none"
-                    raise InvalidParameter(_joined(path, name), shown(value, 40), f"unknown name; known are: {known}")
+                    told = "<hidden>" if _SECRET.search(name) else shown(value, 40)
+                    raise InvalidParameter(_joined(path, name), told, f"unknown name; known are: {known}")
                 self.ignored += 1
                 continue
             tidy[name] = self.value(field.type, value, _joined(path, name))
@@ -130,12 +132,18 @@ class _Walk:
         if isinstance(info, inspect.UnionType):
             chosen = _alternative(info, raw)
             return raw if chosen is None else self.value(chosen, raw, path, wire)
-        if isinstance(raw, dict):
-            return self._object(info, raw, path)
-        if isinstance(raw, list):
-            inner = info.item_type if isinstance(info, inspect.ListType | inspect.SetType) else inspect.AnyType()
-            return [self.value(inner, item, f"{path}[{i}]") for i, item in enumerate(raw)]
-        return _scalar(info, raw, path, wire)
+        if not isinstance(raw, dict | list):
+            return _scalar(info, raw, path, wire)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise InvalidParameter(path, "…", f"nested deeper than {MAX_DEPTH}")
+        tidy = self._object(info, raw, path) if isinstance(raw, dict) else self._array(info, raw, path)
+        self._depth -= 1
+        return tidy
+
+    def _array(self, info: inspect.Type, raw: list[Any], path: str) -> list[Any]:
+        inner = info.item_type if isinstance(info, inspect.ListType | inspect.SetType) else inspect.AnyType()
+        return [self.value(inner, item, f"{path}[{i}]") for i, item in enumerate(raw)]
 
     def _object(self, info: inspect.Type, raw: dict[str, Any], path: str) -> dict[str, Any]:
         if isinstance(info, inspect.StructType):

@@ -33,6 +33,11 @@ def check_uuid(name: str, value: object) -> str:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """A value as an error message may show it: quoted, on one line, at most ``limit`` characters."""
+    """A value as an error message may show it: quoted, on one line, at most ``limit`` characters.
+
+    Of objects and arrays only the kind: what is in them may be a secret, huge, or too deep to be written.
+    """
+    if isinstance(value, dict | list | tuple):
+        return "an object" if isinstance(value, dict) else "an array"
     text = repr(value[: limit + 1]) if isinstance(value, str | bytes) else repr(value)
     return text if len(text) <= limit else text[:limit] + "…"

@@ -30,6 +30,7 @@ SENT_BY_CLIENTS: Final = (
 )
 COMMANDS: Final = frozenset((*SENT_BY_CLIENTS, "DISCONNECT", "CONNECTED", "MESSAGE", "RECEIPT", "ERROR"))
 _LONGEST_COMMAND = max(map(len, COMMANDS))
+_LONGEST_LINE = _LONGEST_COMMAND + len("\r\n")
 # frames whose headers are never escaped, for the sake of 1.0 clients (STOMP 1.2, "Value Encoding")
 _VERBATIM = frozenset({"CONNECT", "CONNECTED"})
 _ESCAPES = {"\\r": "\r", "\\n": "\n", "\\c": ":", "\\\\": "\\"}
@@ -99,10 +100,12 @@ class Parser:
         if self._searched == 0:
             between = len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))
             del self._buffer[:between]
+        if self._searched < _LONGEST_LINE:
             self._check_command()
         end = _END_OF_HEAD.search(self._buffer, max(0, self._searched - 2))
         if end is None or end.start() > self._limits.head_bytes:
-            if len(self._buffer) > self._limits.head_bytes:
+            # the end of a head of just that size may still lack its last byte
+            if len(self._buffer) > self._limits.head_bytes + len("\n\r"):
                 raise NotStomp(f"headers of more than {self._limits.head_bytes} bytes")
             self._searched = len(self._buffer)
             return False
@@ -115,10 +118,14 @@ class Parser:
 
     def _check_command(self) -> None:
         """Refuse what can't become a frame before its headers are waited for."""
-        start = bytes(self._buffer[: _LONGEST_COMMAND + 2])
+        start = bytes(self._buffer[:_LONGEST_LINE])
         word, ended, _ = start.partition(b"\n")
-        text = word.rstrip(b"\r").decode("ascii", "replace")
-        known = text in COMMANDS if ended else any(command.startswith(text) for command in COMMANDS)
+        text = word.decode("ascii", "replace")
+        known = (
+            text.removesuffix("\r") in COMMANDS
+            if ended
+            else any(f"{command}\r".startswith(text) for command in COMMANDS)
+        )
         if not known:
             raise NotStomp(f"it begins with {text[:_LONGEST_COMMAND]!r}")
 
@@ -141,7 +148,7 @@ class Parser:
                 raise NotStomp("no NUL after the body: content-length is wrong")
             size = self._length
         else:
-            size = self._buffer.find(0, self._searched)
+            size = self._buffer.find(0, self._searched, self._limits.body_bytes + 1)
             if size < 0:
                 if len(self._buffer) > self._limits.body_bytes:
                     raise NotStomp(f"a body of more than {self._limits.body_bytes} bytes")

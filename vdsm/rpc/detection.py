@@ -10,7 +10,7 @@ from vdsm.common.stomp import COMMANDS
 # HTTP is asked first; POST is ours
 HTTP = (b"GET /", b"PUT /", b"POST /")
 STOMP = tuple(f"{command}".encode() for command in sorted(COMMANDS))
-LONGEST = max(map(len, (*HTTP, *STOMP)))
+_BEGINNINGS = (*HTTP, *(command + b"\r" for command in STOMP))
 
 
 class Spoken(Enum):
@@ -26,8 +26,5 @@ def detect(first: bytes) -> Spoken | None:
         return Spoken.HTTP
     line, ended, _ = text.partition(b"\n")
     if ended:
-        return Spoken.STOMP if line.rstrip(b"\r") in STOMP else Spoken.NEITHER
-    if any(known.startswith(text[:LONGEST]) for known in (*HTTP, *STOMP)):
-        return None
-    # a whole word whose line has not ended yet
-    return None if text.rstrip(b"\r") in STOMP else Spoken.NEITHER
+        return Spoken.STOMP if line.removesuffix(b"\r") in STOMP else Spoken.NEITHER
+    return None if any(known.startswith(text) for known in _BEGINNINGS) else Spoken.NEITHER

@@ -258,6 +258,8 @@ class _FirstBytes(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
+        # heart-beats are for nobody yet: what is undecided stays a few bytes, however many come
+        del self.data[: len(self.data) - len(self.data.lstrip(b"\r\n"))]
         self._settle(detect(bytes(self.data[:64])))
 
     def eof_received(self) -> bool:

@@ -39,6 +39,34 @@ async def java(port, context, heart_beat="0,15000"):
         await peer.close()
 
 
+async def test_any_number_of_heart_beats_may_come_before_the_first_frame(plain):
+    reader, writer = await asyncio.open_connection("127.0.0.1", plain.port)
+    writer.write(b"\n" * 1000 + b"CONNECT\naccept-version:1.2\n\n\0")
+    async with asyncio.timeout(5):
+        assert (await reader.readuntil(b"\0")).startswith(b"CONNECTED\n")
+    writer.close()
+
+
+async def test_heart_beats_before_the_first_frame_are_not_kept(plain, monkeypatch):
+    kept = []
+    settle = port_module._FirstBytes._settle
+
+    def settle_and_tell(self, spoken):
+        kept.append(len(self.data))
+        settle(self, spoken)
+
+    monkeypatch.setattr(port_module._FirstBytes, "_settle", settle_and_tell)
+    _, writer = await asyncio.open_connection("127.0.0.1", plain.port)
+    for _ in range(20):
+        writer.write(b"\n" * 100_000)
+        await writer.drain()
+    async with asyncio.timeout(5):
+        while len(kept) < 5:
+            await asyncio.sleep(0.01)
+    assert max(kept) == 0
+    writer.close()
+
+
 async def test_an_engine_calls_a_thousand_times(port, pki):
     async with java(port, pki.engine()) as engine:
         for number in range(1000):
