@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-shell test check unit hosts lab-tests openrpc bench soak clean distclean
+.PHONY: help setup demo demo-shell test check unit hosts lab-tests openrpc bench soak fuzz clean distclean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -49,6 +49,12 @@ soak: setup ## crash campaigns again and again (ROUNDS=50): hours
 	@for round in $$(seq 1 $(ROUNDS)); do \
 		echo "round $$round of $(ROUNDS)"; $(PYTEST) -q tests/hosts/test_crash_*.py || exit 1; \
 	done
+
+# atheris is in a folder of its own: only campaigns need it
+FUZZ_S := 600
+fuzz: setup ## coverage-guided fuzzing of what comes over the wire (FUZZ_S=600)
+	@[ -d .cache/atheris ] || .venv/bin/pip install -q --target .cache/atheris atheris==3.0.0
+	@PYTHONPATH=.cache/atheris $(PYTHON) -m contrib.fuzz --seconds $(FUZZ_S) --keep
 
 clean: ## remove private hosts, logs and caches of tools
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m contrib.lab down --all; fi

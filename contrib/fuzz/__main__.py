@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Fuzz what comes from outside, guided by coverage: ``python -m contrib.fuzz [TARGET...] [--seconds 600]``.
+"""Fuzz what comes from outside, guided by coverage: ``make fuzz``, or ``python -m contrib.fuzz [TARGET...]``.
 
 The seconds are shared out among the targets, which run one after the other. What they learn stays in the corpus folder
 and is where the next campaign begins; findings lie in TARGET/crashes below it, each with its traceback.
@@ -44,7 +44,7 @@ class Report:
 def main() -> int:
     options = _options()
     if importlib.util.find_spec("atheris") is None:
-        print("atheris is not installed: pip install atheris (a tool for campaigns only)", file=sys.stderr)
+        print("atheris is not installed: make fuzz brings it, for campaigns only", file=sys.stderr)
         return 2
     worst = 0
     for target in options.targets:

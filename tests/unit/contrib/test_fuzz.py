@@ -82,4 +82,4 @@ def test_without_the_fuzzer_the_command_says_what_to_install(
     monkeypatch.setattr("sys.argv", ["fuzz"])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert command.main() == 2
-    assert "pip install atheris" in capsys.readouterr().err
+    assert "make fuzz" in capsys.readouterr().err
