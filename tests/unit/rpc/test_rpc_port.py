@@ -74,11 +74,12 @@ async def test_an_engine_calls_a_thousand_times(port, pki):
             assert reply == {"jsonrpc": "2.0", "id": reply["id"], "result": number - 1}
 
 
-async def test_an_engine_gets_a_thousand_events_each_in_a_record_of_its_own(port, pki, server):
+@pytest.mark.parametrize("size", [0, 7000], ids=["fits the socket", "waits for the reader"])
+async def test_an_engine_gets_a_thousand_events_each_in_a_record_of_its_own(port, pki, server, size):
     async with java(port, pki.engine()) as engine:
         await engine.call("Host.ping2")
         for number in range(1000):
-            server.events.publish("virt", "VM_status", f"vm-{number}", {"n": number})
+            server.events.publish("virt", "VM_status", f"vm-{number}", {"n": number, "filler": "x" * size})
         while len(engine.events) < 1000:
             _, headers, body = await engine.frame()
             assert headers["destination"] == EVENTS
