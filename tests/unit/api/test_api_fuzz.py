@@ -9,6 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import inspect
 
+from contrib.fuzz import json_forms
+from contrib.fuzz.json_forms import ID
 from contrib.lab.wrong_input import sample
 from vdsm.api import codes, registry
 from vdsm.common import metrics
@@ -20,35 +22,13 @@ NAMESPACES = {
     for namespace in sorted({name.partition(".")[0] for name in VERBS})
 }
 POLICIES = {"own": OWN, "engine": ENGINE}
-ID = "6a3b1f0e-0000-4000-8000-000000000001"
 PROTOCOL = {-32700, -32600, -32601, -32602, -32001}
 NASTY = [
-    None,
-    True,
-    -1,
-    0,
-    1 << 63,
+    *json_forms.NASTY,
     10**400,
-    -0.0,
-    1e308,
-    "",
-    "1",
-    "yes",
-    "-1",
     "9" * 400,
-    "\x00",
-    "\ud7ff\uffff\u202e",
-    "../../etc/passwd",
-    ID.upper(),
-    ID + "\n",
-    "{0.__class__}",
-    "%s%n",
-    "<a/>",
     "x" * 70_000,
-    [],
-    {},
     [[[[[]]]]],
-    {"": {"": {"": ""}}},
     [None, 1, "x", {}],
     {"xml": "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"},
     {"self": 1, "call": 2, "params": 3},
