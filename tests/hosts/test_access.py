@@ -120,6 +120,22 @@ def _host_file(root: etree._Element) -> None:
     etree.SubElement(disk, "target", dev="vdx", bus="virtio")
 
 
+def _file_of_a_disk_whose_image_is_in_doubt(root: etree._Element) -> None:
+    """The metadata stands there twice: with ids, and without."""
+    vm = "{http://ovirt.org/vm/1.0}"
+    metadata = root.find(f"metadata/{vm}vm")
+    for ids in ({name: str(uuid.uuid4()) for name in ("poolID", "domainID", "imageID", "volumeID")}, {}):
+        device = etree.SubElement(metadata, f"{vm}device", devtype="disk", name="vdx")  # type: ignore[arg-type]
+        for name, value in ids.items():
+            etree.SubElement(device, f"{vm}{name}").text = value
+    disk = etree.SubElement(root.find("devices"), "disk", type="file", device="disk")  # type: ignore[arg-type]
+    ids = [str(uuid.uuid4()) for _ in range(4)]
+    path = "/rhev/data-center/{}/{}/images/{}/{}".format(*ids)
+    etree.SubElement(disk, "source", file=path)
+    etree.SubElement(disk, "driver", name="qemu", type="qcow2")
+    etree.SubElement(disk, "target", dev="vdx", bus="virtio")
+
+
 def _emulator(root: etree._Element) -> None:
     etree.SubElement(root.find("devices"), "emulator").text = "/tmp/qemu"  # type: ignore[arg-type]
 
@@ -133,6 +149,7 @@ def _command_line(root: etree._Element) -> None:
     ("change", "told"),
     [
         (_host_file, "@file may not be '/etc/shadow'"),
+        (_file_of_a_disk_whose_image_is_in_doubt, "metadata of disk vdx: it stands there twice"),
         (_emulator, "emulator[1] is not on the list"),
         (_command_line, "qemu:commandline[1] is not on the list"),
     ],

@@ -17,7 +17,7 @@ from msgspec import Meta
 from vdsm.common.ids import UUID_PATTERN
 
 MAX_TEXT = 64 * 1024  # characters of a text parameter that states no limit of its own
-MAX_XML = 4 * 1024 * 1024
+MAX_XML = 1024 * 1024
 MAX_SIZE_BYTES = 1 << 60
 
 

@@ -117,10 +117,23 @@ def test_what_an_engine_writes_for_a_plain_vm_is_allowed() -> None:
             "backingStore[1] is not",
         ),
         ("<iotune>", '<source file="/etc/shadow"/><iotune>', "more than one source"),
+        ('device="cdrom"', 'device="floppy"', "disk 'sdc' has no image in the metadata"),
+        (f'<disk type="file" device="cdrom"', f'<disk type="block" device="cdrom"', "a CD without image is a file"),
+        (f'<source file="{ISO}"', f'<source file="{ISO}" dev="{PATH}"', "a CD without image is a file"),
         ("<iotune>", '<mirror file="/etc/x"/><iotune>', "mirror[1] is not on the list"),
         ('device="disk" snapshot', 'device="lun" snapshot', "@device may not be 'lun'"),
         ('type="file" device="disk"', 'type="network" device="disk"', "@type may not be 'network'"),
-        ('name="vda"><ovirt-vm:poolID>', 'name="vdz"><ovirt-vm:poolID>', "disk 'vda' has no image"),
+        ('name="vda"><ovirt-vm:poolID>', 'name="vdz"><ovirt-vm:poolID>', "no disk with this target"),
+        (
+            f"<ovirt-vm:imageID>{IMAGE}</ovirt-vm:imageID><ovirt-vm:domainID>{DOMAIN}</ovirt-vm:domainID>",
+            "",
+            "has no image",
+        ),
+        (
+            "<ovirt-vm:launch",
+            '<ovirt-vm:device devtype="disk" name="vda"/><ovirt-vm:launch',
+            "vda: it stands there twice",
+        ),
         ("<boot dev", "<kernel>/etc/shadow</kernel><boot dev", "kernel[1] is not on the list"),
         ("/usr/share/OVMF/OVMF_CODE.secboot.fd", "/etc/shadow", "may not be '/etc/shadow'"),
         ("/usr/share/OVMF/OVMF_VARS.secboot.fd", "/usr/share/OVMF/../../../etc/shadow.fd", "@template may not be"),
@@ -194,6 +207,14 @@ def test_custom_properties_that_the_administrator_listed_pass() -> None:
     )
     allowlist.check(text, VM, {"color"})
     assert "custom property 'color'" in refused(text)
+
+
+def test_a_console_s_password_is_not_told() -> None:
+    assert "hunter" not in refused(GOOD.replace('passwd="*****"', 'passwd="hunter/2"'))
+
+
+def test_a_long_name_is_told_in_short() -> None:
+    assert len(refused(GOOD.replace("<devices>", f"<devices {'x' * 49_000}='1'>"))) < 1000
 
 
 def test_a_message_names_a_few_problems_and_says_that_there_are_more() -> None:

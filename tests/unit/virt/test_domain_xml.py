@@ -35,6 +35,11 @@ def test_a_disk_is_matched_with_its_metadata_by_target() -> None:
     [
         (xml_of(disks=[("", disk()[1])]), "no disk with this target"),
         (xml_of(disks=[disk(), (disk()[0], "")]), "two disks have this target"),
+        (xml_of(disks=[disk(), ("", disk()[1])]), "metadata of disk vda: it stands there twice"),
+        (
+            xml_of(disks=[(f"<disk device='cdrom'><target dev='sd{n}'/></disk>", "") for n in range(501)]),
+            "more than 500",
+        ),
         (xml_of().replace("<name>vm-0063</name>", "<name>../up</name>"), "name"),
         (xml_of().replace("<domain ", "<network ").replace("</domain>", "</network>"), "root element"),
     ],

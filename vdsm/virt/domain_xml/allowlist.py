@@ -2,8 +2,8 @@
 """Holds a domain XML against the table of what an operator may start (`allowed`). Pure; what is not known is refused.
 
 Beyond the table: an element that libvirt reads once stands once; a disk shows an image that its metadata names by ids
-(the agent finds the path and the format), or is a CD of the ISO domain, or empty; custom properties start hook scripts,
-so only those that the administrator listed pass.
+(`read_drives` says which; for these, and only these, the start writes path and format itself), or is a CD of the ISO
+domain, or empty; custom properties start hook scripts, so only those that the administrator listed pass.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from collections.abc import Collection, Iterator
 
 from lxml import etree
 
-from vdsm.common.errors import AgentError
+from vdsm.common.errors import AgentError, InvalidParameter
 from vdsm.common.ids import shown
 from vdsm.common.xml import parse
 from vdsm.virt.domain_xml.allowed import TABLE, pattern
-from vdsm.virt.domain_xml.metadata import device_metadata, read_image_id
+from vdsm.virt.domain_xml.drives import read_drives
+from vdsm.virt.domain_xml.errors import BadDomainXml
 from vdsm.virt.domain_xml.names import QEMU_NAMESPACE, TUNE_NAMESPACE, VM_NAMESPACE, children, local_name
 
 _PREFIXES = {VM_NAMESPACE: "vm", TUNE_NAMESPACE: "tune", QEMU_NAMESPACE: "qemu"}
@@ -40,7 +41,7 @@ class XmlNotAllowed(AgentError):
 
 
 def check(text: str, vm_id: str, custom_properties: Collection[str]) -> None:
-    """Raises `InvalidXml`, `BadDomainXml` or `XmlNotAllowed`."""
+    """Raises `InvalidXml` or `XmlNotAllowed`."""
     root = parse(text, what=f"the domain XML of VM {vm_id}")
     found: list[str] = []
     for problem in problems(root, vm_id, custom_properties):
@@ -72,7 +73,7 @@ class _Walk:
             return
         rules = TABLE[row]
         for name, value in element.items():
-            yield from self._value(rules, str(name), str(value), f"{place}/@{name!s}")
+            yield from self._value(rules, str(name), str(value), f"{place}/@{shown_name(str(name))}")
         if (element.text or "").strip() or "#" in rules:
             yield from self._value(rules, "#", (element.text or "").strip(), place)
         if row == _CUSTOM and local_name(element) not in self._custom:
@@ -94,24 +95,29 @@ class _Walk:
         if name not in rules:
             yield f"{place} is not on the list"
         elif not _pattern(rules[name], self._vm_id).fullmatch(value):
-            yield f"{place} may not be {shown(value)}"
+            told = "what it is" if name == "passwd" else shown(value)
+            yield f"{place} may not be {told}"
 
 
 def _disks(root: etree._Element) -> Iterator[str]:
-    named = {device.get("name", "") for device in device_metadata(root, "disk") if read_image_id(device) is not None}
-    for disk in root.findall("devices/disk"):
-        target = disk.find("target")
-        name = "" if target is None else target.get("dev", "")
-        if name in named:
+    try:
+        drives = read_drives(root)
+    except (BadDomainXml, InvalidParameter) as e:
+        yield str(e)
+        return
+    for drive, disk in zip(drives, root.findall("devices/disk"), strict=True):
+        if drive.image is not None:
             continue
         source, driver = disk.find("source"), disk.find("driver")
-        path = "" if source is None else source.get("file", "") or source.get("dev", "")
-        if disk.get("device", "disk") == "disk":
-            yield f"disk {shown(name)} has no image in the metadata"
-        elif path and not _pattern("{ISO}", "").fullmatch(path):
-            yield f"disk {shown(name)}: {shown(path)} is no image of an ISO domain"
+        name = f"disk {shown(drive.target)}"
+        if drive.device != "cdrom":
+            yield f"{name} has no image in the metadata"
+        elif disk.get("type", "file") != "file" or (source is not None and source.get("dev") is not None):
+            yield f"{name}: a CD without image is a file"
+        elif drive.path and not _pattern("{ISO}", "").fullmatch(drive.path):
+            yield f"{name}: {shown(drive.path)} is no image of an ISO domain"
         elif driver is not None and driver.get("type", "raw") != "raw":
-            yield f"disk {shown(name)}: a CD without image is raw"
+            yield f"{name}: a CD without image is raw"
 
 
 def _row(path: str) -> str | None:

@@ -18,6 +18,7 @@ from vdsm.virt.domain_xml.names import children
 
 _DRIVER_TYPES = {"raw": "raw", "cow": "qcow2"}
 _SOURCE_ATTRIBUTES = {"file": "file", "block": "dev"}
+MAX_DRIVES = 500
 
 
 @dataclass(frozen=True)
@@ -38,18 +39,30 @@ class Source:
 
 
 def read_drives(root: etree._Element) -> list[Drive]:
-    """The disks in their order; `BadDomainXml` when two share a target or metadata names a missing disk."""
-    images = {device.get("name", ""): read_image_id(device) for device in device_metadata(root, "disk")}
-    drives: list[Drive] = []
+    """The disks in their order; `BadDomainXml` when it can be doubted which image one of them shows."""
+    images = _images(root)
+    drives: dict[str, Drive] = {}
     for disk in root.findall("devices/disk"):
         target = _target(disk)
-        if any(drive.target == target for drive in drives):
+        if target in drives:
             raise BadDomainXml(f"disk {target}", "two disks have this target")
-        drives.append(Drive(target, disk.get("device", "disk"), images.pop(target, None), _path(disk)))
+        if len(drives) == MAX_DRIVES:
+            raise BadDomainXml("devices", f"more than {MAX_DRIVES} disks")
+        drives[target] = Drive(target, disk.get("device", "disk"), images.pop(target, None), _path(disk))
     orphans = [name for name, image in images.items() if image is not None]
     if orphans:
         raise BadDomainXml(f"metadata of disk {orphans[0]}", "the domain has no disk with this target")
-    return drives
+    return list(drives.values())
+
+
+def _images(root: etree._Element) -> dict[str, ImageId | None]:
+    images: dict[str, ImageId | None] = {}
+    for device in device_metadata(root, "disk"):
+        target = device.get("name", "")
+        if target in images:
+            raise BadDomainXml(f"metadata of disk {target}", "it stands there twice")
+        images[target] = read_image_id(device)
+    return images
 
 
 def set_source(root: etree._Element, target: str, source: Source) -> None:
