@@ -3,7 +3,8 @@
 
 The file is root's. It is looked at again, at most once a second: a changed one counts from the next call of a new
 connection on, and connections whose role it changed are closed. One that can't be read keeps the port closed at start,
-and later leaves the rules that were read before in force: a typing error must neither open a host nor cut it off.
+and later leaves the rules that were read before in force: a typing error must neither open a host nor cut it off. The
+same holds for one that is gone or empty while the agent runs, for that is what a full disk or an editor leaves.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
-    default: Word = "admin"
+    default: Word
     certificate: list[_Entry] = []
 
 
@@ -88,6 +89,8 @@ def parse(data: bytes, where: str) -> Policy:
         found = msgspec.toml.decode(data, type=_File)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise BadPolicy(where, " ".join(str(e).split())) from None
+    except RecursionError:
+        raise BadPolicy(where, "it is nested too deep") from None
     rules = []
     for number, entry in enumerate(found.certificate, 1):
         fingerprint = entry.sha256.replace(":", "").lower()
@@ -116,6 +119,8 @@ class PolicyFile:
         try:
             seen = _identity(self._file)
             if self._policy is None or seen != self._seen:
+                if seen is None and self._policy is not None and self._policy != Policy():
+                    raise BadPolicy(self._file, "it is gone")
                 fresh = _load(self._file)
                 if self._policy is not None:
                     log.info("the access policy %s was read again", self._file)
@@ -136,7 +141,10 @@ def _load(file: str) -> Policy:
             status = os.fstat(source.fileno())
             if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise BadPolicy(file, "must belong to root and be writable by nobody else")
-            return parse(source.read(MAX_BYTES), file)
+            data = source.read(MAX_BYTES + 1)
+            if len(data) > MAX_BYTES:
+                raise BadPolicy(file, f"more than {MAX_BYTES} bytes")
+            return parse(data, file)
     except FileNotFoundError:
         return Policy()
     except OSError as e:

@@ -57,14 +57,19 @@ def test_without_a_rule_the_default_counts_and_without_a_file_everybody_is_admin
     ("text", "told"),
     [
         ("default = ", "Invalid value"),
+        ("", "default"),
+        ("default = " + "[" * 20_000, "deep|Expected"),
         ("default = 'admin'\nb", "Expected '='"),
         ('default = "root"', "'root'"),
-        ('[[certificate]]\nname = "x"', "role"),
-        ('[[certificate]]\nname = "x"\nrole = "king"', "king"),
-        ('[[certificate]]\nrole = "admin"', "certificate 1: expected either name or sha256"),
-        (f'[[certificate]]\nname = "x"\nsha256 = "{DIGITS}"\nrole = "admin"', "expected either name or sha256"),
-        ('[[certificate]]\nsha256 = "12"\nrole = "admin"', "64 hexadecimal digits"),
-        ('[[certificates]]\nname = "x"\nrole = "admin"', "certificates"),
+        ('default = "admin"\n[[certificate]]\nname = "x"', "role"),
+        ('default = "admin"\n[[certificate]]\nname = "x"\nrole = "king"', "king"),
+        ('default = "admin"\n[[certificate]]\nrole = "admin"', "certificate 1: expected either name or sha256"),
+        (
+            f'default = "admin"\n[[certificate]]\nname = "x"\nsha256 = "{DIGITS}"\nrole = "admin"',
+            "expected either name or sha256",
+        ),
+        ('default = "admin"\n[[certificate]]\nsha256 = "12"\nrole = "admin"', "64 hexadecimal digits"),
+        ('default = "admin"\n[[certificates]]\nname = "x"\nrole = "admin"', "certificates"),
         ('default = "reader"\nrole = "x"', "role"),
         ("\xff", "access.toml"),
     ],
@@ -92,7 +97,7 @@ def write(folder, text):
 async def guarded(server, pki, tmp_path, monkeypatch):
     monkeypatch.setattr(policy_module, "LOOK_AGAIN_S", 0.0)
     monkeypatch.setattr(port_module, "LOOK_AT_POLICY_S", 0.05)
-    write(tmp_path, '[[certificate]]\nname = "engine"\nrole = "reader"')
+    write(tmp_path, 'default = "admin"\n[[certificate]]\nname = "engine"\nrole = "reader"')
     certificates = tls.Certificates(places.host(str(pki.folder)))
     policy = PolicyFile(str(tmp_path))
     port = EnginePort(server.dispatcher, server.events, Address("::", 0), certificates=certificates, policy=policy)
@@ -124,10 +129,28 @@ async def test_a_reader_changes_nothing_and_its_attempt_is_in_the_audit_log(guar
     ]
 
 
+@pytest.mark.parametrize("lost", ["empty", "gone"])
+def test_a_policy_that_is_lost_while_the_agent_runs_stays_in_force(tmp_path, monkeypatch, caplog, lost):
+    monkeypatch.setattr(policy_module, "LOOK_AGAIN_S", 0.0)
+    file = write(tmp_path, TEXT)
+    policy = PolicyFile(str(tmp_path))
+    assert policy.current().role_of("x", "") is Role.OPERATOR
+    file.write_text("") if lost == "empty" else file.unlink()
+    for _ in range(3):
+        assert policy.current().role_of("x", "") is Role.OPERATOR
+    assert caplog.text.count("stays in force") == 1
+
+
+def test_a_policy_too_long_to_be_read_whole_is_refused(tmp_path):
+    write(tmp_path, 'default = "reader"\n' + "#" * policy_module.MAX_BYTES)
+    with pytest.raises(BadPolicy, match="more than"):
+        PolicyFile(str(tmp_path)).current()
+
+
 async def test_a_role_that_is_given_or_taken_closes_the_connections_that_had_another(guarded, pki, server, tmp_path):
     async with engine(guarded, pki) as peer:
         await peer.call("Host.ping2")
-        write(tmp_path, "")
+        write(tmp_path, 'default = "admin"')
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await asyncio.wait_for(peer.frame(), 5)
     async with engine(guarded, pki) as peer:
@@ -141,7 +164,7 @@ async def test_a_refused_certificate_gets_nowhere_and_the_log_says_why(guarded, 
         capture_output=True,
         text=True,
     ).stdout.strip()
-    write(tmp_path, f'[[certificate]]\nsha256 = "{fingerprint.partition("=")[2]}"\nrole = "refused"')
+    write(tmp_path, f'default = "admin"\n[[certificate]]\nsha256 = "{fingerprint.partition("=")[2]}"\nrole = "refused"')
     with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
         async with engine(guarded, pki) as peer:
             await peer.call("Host.ping2")
