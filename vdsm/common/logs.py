@@ -4,6 +4,9 @@
 Records go into a queue; one thread writes them to stderr (the journal, under systemd) or to a
 file. A full queue drops records and counts them: a slow disk must not stop a host agent.
 
+What came from outside may stand in a message: line breaks in it are indented and other control characters escaped, so
+that no message can pass for a line of its own.
+
 The flow id is a context variable: it follows tasks by itself; threads are started with
 `contextvars.copy_context` where the id must follow.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copy
 import logging
 import logging.handlers
 import queue
@@ -21,6 +25,8 @@ from collections.abc import Iterator
 flow_id: contextvars.ContextVar[str] = contextvars.ContextVar("flow_id", default="")
 
 MAX_QUEUED = 20_000
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+_CONTROL |= {ord("\n"): "\n    ", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(flow)s%(message)s"
 
 
@@ -41,7 +47,9 @@ class _Enqueue(logging.handlers.QueueHandler):
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         identifier = flow_id.get()
+        record = copy.copy(record)
         record.flow = f"[{identifier}] " if identifier else ""
+        record.msg, record.args = record.getMessage().translate(_CONTROL), None
         prepared: logging.LogRecord = super().prepare(record)
         return prepared
 

@@ -17,10 +17,13 @@ log = logging.getLogger("vdsm.audit")
 
 MAX_SUBJECTS = 12
 MAX_NAME = 40
+MAX_IDENTITY = 200
+MAX_RESULT = 2000
 
 
 def record(verb: str, identity: Identity, transport: str, params: Any, result: str) -> None:
-    log.info("%s by %s over %s on %s: %s", verb, identity.name, transport, _subjects(params), result)
+    who = _printable(identity.name, MAX_IDENTITY)
+    log.info("%s by %s over %s on %s: %s", verb, who, transport, _subjects(params), result[:MAX_RESULT])
 
 
 def _subjects(params: Any) -> str:
@@ -37,5 +40,5 @@ def _subjects(params: Any) -> str:
     return " ".join(found[:MAX_SUBJECTS]) or "the host"
 
 
-def _printable(name: str) -> str:
-    return name[:MAX_NAME] if name.isprintable() else repr(name[:MAX_NAME])
+def _printable(name: str, most: int = MAX_NAME) -> str:
+    return name[:most] if name.isprintable() else repr(name[:most])

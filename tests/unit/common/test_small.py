@@ -179,21 +179,45 @@ def test_clock_logs_one_line_with_its_steps(caplog):
     assert ": prepare 0." in record.getMessage()
 
 
-def test_flow_id_is_in_every_line_and_a_slow_disk_blocks_nobody(tmp_path):
+@pytest.fixture
+def log_file(tmp_path):
     path = tmp_path / "log"
     before = logging.getLogger().handlers[:], logging.getLogger().level
     running = logs.setup("INFO", str(path))
-    try:
-        with logs.flow("flow-7"):
-            logging.getLogger("vdsm.test").info("hello")
-        logging.getLogger("vdsm.test").info("outside")
-    finally:
+
+    def lines():
         running.stop()
-        logging.getLogger().handlers[:], level = before[0], before[1]
-        logging.getLogger().setLevel(level)
-    inside, outside = path.read_text().splitlines()
+        return path.read_text().splitlines()
+
+    yield lines
+    logging.getLogger().handlers[:] = before[0]
+    logging.getLogger().setLevel(before[1])
+
+
+def test_the_flow_id_is_in_every_line_of_its_flow(log_file):
+    with logs.flow("flow-7"):
+        logging.getLogger("vdsm.test").info("hello")
+    logging.getLogger("vdsm.test").info("outside")
+    inside, outside = log_file()
     assert inside.endswith("vdsm.test [flow-7] hello")
     assert outside.endswith("vdsm.test outside")
+
+
+def test_what_came_from_outside_makes_no_log_line_of_its_own(log_file):
+    logging.getLogger("vdsm.test").info("%s came", "joe\nVM.destroy by admin: done\x1b[2J")
+    first, second = log_file()
+    assert first.endswith("vdsm.test joe")
+    assert second == "    VM.destroy by admin: done\\x1b[2J came"
+
+
+def test_a_traceback_stays_readable(log_file):
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logging.getLogger("vdsm.test").exception("it failed")
+    lines = log_file()
+    assert lines[0].endswith("it failed")
+    assert lines[-1] == "ValueError: broken"
 
 
 def test_sizes():

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from vdsm.api.roles import Role
-from vdsm.rpc import protocol
+from vdsm.api.roles import Identity, Role
+from vdsm.rpc import audit, protocol
 from vdsm.rpc.dispatcher import ENGINE, OWN
 from vdsm.rpc.turns import Turns
 
@@ -166,6 +166,14 @@ async def test_changing_call_leaves_one_audit_line_without_secrets(server, caplo
     assert lines[1].startswith("Volume.delete by tester over test on the host: failed with code -32602")
     assert len(lines) == 2
     assert "swordfish" not in caplog.text
+
+
+def test_names_and_results_in_an_audit_line_are_bounded_and_on_one_line(caplog):
+    caplog.set_level(logging.INFO, "vdsm.audit")
+    audit.record("VM.destroy", Identity("joe\nVM.create by admin", Role.ADMIN, "x"), "stomp", {}, "x" * 100_000)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("VM.destroy by 'joe\\nVM.create by admin' over stomp on the host: xxx")
+    assert len(record.getMessage()) < 2500
 
 
 @pytest.mark.parametrize(
