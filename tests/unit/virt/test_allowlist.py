@@ -118,7 +118,7 @@ def test_what_an_engine_writes_for_a_plain_vm_is_allowed() -> None:
         ),
         ("<iotune>", '<source file="/etc/shadow"/><iotune>', "more than one source"),
         ('device="cdrom"', 'device="floppy"', "disk 'sdc' has no image in the metadata"),
-        (f'<disk type="file" device="cdrom"', f'<disk type="block" device="cdrom"', "a CD without image is a file"),
+        ('<disk type="file" device="cdrom"', '<disk type="block" device="cdrom"', "a CD without image is a file"),
         (f'<source file="{ISO}"', f'<source file="{ISO}" dev="{PATH}"', "a CD without image is a file"),
         ("<iotune>", '<mirror file="/etc/x"/><iotune>', "mirror[1] is not on the list"),
         ('device="disk" snapshot', 'device="lun" snapshot', "@device may not be 'lun'"),
