@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from contrib.lab import fault_list, labs, registry
+from contrib.lab import fault_list, labs, registry, typed
 from contrib.lab.cluster import Cluster
 from contrib.lab.control import HostFailed
 from contrib.lab.microvm.host import MicroHost
@@ -85,8 +85,8 @@ def ssh(host: HostName) -> None:
     """A shell on a host."""
     handle = labs.member(host).host()
     if isinstance(handle, MicroHost):
-        handle.attach(["bash"])
-        return
+        # what this machine's bashrc does takes an emulated host seconds
+        raise typer.Exit(handle.attach(["bash", "--norc"], typed=True))
     raise typer.Exit(subprocess.run(handle.command(["bash"]), check=False).returncode)
 
 
@@ -97,11 +97,13 @@ def run(
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds until it is killed")] = 60.0,
     user: Annotated[str, typer.Option(help="root or vdsm")] = "root",
 ) -> None:
-    """Run a command on a host; ends with its output and its exit code."""
+    """Run a command on a host, with what this one is given as input; ends with its output and its exit code."""
     if user not in ("root", "vdsm"):
         raise HostFailed(f"commands run as root or vdsm, not as {user}")
+    handle = labs.member(host).host()
+    given = typed.given(timeout)
     try:
-        done = labs.member(host).host().run(argv, user=user, timeout_s=timeout, check=False)
+        done = handle.run(argv, user=user, stdin=given, timeout_s=timeout, check=False)
     except (TimeoutError, subprocess.TimeoutExpired):
         raise HostFailed(f"killed after {timeout:g} s: {' '.join(argv)}") from None
     sys.stdout.buffer.write(done.stdout)
@@ -137,28 +139,29 @@ def fault(
 @app.command()
 def logs(
     host: HostName,
-    name: Annotated[str, typer.Argument(help="agent, root, libvirtd, sanlock, lab or console")] = "agent",
+    name: Annotated[
+        str, typer.Argument(help="agent, root, libvirtd, sanlock; lab of a namespace host, console of a micro-VM")
+    ] = "agent",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on until Ctrl-C")] = False,
 ) -> None:
     """A host's log."""
     member = labs.member(host)
+    handle = member.host()
+    is_micro = isinstance(handle, MicroHost)
     paths = {
         "agent": "/var/log/vdsm/agent.log",
         "root": "/var/log/vdsm-root.log",
         "libvirtd": "/var/log/libvirt/libvirtd.log",
         "sanlock": "/var/log/sanlock.log",
-        "lab": "/var/log/lab.log",
-    }
-    handle = member.host()
+    } | ({} if is_micro else {"lab": "/var/log/lab.log"})
     tail = ["tail", "-n", "+1", *(["-f"] if follow else [])]
     if name == "console" and isinstance(handle, MicroHost):
         argv = [*tail, str(handle.spec.path("console.log"))]
     elif name not in paths:
-        raise HostFailed(f"no log {name}: there are {', '.join(paths)}" + ", console" * isinstance(handle, MicroHost))
+        raise HostFailed(f"no log {name}: there are {', '.join(paths)}" + ", console" * is_micro)
     elif isinstance(handle, MicroHost):
         with _interruptible():
-            handle.attach(["sh", "-c", 'stty -opost; exec "$@"', "logs", *tail, paths[name]])
-        return
+            raise typer.Exit(handle.attach([*tail, paths[name]], typed=False))
     else:
         argv = handle.command([*tail, paths[name]])
     with _interruptible():
@@ -177,6 +180,7 @@ def _interruptible() -> Iterator[None]:
     """Ctrl-C, and the end of the terminal, are the ordinary end; whatever is held is restored on the way."""
 
     def end(*_: object) -> None:
+        errors.print("ending")
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from contrib.lab import faults
 from contrib.lab.control import HostFailed
+from contrib.lab.fault_arguments import CHECKS
 from contrib.lab.labs import AnyHost, Lab, Member
 from contrib.lab.microvm import faults as micro
 from contrib.lab.microvm import storage_faults
@@ -33,10 +34,10 @@ def hold(name: str, member: Member, arguments: list[str]) -> Held:
     if len(arguments) != len(fault.arguments):
         takes = " ".join(argument.upper() for argument in fault.arguments) or "nothing more"
         raise HostFailed(f"{name} takes HOST and {takes}")
-    try:
-        return fault.start(member, member.host(), arguments)
-    except ValueError as error:
-        raise HostFailed(f"{name} {' '.join(arguments)}: {error}") from error
+    host = member.host()
+    for argument, value in zip(fault.arguments, arguments, strict=True):
+        CHECKS[argument](host, value)
+    return fault.start(member, host, arguments)
 
 
 def _link_cut(member: Member, host: AnyHost, arguments: list[str]) -> Held:
@@ -83,7 +84,9 @@ FAULTS = {
     "delay": Fault("packets that a host sends arrive late", ("nic", "milliseconds"), _delay),
     "loss": Fault("packets are lost at random", ("nic", "percent"), _loss),
     "full": Fault("no space where a folder lies", ("folder",), lambda _, host, a: faults.file_system_full(host, a[0])),
-    "freeze": Fault("writes below a mount point hang", ("folder",), lambda _, host, a: faults.storage_hung(host, a[0])),
+    "freeze": Fault(
+        "writes below a mount point hang", ("mount-point",), lambda _, host, a: faults.storage_hung(host, a[0])
+    ),
     "kill": Fault("kill -9 of a daemon, then its start", ("daemon",), lambda _, host, a: faults.killed(host, a[0])),
     "pause": Fault("the host stands still", (), _paused),
     "clock": Fault(

@@ -23,6 +23,7 @@ from contrib.lab.spec import CHECKOUT
 
 DROP_TABLE = "lab-drop"
 LOSS_TABLE = "lab-loss"
+DAEMONS = ("agent", "root", "spm", *furnish.SOCKETS)
 
 
 class Runs(Protocol):
@@ -141,7 +142,7 @@ def _kill(host: PrivateHost | MicroHost, daemon: str) -> None:
         host.run(["pkill", "-9", "-x", daemon])
         furnish.until(f"the end of {daemon}", lambda: host.run(["pidof", daemon], check=False).returncode == 1)
     else:
-        raise ValueError(f"no daemon {daemon}: there are agent, root, spm, {', '.join(furnish.SOCKETS)}")
+        raise ValueError(f"no daemon {daemon}: there are {', '.join(DAEMONS)}")
 
 
 def _restart(host: PrivateHost | MicroHost, daemon: str) -> None:

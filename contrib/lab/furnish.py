@@ -26,6 +26,7 @@ SOCKETS = {
 }
 # without a watchdog sanlock needs no right to lock memory
 DAEMON_ENVIRONMENT = {"SANLOCK_PRIVILEGED": "0"}
+COMMANDS = {"vdsm": "vdsm.cli", "vdsm-client": "vdsm.cli.vdsm_client"}
 LIBVIRT_CACHE = "/var/cache/libvirt/qemu/capabilities"
 VDSM_FOLDERS = (
     "/run/vdsm",
@@ -78,8 +79,9 @@ def furnish(spec: HostSpec, capabilities: dict[str, bytes]) -> str:
     Path("/etc/vdsm/vdsm.conf").write_text(settings.agent())
     Path("/etc/vdsm/vdsm.conf.d/50-lab.conf").write_text(settings.agent_drop_in(spec))
     Path("/usr/local/bin").mkdir(parents=True, exist_ok=True)
-    Path("/usr/local/bin/vdsm").write_text(f'#!/bin/sh\nexec {PYTHON} -m vdsm.cli "$@"\n')
-    os.chmod("/usr/local/bin/vdsm", 0o755)
+    for command, module in COMMANDS.items():
+        Path("/usr/local/bin", command).write_text(f'#!/bin/sh\nexec {PYTHON} -m {module} "$@"\n')
+        os.chmod(f"/usr/local/bin/{command}", 0o755)
     return own.qemu_user
 
 

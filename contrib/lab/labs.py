@@ -89,5 +89,5 @@ def member(name: str) -> Member:
     close = exact or [one for one in everybody if one.name.endswith(f"-{name}")]
     if len(close) == 1:
         return close[0]
-    names = ", ".join(one.name for one in everybody) or "none: `up` makes some"
-    raise HostFailed(f"{'several hosts are' if close else 'no host is'} called {name}; there are {names}")
+    names = ", ".join(one.name for one in close or everybody) or "none: `up` makes some"
+    raise HostFailed(f"{'several hosts are' if close else 'no host is'} called {name}: {names}")

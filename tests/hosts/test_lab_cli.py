@@ -18,8 +18,9 @@ from contrib.lab.spec import CHECKOUT
 LAB = [sys.executable, "-m", "contrib.lab"]
 
 
-def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*LAB, *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
+def lab(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    argv = [*LAB, *arguments]
+    return subprocess.run(argv, cwd=CHECKOUT, input=given, capture_output=True, text=True, timeout=60, check=False)
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -70,6 +71,19 @@ def test_run_passes_output_and_exit_code_on(host: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (7, f"{host}\n", "wrong\n")
 
 
+def test_run_passes_its_input_on(host: str) -> None:
+    assert lab("run", host, "--", "tr", "a-z", "A-Z", given="typed").stdout == "TYPED"
+
+
+def test_a_piped_shell_ends_with_its_input_and_its_code(host: str) -> None:
+    done = lab("ssh", host, given="hostname\nexit 3\n")
+    assert (done.returncode, done.stdout) == (3, f"{host}\n")
+
+
+def test_a_host_has_the_field_s_command(host: str) -> None:
+    assert lab("run", host, "--", "vdsm-client", "Host", "ping2").stdout == "true\n"
+
+
 def test_run_kills_at_the_deadline(host: str) -> None:
     done = lab("run", host, "--timeout", "0.3", "--", "sleep", "10")
     assert (done.returncode, done.stderr) == (1, "killed after 0.3 s: sleep 10\n")
@@ -98,8 +112,14 @@ def test_a_fault_holds_and_is_restored(host: str) -> None:
     ("arguments", "said"),
     [
         (["link-cut"], "takes HOST and NIC"),
-        (["loss", "eth0", "500"], "0 to 100 percent, not 500"),
-        (["loss", "eth0", "many"], "invalid literal"),
+        (["link-cut", "eth9"], "there is no NIC eth9: there are eth0, eth1, eth2"),
+        (["loss", "eth0", "500"], "percent: expected a whole number from 0 to 100, not 500"),
+        (["loss", "eth0", "many"], "not many"),
+        (["delay", "eth0", "abc"], "milliseconds: expected a whole number"),
+        (["drop-peer", "zzz"], "'zzz' does not appear to be an IPv4 or IPv6 address"),
+        (["kill", "bogus"], "there is no daemon bogus: there are agent, root, spm"),
+        (["full", "/nofolder"], "there is no folder /nofolder"),
+        (["freeze", "/nofolder"], "there is no mount point /nofolder: there are /"),
         (["clock", "60"], "there is none for namespace hosts"),
         (["nothing"], "no fault nothing: there are clock, delay"),
     ],
@@ -108,6 +128,7 @@ def test_a_wrong_fault_is_refused_with_what_is_right(host: str, arguments: list[
     done = lab("fault", arguments[0], host, *arguments[1:])
     assert done.returncode == 1
     assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_logs_shows_what_the_agent_wrote(host: str) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 import time
@@ -52,24 +54,71 @@ def _lab(*words: str, **more: object) -> subprocess.Popen[bytes]:
     return subprocess.Popen(argv, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **more)  # type: ignore[call-overload,no-any-return]
 
 
-def test_a_shell_has_a_terminal_and_ends_with_its_input(hosts: list[MicroHost]) -> None:
-    with _lab("ssh", hosts[0].spec.name) as shell:
-        told, _ = shell.communicate(b"tty; echo $((6 * 7)) at $(hostname)\nexit\n", timeout=60)
-    assert shell.returncode == 0
-    text = told.decode()
+def _on_a_terminal(*words: str) -> tuple[subprocess.Popen[bytes], int]:
+    """The lab's command with a terminal as its input; what is written to the descriptor is typed there."""
+    typing, typed = pty.openpty()
+    argv = [sys.executable, "-m", "contrib.lab", *words]
+    process = subprocess.Popen(argv, cwd=CHECKOUT, stdin=typed, stdout=subprocess.PIPE)
+    os.close(typed)
+    return process, typing
+
+
+def test_a_shell_has_a_terminal_and_its_code(hosts: list[MicroHost]) -> None:
+    shell, typing = _on_a_terminal("ssh", hosts[0].spec.name)
+    os.write(typing, b"tty; echo $((6 * 7)) at $(hostname)\nexit 3\n")
+    text = shell.communicate(timeout=60)[0].decode()
+    os.close(typing)
+    assert shell.returncode == 3
     assert "/dev/pts/" in text
     assert f"42 at {hosts[0].run(['hostname']).stdout.decode().strip()}" in text
 
 
-def test_a_log_is_followed(hosts: list[MicroHost]) -> None:
-    hosts[0].put("/var/log/lab.log", b"first\n")
-    with _lab("logs", hosts[0].spec.name, "lab", "-f") as following:
+def test_a_shell_ends_with_who_typed(hosts: list[MicroHost]) -> None:
+    mark = "4711.4711"
+    shell, typing = _on_a_terminal("ssh", hosts[0].spec.name)
+    os.write(typing, f"sleep {mark}\n".encode())
+    furnish.until("the shell's command", lambda: _running(hosts[0], mark))
+    shell.kill()
+    shell.communicate()
+    os.close(typing)
+    furnish.until("the end of the shell's command", lambda: not _running(hosts[0], mark))
+
+
+def _running(host: MicroHost, mark: str) -> bool:
+    return host.run(["pgrep", "-f", f"sleep {mark}"], check=False).returncode == 0
+
+
+def _lab(*words: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    argv = [sys.executable, "-m", "contrib.lab", *words]
+    return subprocess.run(argv, cwd=CHECKOUT, input=given, capture_output=True, timeout=60, check=False)
+
+
+def test_a_piped_shell_ends_with_its_input_and_its_code(hosts: list[MicroHost]) -> None:
+    name = hosts[0].spec.name
+    assert _lab("ssh", name, given=b"command -v vdsm\n").stdout == b"/usr/local/bin/vdsm\n"
+    lines = b"".join(b"echo %d\n" % number for number in range(20_000))
+    done = _lab("ssh", name, given=lines + b"exit 4\n")
+    assert done.returncode == 4
+    assert done.stdout.split()[-1] == b"19999"
+
+
+def test_run_passes_its_input_on(hosts: list[MicroHost]) -> None:
+    assert _lab("run", hosts[0].spec.name, "--", "tr", "a-z", "A-Z", given=b"typed").stdout == b"TYPED"
+
+
+def test_a_log_is_followed_until_nobody_reads(hosts: list[MicroHost]) -> None:
+    log = "/var/log/vdsm/agent.log"
+    hosts[0].put(log, b"first\n")
+    argv = [sys.executable, "-m", "contrib.lab", "logs", hosts[0].spec.name, "-f"]
+    with subprocess.Popen(argv, cwd=CHECKOUT, stdout=subprocess.PIPE) as following:
         assert following.stdout is not None
         assert following.stdout.readline() == b"first\n"
-        hosts[0].run(["sh", "-c", "echo second >> /var/log/lab.log"])
+        hosts[0].run(["sh", "-c", f"echo second >> {log}"])
         assert following.stdout.readline() == b"second\n"
         following.terminate()
         following.wait(timeout=20)
+    tail = ["pgrep", "-f", f"tail .*{log}"]
+    furnish.until("the end of tail", lambda: hosts[0].run(tail, check=False).returncode == 1)
 
 
 def test_a_cut_link_has_no_carrier_until_it_is_restored(san: San) -> None:

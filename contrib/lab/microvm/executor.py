@@ -5,15 +5,20 @@ One command a connection: a JSON line ``{"argv", "user", "timeout_s", "stdin_byt
 JSON line ``{"code", "out_bytes", "err_bytes", "timed_out"}`` or ``{"error"}``, and the outputs. At the deadline the
 command's process group is killed, and so it is when the caller goes away.
 
-A request ``{"argv", "terminal": {"name", "rows", "columns"}}`` runs a command on a terminal of its own; the answer is
-a JSON line ``{}`` or ``{"error"}``. After it, not before, the connection carries the terminal's bytes both ways, until
-the command ends or the caller goes away.
+A request ``{"argv", "joined": how}`` joins a command with the connection; the answer is a JSON line ``{"number"}``, or
+``{"error"}``. After it, not before, the connection carries bytes both ways until the command ends; a request
+``{"ended": number}`` then asks for its ``{"code"}``. ``how`` is one of
+
+    {"name", "rows", "columns"}   a terminal of its own; the command is hung up on when the caller goes away
+    "input"                       pipes; the end of what the caller sends is the end of the command's input
+    "output"                      pipes, nothing to read; the command is killed when the caller goes away
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -26,12 +31,14 @@ import sys
 import tempfile
 import termios
 import threading
+from dataclasses import dataclass
 from typing import IO, Any
 
-ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root", "TERM": "dumb"}
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8", "HOME": "/root", "TERM": "dumb", "PS1": r"\u@\h:\w# "}
 CHUNK = 64 << 10
-# what a person types at the end
-END_OF_INPUT = b"\x04"
+# from the end of a command's output to its own
+LEFT_S = 5.0
 AS_VDSM = ("setpriv", "--reuid", "36", "--regid", "36", "--init-groups", "--")
 
 
@@ -53,8 +60,11 @@ def _answer(connection: socket.socket) -> None:
             return
         try:
             request = json.loads(line)
-            if "terminal" in request:
-                _attach(request["argv"], request["terminal"], connection)
+            if "joined" in request:
+                _join(request["argv"], request["joined"], connection)
+                return
+            if "ended" in request:
+                connection.sendall(json.dumps({"code": _codes.pop(request["ended"])}).encode() + b"\n")
                 return
             with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
                 stdin.write(reader.read(request["stdin_bytes"]))
@@ -88,46 +98,110 @@ def _run(
     return {"code": child.wait(), "timed_out": not finished and not ready}
 
 
-def _attach(argv: list[str], terminal: dict[str, Any], caller: socket.socket) -> None:
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", int(terminal["rows"]), int(terminal["columns"]), 0, 0))
-    child = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *argv],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env={**ENVIRONMENT, "TERM": str(terminal["name"])},
-        cwd="/root",
-    )
-    os.close(theirs)
+_numbers = itertools.count(1)
+# of joined commands, until somebody asks
+_codes: dict[int, int] = {}
+
+
+@dataclass
+class Joined:
+    child: subprocess.Popen[bytes]
+    output: int
+    # None: nothing is to be read
+    input: int | None
+    end_hangs_up: bool
+
+
+def _join(argv: list[str], how: Any, caller: socket.socket) -> None:
+    number = next(_numbers)
+    joined = _on_a_terminal(argv, how) if isinstance(how, dict) else _on_pipes(argv, how)
     try:
-        caller.sendall(b"{}\n")
-        _pump(ours, caller)
+        caller.sendall(json.dumps({"number": number}).encode() + b"\n")
+        has_ended = _pump(joined, caller)
+    except OSError:  # the caller has gone
+        has_ended = False
     finally:
-        # the end of the terminal hangs up whoever still runs on it
+        # the end of a terminal hangs up whoever still runs on it
+        for descriptor in {joined.output, joined.input}:
+            if descriptor is not None:
+                os.close(descriptor)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        joined.child.wait(timeout=LEFT_S if has_ended else 0)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(joined.child.pid, signal.SIGKILL)
+    _codes[number] = joined.child.wait()
+
+
+def _on_a_terminal(argv: list[str], how: dict[str, Any]) -> Joined:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", int(how["rows"]), int(how["columns"]), 0, 0))
+    environment = {**ENVIRONMENT, "TERM": str(how["name"])}
+    try:
+        # setsid makes the session, and the terminal its own
+        child = subprocess.Popen(
+            ["setsid", "--ctty", *argv], stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd="/root"
+        )
+    except BaseException:
         os.close(ours)
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        child.wait()
+        raise
+    finally:
+        os.close(theirs)
+    return Joined(child, ours, ours, end_hangs_up=True)
 
 
-def _pump(terminal: int, caller: socket.socket) -> None:
-    sources: list[Any] = [terminal, caller]
+def _on_pipes(argv: list[str], how: str) -> Joined:
+    is_read = how == "input"
+    output, theirs = os.pipe()
+    try:
+        child = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE if is_read else subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            env=ENVIRONMENT,
+            cwd="/root",
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(output)
+        raise
+    finally:
+        os.close(theirs)
+    source = os.dup(child.stdin.fileno()) if child.stdin is not None else None
+    if child.stdin is not None:
+        child.stdin.close()
+    return Joined(child, output, source, end_hangs_up=not is_read)
+
+
+def _pump(joined: Joined, caller: socket.socket) -> bool:
+    """Whether the command's output ended; False when the caller hung up."""
+    sources: list[Any] = [joined.output, caller]
     while True:
         ready, _, _ = select.select(sources, [], [])
         if caller in ready:
             data = caller.recv(CHUNK)
-            if data:
-                os.write(terminal, data)
-            else:
+            if data and joined.input is not None:
+                _write(joined.input, data)
+            elif not data and joined.end_hangs_up:
+                return False
+            elif not data and joined.input is not None:
                 sources.remove(caller)
-                os.write(terminal, END_OF_INPUT)
-        if terminal in ready:
+                os.close(joined.input)
+                joined.input = None
+        if joined.output in ready:
             try:
-                data = os.read(terminal, CHUNK)
-            except OSError:  # nobody has it open any more
-                return
+                data = os.read(joined.output, CHUNK)
+            except OSError:  # nobody has the terminal open any more
+                return True
+            if not data:
+                return True
             caller.sendall(data)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError):  # it has stopped reading
+        while data:
+            data = data[os.write(descriptor, data) :]
 
 
 if __name__ == "__main__":

@@ -183,10 +183,13 @@ class MicroHost(AgentLife):
             raise HostFailed(f"{what} ended with {done.returncode}: {said}")
         return done
 
-    def attach(self, argv: Sequence[str]) -> None:
-        """Run a command on a terminal inside, joined to this process's input and output."""
+    def attach(self, argv: Sequence[str], *, typed: bool) -> int:
+        """Run a command joined to this process's output and, if ``typed``, its input; the exit code.
+
+        It has a terminal of its own where this process's input is one.
+        """
         try:
-            terminal.attach(str(self.spec.path("exec.sock")), argv)
+            return terminal.attach(str(self.spec.path("exec.sock")), argv, typed=typed)
         except OSError as error:
             raise HostFailed(f"{self.spec.name} is gone ({error}): {' '.join(argv)}") from error
 

@@ -12,6 +12,7 @@ lan-b        eth4               -            bonds: hosts only, no address
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
@@ -86,8 +87,7 @@ class San:
             everybody = [self._server, *self.hosts]
             for host in everybody:
                 stack.callback(host.stop)
-            with ThreadPoolExecutor(len(everybody)) as threads:
-                list(threads.map(MicroHost.start, everybody))
+            _side_by_side(MicroHost.start, everybody)
             names = [host.spec.name for host in self.hosts]
             disks = [f"LUN /dev/disk/by-id/wwn-{lun.wwn}" for lun in self.luns]
             Lab(f"{self.name}", "micro", self._fabric.pid, [*names, self.server.spec.name], NETWORKS, disks).save(
@@ -102,12 +102,22 @@ class San:
         self._stack.close()
 
     def start_agents(self) -> None:
-        with ThreadPoolExecutor(len(self.hosts)) as threads:
-            list(threads.map(MicroHost.start_agent, self.hosts))
+        _side_by_side(MicroHost.start_agent, self.hosts)
 
     def _names(self) -> str:
         members = [(f"host{number}", number) for number in range(1, self._count + 1)]
         return "".join(f"{address('management', n)} {name}\n" for name, n in [*members, ("storage", SERVER)])
+
+
+def _side_by_side(start: Callable[[MicroHost], object], hosts: Sequence[MicroHost]) -> None:
+    """When it is interrupted, or one fails, the others are not waited for: a power cut ends their start."""
+    with ThreadPoolExecutor(len(hosts)) as threads:
+        try:
+            list(threads.map(start, hosts))
+        except BaseException:
+            for host in hosts:
+                host.power_cut()
+            raise
 
 
 def _nics(member: int, networks: tuple[str, ...]) -> tuple[Nic, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""This side of a terminal inside a micro-VM: what is typed goes in, what it shows comes out, until the command ends."""
+"""This side of a command inside a micro-VM: what is typed goes in, what it writes comes out, until the command ends."""
 
 from __future__ import annotations
 
@@ -13,36 +13,48 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 CHUNK = 64 << 10
 
 
-def attach(exec_socket: str, argv: Sequence[str]) -> None:
-    """Run the command on a terminal of its own, joined to this process's input and output. Raises OSError."""
-    size = shutil.get_terminal_size()
-    terminal = {"name": os.environ.get("TERM", "dumb"), "rows": size.lines, "columns": size.columns}
+def attach(exec_socket: str, argv: Sequence[str], *, typed: bool) -> int:
+    """Run the command joined to this process's output and, if ``typed``, its input; the exit code. Raises OSError."""
+    source = sys.stdin.fileno() if typed else None
+    if source is None:
+        joined: object = "output"
+    elif os.isatty(source):
+        size = shutil.get_terminal_size()
+        joined = {"name": os.environ.get("TERM", "dumb"), "rows": size.lines, "columns": size.columns}
+    else:
+        joined = "input"
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(exec_socket)
-        connection.sendall(json.dumps({"argv": list(argv), "terminal": terminal}).encode() + b"\n")
-        _await_answer(connection)
-        with _raw(sys.stdin.fileno()):
-            _pump(connection, sys.stdin.fileno(), sys.stdout.fileno())
+        # what is sent before the answer would be taken for a part of the request
+        number = _ask(connection, {"argv": list(argv), "joined": joined})["number"]
+        with _raw(source):
+            _pump(connection, source, sys.stdout.fileno())
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(exec_socket)
+        return int(_ask(connection, {"ended": number})["code"])
 
 
-def _await_answer(connection: socket.socket) -> None:
-    """What is typed before it would be taken for a part of the request."""
+def _ask(connection: socket.socket, request: dict[str, Any]) -> dict[str, Any]:
+    connection.sendall(json.dumps(request).encode() + b"\n")
     line = b""
     while not line.endswith(b"\n"):
         byte = connection.recv(1)
         if not byte:
-            raise ConnectionError("the host went away before its terminal was there")
+            raise ConnectionError("the host went away")
         line += byte
-    if error := json.loads(line).get("error"):
-        raise OSError(error)
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise OSError(answer["error"])
+    return answer
 
 
-def _pump(connection: socket.socket, source: int, target: int) -> None:
-    waiting: list[socket.socket | int] = [connection, source]
+def _pump(connection: socket.socket, source: int | None, target: int) -> None:
+    waiting: list[socket.socket | int] = [connection] if source is None else [connection, source]
     while True:
         ready, _, _ = select.select(waiting, [], [])
         if connection in ready:
@@ -52,22 +64,26 @@ def _pump(connection: socket.socket, source: int, target: int) -> None:
             while data:
                 data = data[os.write(target, data) :]
         if source in ready:
+            assert source is not None
             typed = os.read(source, CHUNK)
-            if typed:
-                connection.sendall(typed)
-            else:
-                waiting.remove(source)
+            # the command may have ended meanwhile: then its last words are still to come
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                if typed:
+                    connection.sendall(typed)
+                    continue
                 connection.shutdown(socket.SHUT_WR)
+            waiting.remove(source)
 
 
 @contextlib.contextmanager
-def _raw(descriptor: int) -> Iterator[None]:
+def _raw(descriptor: int | None) -> Iterator[None]:
     """Keys go through as they are typed, Ctrl-C too; nothing where the input is no terminal."""
-    if not os.isatty(descriptor):
+    if descriptor is None or not os.isatty(descriptor):
         yield
         return
     before = termios.tcgetattr(descriptor)
-    tty.setraw(descriptor)
+    # what was typed already stays: the default would throw it away
+    tty.setraw(descriptor, termios.TCSADRAIN)
     try:
         yield
     finally:
