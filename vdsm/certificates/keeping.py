@@ -7,23 +7,17 @@ key lies on one host, that signs for the others too. Nothing is put in place tha
 
 from __future__ import annotations
 
-import grp
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from vdsm.certificates import making, places
+from vdsm.certificates import below, making, places
 from vdsm.certificates.examine import handshake
-from vdsm.certificates.install import File, complete, install
+from vdsm.certificates.install import AGENT_ID, complete, install
 from vdsm.certificates.making import Pair
 from vdsm.common.atomic import write_atomic
 from vdsm.common.errors import AgentError
-
-AGENT_ID = 36
-KEY_MODE = 0o440
-KEY_FILE, REQUEST_FILE = "vdsmkey.pem", "vdsmcert.csr"
-AUTHORITY_KEY, AUTHORITY_FILE = "cakey.pem", "cacert.pem"
 
 
 class CertificatesExist(AgentError):
@@ -65,14 +59,10 @@ class Request:
 def init(pki: str, names: Sequence[str], *, days: int = making.DAYS, force: bool = False) -> None:
     """A lab authority, and a pair of it for this host. Raises `CertificatesExist`."""
     complete_interrupted(pki)
-    if not force and (places.host(pki).exists() or os.path.exists(_authority_file(pki))):
+    if not force and (places.host(pki).exists() or os.path.exists(os.path.join(pki, places.LAB_AUTHORITY))):
         raise CertificatesExist(pki)
     authority = making.authority(f"authority of {names[0]}"[: making.MAX_NAME])
-    folder = places.lab_authority_folder(pki)
-    own = [
-        (File(_below(pki, os.path.join(folder, AUTHORITY_KEY)), 0o400), authority.key),
-        (File(_below(pki, _authority_file(pki))), authority.certificate),
-    ]
+    own = {places.LAB_KEY: authority.key, places.LAB_AUTHORITY: authority.certificate}
     _put(pki, authority.certificate, making.issue(authority, names, days), own)
 
 
@@ -85,16 +75,13 @@ def renew(pki: str, names: Sequence[str], *, days: int = making.DAYS) -> Request
     wanted = list(names) or _present_names(pki)
     authority = _authority(pki)
     if authority is not None:
-        _put(pki, authority.certificate, making.issue(authority, wanted, days), [])
+        _put(pki, authority.certificate, making.issue(authority, wanted, days), {})
         return None
-    folder = places.request_folder(pki)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    request = Request(os.path.join(folder, KEY_FILE), os.path.join(folder, REQUEST_FILE))
     key = making.new_key()
     # the key first: a request without its key would be signed for nothing
-    write_atomic(request.key, key, mode=0o400)
-    write_atomic(request.request, making.request(key, wanted))
-    return request
+    below.write(pki, places.WAITING_KEY, key, 0o400, folders=0o700)
+    below.write(pki, places.WAITING_REQUEST, making.request(key, wanted), 0o644, folders=0o700)
+    return Request(os.path.join(pki, places.WAITING_KEY), os.path.join(pki, places.WAITING_REQUEST))
 
 
 def import_(pki: str, *, certificate: str = "", key: str = "", authority: str = "") -> None:
@@ -107,21 +94,20 @@ def import_(pki: str, *, certificate: str = "", key: str = "", authority: str = 
     if not certificate and not authority:
         raise NothingToImport()
     present = places.host(pki)
-    certificates = _read(certificate or present.certificate)
-    trusted = _read(authority or present.authority)
+    certificates = _read(certificate) if certificate else _kept(pki, places.CERTIFICATE)
+    trusted = _read(authority) if authority else _kept(pki, places.AUTHORITY)
     making.read(trusted, authority or present.authority)
-    _put(pki, trusted, Pair(certificates, _key_of(pki, certificates, certificate or present.certificate, key)), [])
-    waiting = places.request_folder(pki)
-    for name in (KEY_FILE, REQUEST_FILE):
-        if certificate and os.path.exists(os.path.join(waiting, name)):
-            os.unlink(os.path.join(waiting, name))
+    _put(pki, trusted, Pair(certificates, _key_of(pki, certificates, certificate or present.certificate, key)), {})
+    if certificate:
+        for waiting in (places.WAITING_KEY, places.WAITING_REQUEST):
+            below.remove(pki, waiting)
 
 
 def issue(pki: str, names: Sequence[str], *, days: int = making.DAYS) -> tuple[bytes, Pair]:
     """The lab authority's certificate and a pair for another host or a client. Raises `NoAuthority`."""
     authority = _authority(pki)
     if authority is None:
-        raise NoAuthority(places.lab_authority_folder(pki))
+        raise NoAuthority(os.path.join(pki, os.path.dirname(places.LAB_KEY)))
     return authority.certificate, making.issue(authority, names, days)
 
 
@@ -129,7 +115,7 @@ def sign(pki: str, request: bytes, *, days: int = making.DAYS) -> tuple[bytes, b
     """The lab authority's certificate, and one for a signing request. Raises `NoAuthority`, `NotPem`."""
     authority = _authority(pki)
     if authority is None:
-        raise NoAuthority(places.lab_authority_folder(pki))
+        raise NoAuthority(os.path.join(pki, os.path.dirname(places.LAB_KEY)))
     return authority.certificate, making.sign(authority, request, days)
 
 
@@ -138,19 +124,11 @@ def complete_interrupted(pki: str) -> bool:
     return os.path.isdir(pki) and complete(pki)
 
 
-def _put(pki: str, authority: bytes, pair: Pair, more: list[tuple[File, bytes]]) -> None:
+def _put(pki: str, authority: bytes, pair: Pair, more: Mapping[str, bytes]) -> None:
     _try(authority, pair)
     os.makedirs(pki, mode=0o755, exist_ok=True)
-    place = places.host(pki)
-    install(
-        pki,
-        [
-            *more,
-            (File(_below(pki, place.authority)), authority),
-            (File(_below(pki, place.key), KEY_MODE, *_key_owner()), pair.key),
-            (File(_below(pki, place.certificate)), pair.certificate),
-        ],
-    )
+    own = {places.AUTHORITY: authority, places.KEY: pair.key, places.CERTIFICATE: pair.certificate}
+    install(pki, {**more, **own})
 
 
 def _try(authority: bytes, pair: Pair) -> None:
@@ -165,35 +143,18 @@ def _try(authority: bytes, pair: Pair) -> None:
 
 
 def _key_of(pki: str, certificate: bytes, name: str, given: str) -> bytes:
-    candidates = (
-        [given]
-        if given
-        else [
-            os.path.join(places.request_folder(pki), KEY_FILE),
-            places.host(pki).key,
-        ]
-    )
-    for candidate in candidates:
-        if given or os.path.exists(candidate):
-            key = _read(candidate)
-            if making.belongs(key, certificate):
-                return key
+    if given:
+        candidates = [_read(given)]
+    else:
+        candidates = [_kept(pki, key) for key in (places.WAITING_KEY, places.KEY) if _is_there(pki, key)]
+    for key in candidates:
+        if making.belongs(key, certificate):
+            return key
     raise NoKeyFits(name)
 
 
-def _key_owner() -> tuple[int, int]:
-    """The agent's user and QEMU's group, which reads it for encrypted migration (deploy.md)."""
-    if os.geteuid() != 0:
-        return os.geteuid(), os.getegid()
-    try:
-        return AGENT_ID, grp.getgrnam("kvm").gr_gid
-    except KeyError:
-        return AGENT_ID, AGENT_ID
-
-
 def _present_names(pki: str) -> list[str]:
-    file = places.host(pki).certificate
-    found = making.names_of(making.read(_read(file), file))
+    found = making.names_of(making.read(_kept(pki, places.CERTIFICATE), os.path.join(pki, places.CERTIFICATE)))
     if not found:
         raise making.BadName("")
     return found
@@ -201,17 +162,20 @@ def _present_names(pki: str) -> list[str]:
 
 def _authority(pki: str) -> Pair | None:
     try:
-        return Pair(_read(_authority_file(pki)), _read(os.path.join(places.lab_authority_folder(pki), AUTHORITY_KEY)))
+        # the agent is not asked whom to trust: what it put there is not taken
+        certificate, key = (below.read(pki, path, {0, os.geteuid()}) for path in (places.LAB_AUTHORITY, places.LAB_KEY))
     except FileNotFoundError:
         return None
+    return Pair(certificate, key)
 
 
-def _below(pki: str, path: str) -> str:
-    return os.path.relpath(path, pki)
+def _is_there(pki: str, path: str) -> bool:
+    return os.path.lexists(os.path.join(pki, path))
 
 
-def _authority_file(pki: str) -> str:
-    return os.path.join(places.lab_authority_folder(pki), AUTHORITY_FILE)
+def _kept(pki: str, path: str) -> bytes:
+    """A file below the folder, which may be the agent's: what it points to elsewhere is not ours to use."""
+    return below.read(pki, path, {0, AGENT_ID, os.geteuid()})
 
 
 def _read(file: str) -> bytes:

@@ -6,6 +6,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from vdsm.common.paths import Paths
+
+# below the folder
+AUTHORITY, CERTIFICATE, KEY = "certs/cacert.pem", "certs/vdsmcert.pem", "keys/vdsmkey.pem"
+# an authority of our own, on hosts without an engine
+LAB_AUTHORITY, LAB_KEY = "lab-ca/cacert.pem", "lab-ca/cakey.pem"
+# key and signing request that wait for their certificate
+WAITING_KEY, WAITING_REQUEST = "requests/vdsmkey.pem", "requests/vdsmcert.csr"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -25,9 +34,9 @@ def host(pki: str) -> Place:
     """The agent's own pair: server on the engine's port, client of other hosts."""
     return Place(
         "vdsm",
-        os.path.join(pki, "certs", "cacert.pem"),
-        os.path.join(pki, "certs", "vdsmcert.pem"),
-        os.path.join(pki, "keys", "vdsmkey.pem"),
+        os.path.join(pki, AUTHORITY),
+        os.path.join(pki, CERTIFICATE),
+        os.path.join(pki, KEY),
         "the agent's port, calls to other hosts",
     )
 
@@ -53,11 +62,12 @@ def known(pki: str) -> list[Place]:
     ]
 
 
-def request_folder(pki: str) -> str:
-    """Key and signing request that wait for their certificate."""
-    return os.path.join(pki, "requests")
+def decision(pki: str) -> str:
+    """The file of a change that is to be completed (`install`): only root writes where the host's own lies.
 
-
-def lab_authority_folder(pki: str) -> str:
-    """An authority of our own, on hosts without an engine."""
-    return os.path.join(pki, "lab-ca")
+    Another folder, of a test or a lab, has its own: whoever runs commands there owns what they decide.
+    """
+    paths = Paths()
+    if os.path.realpath(pki) == os.path.realpath(paths.pki):
+        return os.path.join(paths.root_state, "certificates", "decision")
+    return os.path.join(pki, ".decision")

@@ -157,7 +157,7 @@ def _show(reports: list[Report]) -> None:
 
 
 def _show_waiting(pki: str) -> None:
-    request = os.path.join(places.request_folder(pki), keeping.REQUEST_FILE)
+    request = os.path.join(pki, places.WAITING_REQUEST)
     if os.path.exists(request):
         console().print(f"  waits for its certificate: {escape(request)}", soft_wrap=True)
 

@@ -23,8 +23,6 @@ import struct
 import sys
 from typing import Any
 
-import msgspec
-
 from vdsm.certificates import install
 from vdsm.common import groups, logs
 from vdsm.common.errors import AgentError
@@ -63,7 +61,7 @@ def _complete_certificates(pki: str) -> None:
     try:
         if os.path.isdir(pki) and install.complete(pki):
             log.info("an import of certificates that was cut off is complete now")
-    except (OSError, msgspec.DecodeError, AgentError) as e:
+    except (OSError, AgentError) as e:
         log.error("an import of certificates in %s was cut off and can't be completed: %s", pki, e)
 
 
