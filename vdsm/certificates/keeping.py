@@ -63,7 +63,7 @@ def init(pki: str, names: Sequence[str], *, days: int = making.DAYS, force: bool
         raise CertificatesExist(pki)
     authority = making.authority(f"authority of {names[0]}"[: making.MAX_NAME])
     own = {places.LAB_KEY: authority.key, places.LAB_AUTHORITY: authority.certificate}
-    _put(pki, authority.certificate, making.issue(authority, names, days), own)
+    _put(pki, own | _tried(authority.certificate, making.issue(authority, names, days)))
 
 
 def renew(pki: str, names: Sequence[str], *, days: int = making.DAYS) -> Request | None:
@@ -75,7 +75,7 @@ def renew(pki: str, names: Sequence[str], *, days: int = making.DAYS) -> Request
     wanted = list(names) or _present_names(pki)
     authority = _authority(pki)
     if authority is not None:
-        _put(pki, authority.certificate, making.issue(authority, wanted, days), {})
+        _put(pki, _tried(authority.certificate, making.issue(authority, wanted, days)))
         return None
     key = making.new_key()
     # the key first: a request without its key would be signed for nothing
@@ -87,17 +87,26 @@ def renew(pki: str, names: Sequence[str], *, days: int = making.DAYS) -> Request
 def import_(pki: str, *, certificate: str = "", key: str = "", authority: str = "") -> None:
     """Take over a signed certificate, a new authority, or both.
 
-    The certificate's key is the one given, the one that waits with the signing request, or the present one.
+    The certificate's key is the one given, the one that waits with the signing request, or the present one. What stays
+    is not written again: root does not copy what the agent may have put in its place.
     Raises `NothingToImport`, `NoKeyFits`, `NotServing`, `NotPem`, `OSError`.
     """
     complete_interrupted(pki)
     if not certificate and not authority:
         raise NothingToImport()
     present = places.host(pki)
-    certificates = _read(certificate) if certificate else _kept(pki, places.CERTIFICATE)
-    trusted = _read(authority) if authority else _kept(pki, places.AUTHORITY)
-    making.read(trusted, authority or present.authority)
-    _put(pki, trusted, Pair(certificates, _key_of(pki, certificates, certificate or present.certificate, key)), {})
+    new: dict[str, bytes] = {}
+    if authority:
+        new[places.AUTHORITY] = making.certificates(_read(authority), authority)
+    if certificate:
+        new[places.CERTIFICATE] = making.certificates(_read(certificate), certificate)
+    signed = new.get(places.CERTIFICATE) or making.certificates(_kept(pki, places.CERTIFICATE), present.certificate)
+    trusted = new.get(places.AUTHORITY) or making.certificates(_kept(pki, places.AUTHORITY), present.authority)
+    source, used = _key_of(pki, signed, certificate or present.certificate, key)
+    if source != present.key:
+        new[places.KEY] = used
+    _try(trusted, Pair(signed, used))
+    _put(pki, new)
     if certificate:
         for waiting in (places.WAITING_KEY, places.WAITING_REQUEST):
             below.remove(pki, waiting)
@@ -124,15 +133,20 @@ def complete_interrupted(pki: str) -> bool:
     return os.path.isdir(pki) and complete(pki)
 
 
-def _put(pki: str, authority: bytes, pair: Pair, more: Mapping[str, bytes]) -> None:
-    _try(authority, pair)
+def _put(pki: str, files: Mapping[str, bytes]) -> None:
     os.makedirs(pki, mode=0o755, exist_ok=True)
-    own = {places.AUTHORITY: authority, places.KEY: pair.key, places.CERTIFICATE: pair.certificate}
-    install(pki, {**more, **own})
+    install(pki, files)
+
+
+def _tried(authority: bytes, pair: Pair) -> dict[str, bytes]:
+    _try(authority, pair)
+    return {places.AUTHORITY: authority, places.KEY: pair.key, places.CERTIFICATE: pair.certificate}
 
 
 def _try(authority: bytes, pair: Pair) -> None:
     """A handshake with exactly these, before anything is replaced."""
+    if making.is_authority(pair.certificate):
+        raise NotServing("it is the certificate of an authority, not of a host")
     with tempfile.TemporaryDirectory(prefix="vdsm-cert-") as folder:
         files = {name: os.path.join(folder, name) for name in ("authority", "certificate", "key")}
         for name, data in (("authority", authority), ("certificate", pair.certificate), ("key", pair.key)):
@@ -142,14 +156,18 @@ def _try(authority: bytes, pair: Pair) -> None:
         raise NotServing(reason)
 
 
-def _key_of(pki: str, certificate: bytes, name: str, given: str) -> bytes:
+def _key_of(pki: str, certificate: bytes, name: str, given: str) -> tuple[str, bytes]:
+    """The certificate's key, and the file that it is in."""
+    waiting, present = (os.path.join(pki, key) for key in (places.WAITING_KEY, places.KEY))
     if given:
-        candidates = [_read(given)]
+        candidates = [(given, _read(given))]
     else:
-        candidates = [_kept(pki, key) for key in (places.WAITING_KEY, places.KEY) if _is_there(pki, key)]
-    for key in candidates:
+        candidates = [
+            (file, _kept(pki, os.path.relpath(file, pki))) for file in (waiting, present) if os.path.lexists(file)
+        ]
+    for file, key in candidates:
         if making.belongs(key, certificate):
-            return key
+            return file, key
     raise NoKeyFits(name)
 
 
@@ -166,11 +184,7 @@ def _authority(pki: str) -> Pair | None:
         certificate, key = (below.read(pki, path, {0, os.geteuid()}) for path in (places.LAB_AUTHORITY, places.LAB_KEY))
     except FileNotFoundError:
         return None
-    return Pair(certificate, key)
-
-
-def _is_there(pki: str, path: str) -> bool:
-    return os.path.lexists(os.path.join(pki, path))
+    return Pair(making.certificates(certificate, os.path.join(pki, places.LAB_AUTHORITY)), key)
 
 
 def _kept(pki: str, path: str) -> bytes:

@@ -120,6 +120,25 @@ def read(data: bytes, what: str) -> x509.Certificate:
         raise NotPem(what, _first_line(e)) from None
 
 
+def certificates(data: bytes, what: str) -> bytes:
+    """Only the certificates of a PEM text, written anew: a key that stands among them is left out. Raises `NotPem`."""
+    try:
+        return b"".join(map(_pem, x509.load_pem_x509_certificates(data)))
+    except (ValueError, UnsupportedAlgorithm) as e:
+        raise NotPem(what, _first_line(e)) from None
+
+
+def is_authority(certificate: bytes) -> bool:
+    """Whether the first certificate may sign others. Raises `NotPem`."""
+    try:
+        found = read(certificate, "the certificate").extensions.get_extension_for_class(x509.BasicConstraints)
+    except x509.ExtensionNotFound:
+        return False
+    except (ValueError, x509.DuplicateExtension) as e:
+        raise NotPem("The certificate", _first_line(e)) from None
+    return found.value.ca
+
+
 def belongs(key: bytes, certificate: bytes) -> bool:
     """Whether the private key is the certificate's. Raises `NotPem`."""
     return _public(_private(key).public_key()) == _public(read(certificate, "the certificate").public_key())
