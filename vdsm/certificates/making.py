@@ -39,6 +39,12 @@ class BadName(AgentError):
     msg = "{self.name!r} is no name for a certificate: expected 1 to 64 printable characters"
 
 
+class BadRequest(AgentError):
+    reason: str
+    msg = "The signing request is not signed: {self.reason}"
+    remedy = "Make one for exactly one common name: vdsm cert renew --name NAME, or openssl req"
+
+
 class BadSignature(AgentError):
     what: str
     msg = "The signature of {self.what} is wrong"
@@ -83,9 +89,10 @@ def authority(name: str, days: int = AUTHORITY_DAYS) -> Pair:
 def sign(by: Pair, asked: bytes, days: int = DAYS) -> bytes:
     """The certificate for a signing request: its subject and names, for use as server and client.
 
-    Raises `NotPem`, or `BadSignature` when the request is not signed by its own key.
+    Raises `NotPem`, `BadRequest`, or `BadSignature` when the request is not signed by its own key.
     """
     wanted = _request(asked)
+    _check_asked(wanted)
     issuer, issuer_key = read(by.certificate, "the authority's certificate"), _private(by.key)
     builder = (
         _builder(wanted.subject, days)
@@ -147,13 +154,7 @@ def belongs(key: bytes, certificate: bytes) -> bool:
 def names_of(certificate: x509.Certificate) -> list[str]:
     """The subject's common name, then the alternative names, each once."""
     found = [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    try:
-        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return found
-    found += alternatives.get_values_for_type(x509.DNSName)
-    found += [str(address) for address in alternatives.get_values_for_type(x509.IPAddress)]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found + _alternatives_of(certificate.extensions)))
 
 
 def _request(data: bytes) -> x509.CertificateSigningRequest:
@@ -181,6 +182,34 @@ def _check(names: Sequence[str]) -> None:
     for name in names:
         if not (0 < len(name) <= MAX_NAME and name.isprintable()):
             raise BadName(name[:MAX_NAME])
+
+
+def _check_asked(wanted: x509.CertificateSigningRequest) -> None:
+    """Who asks chooses these: a name decides a role, and stands in logs and tables.
+
+    Two common names would be one to who looks at the first, and another to who looks at the last.
+    """
+    try:
+        found = [(part.oid, part.value) for part in wanted.subject]
+        shown = [str(value) for _, value in found] + _alternatives_of(wanted.extensions)
+    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as e:
+        raise NotPem("The signing request", _first_line(e)) from None
+    names = [str(value) for oid, value in found if oid == NameOID.COMMON_NAME]
+    if len(names) != 1:
+        raise BadRequest(f"it has {len(names)} common names, expected one")
+    _check(names)
+    for text in shown:
+        if not text.isprintable():
+            raise BadRequest(f"{text[:MAX_NAME]!r} has control characters")
+
+
+def _alternatives_of(extensions: x509.Extensions) -> list[str]:
+    """DNS names and addresses."""
+    try:
+        found = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return found.get_values_for_type(x509.DNSName) + [str(one) for one in found.get_values_for_type(x509.IPAddress)]
 
 
 def _subject(name: str) -> x509.Name:
