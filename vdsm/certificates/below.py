@@ -37,6 +37,10 @@ class NotTaken(AgentError):
     remedy = "Put the file itself there, owned by root or vdsm"
 
 
+class TooLarge(NotTaken):
+    remedy = "Leave out what is not needed: a certificate or key takes some 2 KiB"
+
+
 @contextlib.contextmanager
 def opened(root: str, path: str, *, make: int | None = None) -> Iterator[int]:
     """The folder ``path`` below ``root``, as a descriptor; ``make``: the mode of folders that are missing.
@@ -73,6 +77,22 @@ def read(root: str, path: str, owners: Collection[int], *, private: bool = False
             raise OSError(e.errno, e.strerror, whole) from None
     try:
         return _taken(fd, whole, owners, private, limit)
+    finally:
+        os.close(fd)
+
+
+def look(file: str, *, regular: bool) -> bytes:
+    """A file by its path, links followed, for who only looks. ``regular``: nothing else, as that could hold us up.
+
+    Raises `NotTaken`, `OSError`.
+    """
+    fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if regular else 0))
+    try:
+        if regular and not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise NotTaken(file, "it is no regular file")
+        return _bounded(fd, file, MAX_BYTES)
+    except IsADirectoryError as e:
+        raise OSError(e.errno, e.strerror, file) from None
     finally:
         os.close(fd)
 
@@ -134,8 +154,12 @@ def _taken(fd: int, whole: str, owners: Collection[int], private: bool, limit: i
         raise NotTaken(whole, f"it belongs to user {status.st_uid}")
     if private and status.st_mode & 0o077:
         raise NotTaken(whole, "others may read or write it")
+    return _bounded(fd, whole, limit)
+
+
+def _bounded(fd: int, whole: str, limit: int) -> bytes:
     with open(fd, "rb", closefd=False) as source:
         data = source.read(limit + 1)
     if len(data) > limit:
-        raise NotTaken(whole, f"it has {max(status.st_size, len(data))} bytes, more than {limit}")
+        raise TooLarge(whole, f"it has {max(os.fstat(fd).st_size, len(data))} bytes, more than {limit}")
     return data

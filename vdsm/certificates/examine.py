@@ -7,13 +7,15 @@ certificate that may not be a client's.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import ssl
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from vdsm.certificates import making
+from vdsm.certificates import below, making
 from vdsm.certificates.places import Place
 
 SOON_DAYS = 30
@@ -50,7 +52,8 @@ def examine(place: Place) -> Report:
     except making.NotPem as e:
         return Report(place.name, place.certificate, place.use, problems=[*problems, str(e)])
     if all(texts.values()):
-        problems += [trouble for trouble in (handshake(place.authority, place.certificate, place.key),) if trouble]
+        trouble = handshake(texts[place.authority], texts[place.certificate], texts[place.key])
+        problems += [trouble] if trouble else []
     problems += _modes(place.key)
     if found is None:
         return Report(place.name, place.certificate, place.use, problems=problems)
@@ -68,26 +71,48 @@ def examine(place: Place) -> Report:
     )
 
 
-def handshake(authority: str, certificate: str, key: str) -> str:
-    """What keeps these files from serving a host that calls a host; empty when nothing does."""
+def handshake(authority: bytes, certificate: bytes, key: bytes) -> str:
+    """What keeps these from serving a host that calls a host; empty when nothing does."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     server.verify_mode = ssl.CERT_REQUIRED
-    try:
-        for context in (server, client):
-            context.load_cert_chain(certificate, key)
-    except ssl.SSLError as e:
-        mismatch = "KEY_VALUES_MISMATCH" in str(e)
-        return "the key is of another certificate" if mismatch else f"the pair can't be loaded: {_reason(e)}"
-    except OSError as e:
-        return f"the pair can't be read: {e.strerror}"
-    try:
-        for context in (server, client):
-            context.load_verify_locations(authority)
-    except (ssl.SSLError, OSError) as e:
-        return f"the authority can't be loaded: {_reason(e)}"
+    with _file(authority) as trusted, _file(certificate) as chain, _file(key) as private:
+        try:
+            for context in (server, client):
+                context.load_cert_chain(chain, private, password=_no_passphrase)
+        except _Encrypted:
+            return "the key is encrypted, and an agent has nobody to ask for its passphrase: store it without one"
+        except ssl.SSLError as e:
+            mismatch = "KEY_VALUES_MISMATCH" in str(e)
+            return "the key is of another certificate" if mismatch else f"the pair can't be loaded: {_reason(e)}"
+        try:
+            for context in (server, client):
+                context.load_verify_locations(trusted)
+        except ssl.SSLError as e:
+            return f"the authority can't be loaded: {_reason(e)}"
     return _shake(server, client)
+
+
+class _Encrypted(Exception):
+    pass
+
+
+def _no_passphrase() -> bytes:
+    """Without this OpenSSL asks at the terminal."""
+    raise _Encrypted
+
+
+@contextlib.contextmanager
+def _file(data: bytes) -> Iterator[str]:
+    """For OpenSSL, which wants paths; in memory, so that a key does not lie about when we are killed."""
+    fd = os.memfd_create("certificates")
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(data)
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def _shake(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
@@ -117,11 +142,12 @@ def _shake(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
 
 def _read(file: str, problems: list[str]) -> bytes:
     try:
-        with open(file, "rb") as source:
-            return source.read(1 << 20)
+        return below.look(file, regular=True)
+    except below.NotTaken as e:
+        problems.append(str(e))
     except OSError as e:
         problems.append(f"{file}: {e.strerror}")
-        return b""
+    return b""
 
 
 def _modes(key: str) -> list[str]:

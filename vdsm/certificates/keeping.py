@@ -8,7 +8,6 @@ key lies on one host, that signs for the others too. Nothing is put in place tha
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,6 @@ from vdsm.certificates import below, making, places
 from vdsm.certificates.examine import handshake
 from vdsm.certificates.install import AGENT_ID, complete, install
 from vdsm.certificates.making import Pair
-from vdsm.common.atomic import write_atomic
 from vdsm.common.errors import AgentError
 
 
@@ -120,12 +118,15 @@ def issue(pki: str, names: Sequence[str], *, days: int = making.DAYS) -> tuple[b
     return authority.certificate, making.issue(authority, names, days)
 
 
-def sign(pki: str, request: bytes, *, days: int = making.DAYS) -> tuple[bytes, bytes]:
-    """The lab authority's certificate, and one for a signing request. Raises `NoAuthority`, `NotPem`."""
+def sign(pki: str, request: str, *, days: int = making.DAYS) -> tuple[bytes, bytes]:
+    """The lab authority's certificate, and one for the signing request in that file.
+
+    Raises `NoAuthority`, `NotPem`, `making.BadRequest`.
+    """
     authority = _authority(pki)
     if authority is None:
         raise NoAuthority(os.path.join(pki, os.path.dirname(places.LAB_KEY)))
-    return authority.certificate, making.sign(authority, request, days)
+    return authority.certificate, making.sign(authority, _read(request), days)
 
 
 def complete_interrupted(pki: str) -> bool:
@@ -147,11 +148,7 @@ def _try(authority: bytes, pair: Pair) -> None:
     """A handshake with exactly these, before anything is replaced."""
     if making.is_authority(pair.certificate):
         raise NotServing("it is the certificate of an authority, not of a host")
-    with tempfile.TemporaryDirectory(prefix="vdsm-cert-") as folder:
-        files = {name: os.path.join(folder, name) for name in ("authority", "certificate", "key")}
-        for name, data in (("authority", authority), ("certificate", pair.certificate), ("key", pair.key)):
-            write_atomic(files[name], data, mode=0o600)
-        reason = handshake(files["authority"], files["certificate"], files["key"])
+    reason = handshake(authority, pair.certificate, pair.key)
     if reason:
         raise NotServing(reason)
 
@@ -193,5 +190,5 @@ def _kept(pki: str, path: str) -> bytes:
 
 
 def _read(file: str) -> bytes:
-    with open(file, "rb") as source:
-        return source.read(1 << 20)
+    """A file that who calls has named, be it a pipe."""
+    return below.look(file, regular=False)

@@ -7,7 +7,6 @@ import dataclasses
 import os
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -112,7 +111,7 @@ def issue(
     def work() -> list[str]:
         os.makedirs(out, exist_ok=True)
         if request:
-            authority, certificate = keeping.sign(pki, Path(request).read_bytes(), days=days)
+            authority, certificate = keeping.sign(pki, request, days=days)
             files = {f"{stem}.pem": certificate}
         else:
             authority, pair = keeping.issue(pki, name, days=days)

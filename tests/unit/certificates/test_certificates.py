@@ -2,12 +2,14 @@
 """A host's certificates: made, looked at, replaced. What is made is checked by the openssl command."""
 
 import datetime
+import fcntl
 import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -191,3 +193,55 @@ def test_a_killed_command_leaves_all_old_or_becomes_all_new(pki, point):
     place = places.host(pki)
     assert new[place.key] != old[place.key]
     assert new[place.certificate] != old[place.certificate]
+
+
+def test_an_encrypted_key_is_told_and_not_asked_for(pki):
+    key = places.host(pki).key
+    os.chmod(key, 0o600)
+    openssl("pkcs8", "-topk8", "-in", key, "-out", f"{key}.new", "-passout", "pass:secret")
+    os.rename(f"{key}.new", key)
+    main, terminal = os.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "vdsm.cli", "cert", "status", "--pki", pki],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as status:
+        try:
+            out, _ = status.communicate(timeout=20)
+        finally:
+            status.kill()  # it waits for an answer, if it asks
+    os.close(main)
+    os.close(terminal)
+    assert b"the key is encrypted" in out
+    assert status.returncode == 5
+
+
+def test_status_is_not_held_up_by_what_is_no_file(pki):
+    key = places.host(pki).key
+    os.unlink(key)
+    os.mkfifo(key)
+    assert "no regular file" in " ".join(examine(places.host(pki)).problems)
+
+
+@pytest.mark.parametrize("option", ["--certificate", "--ca", "--key"])
+def test_a_file_that_is_too_large_is_refused_and_not_cut(pki, tmp_path, option):
+    first = Path(places.host(pki).authority).read_bytes()
+    _, pair = keeping.issue(pki, ["host1.lab"])
+    options = {"--certificate": write(tmp_path / "c", pair.certificate), "--key": write(tmp_path / "k", pair.key)}
+    options[option] = write(tmp_path / "large", first + b"\n" * (1 << 20) + first)
+    before = contents(pki)
+    done = cert(pki, "import", *(word for pair in options.items() for word in pair))
+    assert done.returncode == 1
+    assert f"it has {(1 << 20) + 2 * len(first)} bytes" in done.stderr
+    assert contents(pki) == before
+
+
+def test_a_file_that_was_named_may_be_a_pipe(pki, tmp_path):
+    _, pair = keeping.issue(pki, ["host1.lab"])
+    key = write(tmp_path / "k", pair.key)
+    done = cert(pki, "import", "--certificate", "/dev/stdin", "--key", key, input=pair.certificate.decode())
+    assert done.returncode == 0
+    assert contents(pki)[places.host(pki).certificate] == pair.certificate
