@@ -34,7 +34,7 @@ class NotTaken(AgentError):
     path: str
     reason: str
     msg = "{self.path} is not taken: {self.reason}"
-    remedy = "Put the file itself there, owned by root or vdsm"
+    remedy = "Put the file itself there, owned by root"
 
 
 class TooLarge(NotTaken):
@@ -151,7 +151,8 @@ def _taken(fd: int, whole: str, owners: Collection[int], private: bool, limit: i
     if not stat.S_ISREG(status.st_mode):
         raise NotTaken(whole, "it is no regular file")
     if status.st_uid not in owners:
-        raise NotTaken(whole, f"it belongs to user {status.st_uid}")
+        expected = " or ".join(map(str, sorted(owners)))
+        raise NotTaken(whole, f"it belongs to user {status.st_uid}, expected {expected}")
     if private and status.st_mode & 0o077:
         raise NotTaken(whole, "others may read or write it")
     return _bounded(fd, whole, limit)

@@ -109,7 +109,7 @@ def test_nothing_is_read_through_a_linked_folder(root):
 
 def test_another_user_s_file_is_not_read(root):
     (root / "certs" / "file").write_bytes(b"text")
-    with pytest.raises(below.NotTaken, match=f"belongs to user {os.geteuid()}"):
+    with pytest.raises(below.NotTaken, match=f"user {os.geteuid()}, expected {os.geteuid() + 1}"):
         below.read(str(root), "certs/file", {os.geteuid() + 1})
 
 
