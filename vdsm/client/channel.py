@@ -6,11 +6,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Protocol
 
-import msgspec
-
+from vdsm.client import messages
 from vdsm.client.errors import ConnectionLost
 
 log = logging.getLogger("vdsm.client")
@@ -25,8 +24,8 @@ class Line(Protocol):
         """Raises `ConnectionError` or `OSError` when it is broken."""
         ...
 
-    def messages(self) -> AsyncIterator[bytes]:
-        """Until the peer closes in order; raises `ConnectionLost` when it does not."""
+    def messages(self) -> AsyncGenerator[bytes, None]:
+        """Until the peer closes in order; raises `ConnectionLost` when it does not. Who ends it ends the line."""
         ...
 
     async def close(self) -> None: ...
@@ -37,7 +36,7 @@ class Channel:
         """``events``: somebody reads them; else they are dropped."""
         self._line = line
         self._where = where
-        self._waiting: dict[Any, asyncio.Future[dict[str, Any]]] = {}
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_EVENTS + 1)
         self._wants_events = events
         self._reader = asyncio.get_running_loop().create_task(self._read(), name=f"answers of {where}")
@@ -46,17 +45,17 @@ class Channel:
     def closed(self) -> bool:
         return self._reader.done()
 
-    async def ask(self, request: dict[str, Any], flow_id: str) -> dict[str, Any]:
+    async def ask(self, number: int, request: bytes, flow_id: str) -> dict[str, Any]:
         if self.closed:
             raise ConnectionLost(self._where, "the connection is closed")
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[request["id"]] = answer
+        self._waiting[number] = answer
         try:
-            with contextlib.suppress(ConnectionError):  # the reader knows why it closed, and tells the answer
-                await self._line.send(msgspec.json.encode(request), flow_id)
+            with contextlib.suppress(OSError):  # the reader knows why it closed, and tells the answer
+                await self._line.send(request, flow_id)
             return await answer
         finally:
-            self._waiting.pop(request["id"], None)
+            self._waiting.pop(number, None)
 
     async def next_event(self) -> dict[str, Any] | None:
         """The next notification; None once the connection is lost."""
@@ -69,8 +68,9 @@ class Channel:
     async def _read(self) -> None:
         lost = ConnectionLost(self._where, "the agent closed the connection")
         try:
-            async for message in self._line.messages():
-                self._sort(message)
+            async with contextlib.aclosing(self._line.messages()) as received:
+                async for data in received:
+                    self._sort(messages.decode(data, self._where))
         except ConnectionLost as e:
             lost = e
         finally:
@@ -79,18 +79,16 @@ class Channel:
                     answer.set_exception(lost)
             self._events.put_nowait(None)
 
-    def _sort(self, data: bytes) -> None:
-        try:
-            message = msgspec.json.decode(data)
-        except msgspec.DecodeError:
-            log.warning("%s sent what is no JSON", self._where)
-            return
-        if not isinstance(message, dict):
-            return
+    def _sort(self, message: dict[str, Any]) -> None:
+        """Raises `ConnectionLost` for an answer that is nobody's: whose it was would be waited for in vain."""
         if "method" in message:
             if self._wants_events and self._events.qsize() < MAX_EVENTS:
                 self._events.put_nowait(message)
             return
-        answer = self._waiting.get(message.get("id"))
+        number = messages.answered(message, self._where)
+        if number is None:
+            log.warning("%s could not read a call: %s", self._where, str(message.get("error"))[:200])
+            return
+        answer = self._waiting.get(number)
         if answer is not None and not answer.done():
             answer.set_result(message)

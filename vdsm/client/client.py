@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from vdsm.client import messages
 from vdsm.client.channel import Channel
-from vdsm.client.errors import ConnectionLost, NoAnswer, RpcError
+from vdsm.client.errors import ConnectionLost, NoAnswer
 from vdsm.client.stomp import PORT, Stomp
 from vdsm.common import logs
 
@@ -114,27 +115,22 @@ class Client:
     async def call(
         self, method: str, params: Mapping[str, Any] | Sequence[Any] | None = None, *, timeout_s: float = CALL_TIMEOUT_S
     ) -> Any:
-        """The verb's result. Raises `RpcError`, `NoAnswer`, `ConnectionLost`.
+        """The verb's result. Raises `RpcError`, `NoAnswer`, `ConnectionLost`, `Unsendable`.
 
         The flow id of the caller's context travels with the call.
         """
         number = next(self._ids)
-        request: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "id": number}
-        if params is not None:
-            request["params"] = params
+        flow_id = logs.flow_id.get()
+        request = messages.request(method, number, params, flow_id)
         try:
             async with asyncio.timeout(timeout_s):
-                flow_id = logs.flow_id.get()
                 if self._web is not None:
-                    answer = await self._web.ask(request, flow_id)
+                    answer = await self._web.ask(number, request, flow_id)
                 else:
-                    answer = await (await self._kept_channel()).ask(request, flow_id)
+                    answer = await (await self._kept_channel()).ask(number, request, flow_id)
         except TimeoutError:
             raise NoAnswer(method, timeout_s) from None
-        error = answer.get("error")
-        if error is not None:
-            raise RpcError(method, int(error["code"]), str(error["message"]), error.get("data"))
-        return answer.get("result")
+        return messages.result(answer, method, self.where)
 
     async def metrics(self, *, timeout_s: float = CALL_TIMEOUT_S) -> str:
         """The agent's figures in Prometheus' text format; for clients over HTTP."""
@@ -164,8 +160,9 @@ class Client:
                 while (event := await channel.next_event()) is not None:
                     pause_s = RECONNECT_S
                     parts = str(event.get("method", "")).split("|")
+                    params = event.get("params")
                     if len(parts) == 4:
-                        yield Notice(parts[1], parts[2], parts[3], event.get("params") or {})
+                        yield Notice(parts[1], parts[2], parts[3], params if isinstance(params, dict) else {})
             finally:
                 await channel.close()
             while True:

@@ -28,12 +28,20 @@ class RpcError(ClientError):
 
 
 class ConnectionLost(ClientError):
-    """The agent can't be reached, or the connection ended before the answer: the call may have run."""
+    """The agent can't be reached, or its connection ended or went wrong before the answer: the call may have run."""
 
     where: str
     reason: str
     msg = "No connection to the agent at {self.where}: {self.reason}"
     remedy = "See that it runs: systemctl status vdsm"
+
+
+class Unsendable(ClientError):
+    """The caller's own parameters or flow id can't be put into a message; nothing was sent."""
+
+    method: str
+    reason: str
+    msg = "{self.method} can't be called with {self.reason}"
 
 
 class NoAnswer(ClientError):

@@ -13,10 +13,11 @@ import contextlib
 import os
 import ssl
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from vdsm.client.channel import Channel
 from vdsm.client.errors import ConnectionLost
+from vdsm.client.messages import MAX_ANSWER
 from vdsm.common import stomp
 
 PORT = 54321
@@ -25,7 +26,7 @@ EVENTS = "jms.queue.events"
 HEART_BEAT_MS = 15_000
 READ_BYTES = 64 << 10
 CLOSE_S = 2.0
-LIMITS = stomp.Limits(body_bytes=64 << 20)
+LIMITS = stomp.Limits(body_bytes=MAX_ANSWER)
 
 
 class Stomp:
@@ -49,8 +50,10 @@ class Stomp:
                     raise
         except TimeoutError:
             raise ConnectionLost(self.where, f"no STOMP connection within {timeout_s:g} s") from None
-        except (OSError, EOFError) as e:
+        except (OSError, stomp.NotStomp) as e:
             raise ConnectionLost(self.where, _reason(e)) from None
+        except (ValueError, OverflowError) as e:
+            raise ConnectionLost(self.where, f"that is no address: {e}") from None
         return Channel(line, self.where, events=events)
 
     async def close(self) -> None:
@@ -90,7 +93,7 @@ class _StompLine:
         self._write("SEND", headers, message)
         await self._writer.drain()
 
-    async def messages(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncGenerator[bytes, None]:
         frames: list[stomp.Frame] | None = self._early
         try:
             while frames is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import aiohttp
-import msgspec
 
+from vdsm.client import messages
 from vdsm.client.channel import Channel
 from vdsm.client.errors import ConnectionLost
 
@@ -28,33 +28,27 @@ class Web:
         self._tls = tls
         self._session: aiohttp.ClientSession | None = None
 
-    async def ask(self, request: dict[str, Any], flow_id: str) -> dict[str, Any]:
+    async def ask(self, number: int, request: bytes, flow_id: str) -> dict[str, Any]:
         """One POST on a kept connection."""
         headers = {"content-type": "application/json"}
         if flow_id:
             headers["x-flow-id"] = flow_id
+        status, body = await self._exchange("POST", PATH, request, headers)
         try:
-            async with self._http().post(self._url + PATH, data=msgspec.json.encode(request), headers=headers) as reply:
-                body = await reply.read()
-        except (aiohttp.ClientError, OSError) as e:
-            raise ConnectionLost(self.where, str(e) or type(e).__name__) from None
-        try:
-            answer = msgspec.json.decode(body)
-        except msgspec.DecodeError:
-            raise ConnectionLost(self.where, f"HTTP status {reply.status}, and no JSON-RPC answer") from None
-        if not isinstance(answer, dict):
-            raise ConnectionLost(self.where, f"HTTP status {reply.status}, and an answer that is no object")
+            answer = messages.decode(body, self.where)
+            answered = messages.answered(answer, self.where)
+            # an agent that could not read the call does not know its number
+            if answered != number and (answered is not None or answer.get("error") is None):
+                raise ConnectionLost(self.where, "it answered another call")
+        except ConnectionLost as e:
+            raise ConnectionLost(self.where, f"HTTP status {status}, and {e.reason}") from None
         return answer
 
     async def get(self, path: str) -> str:
-        try:
-            async with self._http().get(self._url + path) as reply:
-                text = await reply.text()
-        except (aiohttp.ClientError, OSError) as e:
-            raise ConnectionLost(self.where, str(e) or type(e).__name__) from None
-        if reply.status != 200:
-            raise ConnectionLost(self.where, f"HTTP status {reply.status}")
-        return text
+        status, body = await self._exchange("GET", path)
+        if status != 200:
+            raise ConnectionLost(self.where, f"HTTP status {status}")
+        return body.decode(errors="replace")
 
     async def connect(self, timeout_s: float, *, events: bool) -> Channel:
         try:
@@ -62,9 +56,19 @@ class Web:
                 socket = await self._http().ws_connect(self._url + PATH, max_msg_size=MAX_MESSAGE, heartbeat=30.0)
         except TimeoutError:
             raise ConnectionLost(self.where, f"no WebSocket within {timeout_s:g} s") from None
-        except (aiohttp.ClientError, OSError) as e:
-            raise ConnectionLost(self.where, str(e) or type(e).__name__) from None
+        except (aiohttp.ClientError, OSError, UnicodeError) as e:
+            raise ConnectionLost(self.where, _reason(e)) from None
         return Channel(_WebSocketLine(socket, self.where), self.where, events=events)
+
+    async def _exchange(
+        self, verb: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """The status and the body of the answer."""
+        try:
+            async with self._http().request(verb, self._url + path, data=body, headers=headers) as reply:
+                return reply.status, await reply.read()
+        except (aiohttp.ClientError, OSError, UnicodeError) as e:
+            raise ConnectionLost(self.where, _reason(e)) from None
 
     async def close(self) -> None:
         if self._session is not None:
@@ -91,10 +95,10 @@ class _WebSocketLine:
 
     async def send(self, message: bytes, flow_id: str) -> None:
         if flow_id:
-            message = msgspec.json.encode({**msgspec.json.decode(message), "flow_id": flow_id})
+            message = messages.with_flow_id(message, flow_id)
         await self._socket.send_str(message.decode())
 
-    async def messages(self) -> AsyncIterator[bytes]:
+    async def messages(self) -> AsyncGenerator[bytes, None]:
         async for message in self._socket:
             if message.type is aiohttp.WSMsgType.ERROR:
                 raise ConnectionLost(self._where, f"the connection broke: {self._socket.exception()}")
@@ -104,3 +108,9 @@ class _WebSocketLine:
 
     async def close(self) -> None:
         await self._socket.close()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeError):  # of the host's name, from the resolver
+        return f"that is no address: {error}"
+    return str(error) or type(error).__name__
