@@ -15,6 +15,7 @@ from vdsm.client.errors import ConnectionLost
 log = logging.getLogger("vdsm.client")
 
 MAX_EVENTS = 10_000
+CLOSE_S = 1.0  # nobody waits for an answer any more: a peer gets no longer than this to part in order
 
 
 class Line(Protocol):
@@ -28,7 +29,9 @@ class Line(Protocol):
         """Until the peer closes in order; raises `ConnectionLost` when it does not. Who ends it ends the line."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Within `CLOSE_S`, whatever the peer does; `messages` ends with it."""
+        ...
 
 
 class Channel:
@@ -39,11 +42,8 @@ class Channel:
         self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(MAX_EVENTS + 1)
         self._wants_events = events
+        self.closed = False
         self._reader = asyncio.get_running_loop().create_task(self._read(), name=f"answers of {where}")
-
-    @property
-    def closed(self) -> bool:
-        return self._reader.done()
 
     async def ask(self, number: int, request: bytes, flow_id: str) -> dict[str, Any]:
         if self.closed:
@@ -67,17 +67,18 @@ class Channel:
 
     async def _read(self) -> None:
         lost = ConnectionLost(self._where, "the agent closed the connection")
-        try:
-            async with contextlib.aclosing(self._line.messages()) as received:
+        async with contextlib.aclosing(self._line.messages()) as received:
+            try:
                 async for data in received:
                     self._sort(messages.decode(data, self._where))
-        except ConnectionLost as e:
-            lost = e
-        finally:
-            for answer in self._waiting.values():
-                if not answer.done():
-                    answer.set_exception(lost)
-            self._events.put_nowait(None)
+            except ConnectionLost as e:
+                lost = e
+            finally:  # told before the line is closed: that may take its time
+                self.closed = True
+                for answer in self._waiting.values():
+                    if not answer.done():
+                        answer.set_exception(lost)
+                self._events.put_nowait(None)
 
     def _sort(self, message: dict[str, Any]) -> None:
         """Raises `ConnectionLost` for an answer that is nobody's: whose it was would be waited for in vain."""

@@ -15,7 +15,7 @@ import ssl
 import uuid
 from collections.abc import AsyncGenerator
 
-from vdsm.client.channel import Channel
+from vdsm.client.channel import CLOSE_S, Channel
 from vdsm.client.errors import ConnectionLost
 from vdsm.client.messages import MAX_ANSWER
 from vdsm.common import stomp
@@ -25,7 +25,6 @@ REQUESTS = "jms.topic.vdsm_requests"
 EVENTS = "jms.queue.events"
 HEART_BEAT_MS = 15_000
 READ_BYTES = 64 << 10
-CLOSE_S = 2.0
 LIMITS = stomp.Limits(body_bytes=MAX_ANSWER)
 
 
@@ -113,10 +112,12 @@ class _StompLine:
             self._writer.transport.abort()
 
     async def close(self) -> None:
+        """A peer that does not read what waits for it, or does not end TLS, is left without more words."""
         self._writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
+        with contextlib.suppress(OSError):
             async with asyncio.timeout(CLOSE_S):
                 await self._writer.wait_closed()
+        self._writer.transport.abort()
 
     async def _frames(self) -> list[stomp.Frame] | None:
         """What came next, maybe nothing but a heart-beat; None at the end."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from vdsm.client import messages
-from vdsm.client.channel import Channel
+from vdsm.client.channel import CLOSE_S, Channel
 from vdsm.client.errors import ConnectionLost
 
 MAX_MESSAGE = 64 * 1024 * 1024
@@ -99,15 +100,21 @@ class _WebSocketLine:
         await self._socket.send_str(message.decode())
 
     async def messages(self) -> AsyncGenerator[bytes, None]:
-        async for message in self._socket:
-            if message.type is aiohttp.WSMsgType.ERROR:
-                raise ConnectionLost(self._where, f"the connection broke: {self._socket.exception()}")
-            yield message.data if isinstance(message.data, bytes) else str(message.data).encode()
+        try:
+            async for message in self._socket:
+                if message.type is aiohttp.WSMsgType.ERROR:
+                    raise ConnectionLost(self._where, f"the connection broke: {self._socket.exception()}")
+                yield message.data if isinstance(message.data, bytes) else str(message.data).encode()
+        finally:
+            await self.close()
         if self._socket.close_code not in (None, 1000, 1001):
             raise ConnectionLost(self._where, f"the agent closed the connection with code {self._socket.close_code}")
 
     async def close(self) -> None:
-        await self._socket.close()
+        # waits by itself for the peer's frame, and without limit to write its own
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self._socket.close()
 
 
 def _reason(error: Exception) -> str:

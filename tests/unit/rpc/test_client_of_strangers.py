@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The client against servers that are no agent, or a broken one: each way to answer wrongly is one kind of error."""
 
-import pytest
-from strangers import CONNECTED, WAYS, answers, says, stranger
+import asyncio
+import functools
 
-from vdsm.client import Client, ConnectionLost, RpcError, Unsendable
+import pytest
+from strangers import CONNECTED, WAYS, answers, says, stranger, upgrade
+
+from vdsm.client import Client, ConnectionLost, NoAnswer, RpcError, Unsendable
+from vdsm.client import stomp as stomp_module
+from vdsm.client import web as web_module
 from vdsm.common import logs
 
 S = 10.0  # more than any of them takes
@@ -24,6 +29,12 @@ WRONG = {
     "true for an error's code": (b'{"id":1,"error":{"code":true,"message":"y"}}', "no code or no message"),
     "an error's message that is a number": (b'{"id":1,"error":{"code":1,"message":1}}', "no code or no message"),
 }
+
+
+@pytest.fixture(autouse=True)
+def parting_is_quick(monkeypatch):
+    for module in (stomp_module, web_module):
+        monkeypatch.setattr(module, "CLOSE_S", 0.05, raising=False)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -108,3 +119,30 @@ async def test_a_flow_id_that_no_header_holds_is_told_before_anything_is_sent(fl
     async with Client.http("http://nobody.invalid") as client:
         with logs.flow(flow_id), pytest.raises(Unsendable, match="flow id"):
             await client.call("Host.ping2")
+
+
+async def takes_nothing(way, reader, writer):
+    writer.transport.pause_reading()
+    if way == "stomp":
+        writer.write(CONNECTED)
+
+
+async def never_closes(way, reader, writer):
+    if way == "stomp":
+        writer.write(CONNECTED)
+    elif way == "ws":
+        await upgrade(reader, writer)
+
+
+async def upgrades_and_takes_nothing(way, reader, writer):
+    await never_closes(way, reader, writer)
+    writer.transport.pause_reading()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("behave", [takes_nothing, never_closes, upgrades_and_takes_nothing])
+async def test_a_call_ends_at_its_timeout_and_the_client_soon_after(way, behave):
+    async with stranger(way, functools.partial(behave, way)) as client, asyncio.timeout(5):
+        with pytest.raises(NoAnswer):
+            await client.call("Host.echo", ["x" * (20 << 20)], timeout_s=0.2)
+        await client.close()
