@@ -14,8 +14,8 @@ import aiohttp
 from vdsm.client import messages
 from vdsm.client.channel import CLOSE_S, Channel
 from vdsm.client.errors import ConnectionLost
+from vdsm.client.messages import MAX_ANSWER
 
-MAX_MESSAGE = 64 * 1024 * 1024
 PATH = "/jsonrpc"
 
 
@@ -54,7 +54,7 @@ class Web:
     async def connect(self, timeout_s: float, *, events: bool) -> Channel:
         try:
             async with asyncio.timeout(timeout_s):
-                socket = await self._http().ws_connect(self._url + PATH, max_msg_size=MAX_MESSAGE, heartbeat=30.0)
+                socket = await self._http().ws_connect(self._url + PATH, max_msg_size=MAX_ANSWER, heartbeat=30.0)
         except TimeoutError:
             raise ConnectionLost(self.where, f"no WebSocket within {timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, UnicodeError) as e:
@@ -64,10 +64,17 @@ class Web:
     async def _exchange(
         self, verb: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, bytes]:
-        """The status and the body of the answer."""
+        """The status and the body of the answer, which is read in parts: nobody says how long it is going to be."""
+        parts: list[bytes] = []
+        size = 0
         try:
             async with self._http().request(verb, self._url + path, data=body, headers=headers) as reply:
-                return reply.status, await reply.read()
+                async for part in reply.content.iter_any():
+                    size += len(part)
+                    if size > MAX_ANSWER:
+                        raise ConnectionLost(self.where, f"an answer of more than {MAX_ANSWER} bytes")
+                    parts.append(part)
+                return reply.status, b"".join(parts)
         except (aiohttp.ClientError, OSError, UnicodeError) as e:
             raise ConnectionLost(self.where, _reason(e)) from None
 
@@ -83,8 +90,16 @@ class Web:
                 if self._unix
                 else aiohttp.TCPConnector(limit=0, ssl=self._tls if self._tls is not None else True)
             )
+            follow_nobody = aiohttp.TraceConfig()
+            follow_nobody.on_request_redirect.append(_refuse)
             self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=None), trust_env=False
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None),
+                trust_env=False,
+                # few bytes may unpack to any number
+                auto_decompress=False,
+                headers={"accept-encoding": "identity"},
+                trace_configs=[follow_nobody],
             )
         return self._session
 
@@ -115,6 +130,11 @@ class _WebSocketLine:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._socket.close()
+
+
+async def _refuse(session: aiohttp.ClientSession, context: object, seen: aiohttp.TraceRequestRedirectParams) -> None:
+    """Agents send nobody elsewhere, and who poses as one must not choose where our calls go."""
+    raise aiohttp.ClientError(f"HTTP status {seen.response.status}: it redirects")
 
 
 def _reason(error: Exception) -> str:

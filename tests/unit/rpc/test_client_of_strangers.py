@@ -3,6 +3,7 @@
 
 import asyncio
 import functools
+import gzip
 
 import pytest
 from strangers import CONNECTED, WAYS, answers, says, stranger, upgrade
@@ -12,7 +13,7 @@ from vdsm.client import stomp as stomp_module
 from vdsm.client import web as web_module
 from vdsm.common import logs
 
-S = 10.0  # more than any of them takes
+S = 5.0  # more than any of them takes
 DEEP = b'{"id":1,"result":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 WRONG = {
     "nothing": (b"", "no JSON"),
@@ -146,3 +147,75 @@ async def test_a_call_ends_at_its_timeout_and_the_client_soon_after(way, behave)
         with pytest.raises(NoAnswer):
             await client.call("Host.echo", ["x" * (20 << 20)], timeout_s=0.2)
         await client.close()
+
+
+def web_answer(head, part=b""):
+    """That head, and that part again and again for as long as it is taken."""
+
+    async def behave(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(head)
+        while part:
+            writer.write(part)
+            await writer.drain()
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        web_answer(b"HTTP/1.1 200 OK\r\n\r\n", b"z" * 65536),
+        web_answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"10000\r\n%b\r\n" % (b"z" * 65536)),
+        web_answer(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n", b"z" * 65536),
+    ],
+    ids=["to the end", "chunked", "of known length"],
+)
+@pytest.mark.parametrize(
+    "ask", [lambda client: client.call("Host.ping2", timeout_s=S), lambda client: client.metrics(timeout_s=S)]
+)
+async def test_an_http_answer_without_end_is_not_read_on(behave, ask, monkeypatch):
+    monkeypatch.setattr(web_module, "MAX_ANSWER", 1 << 20)
+    async with stranger("http", behave) as client:
+        with pytest.raises(ConnectionLost, match="an answer of more than 1048576 bytes"):
+            await ask(client)
+
+
+async def test_an_http_answer_of_the_largest_size_is_taken(monkeypatch):
+    body = b'{"id":1,"result":"%b"}' % (b"x" * 200_000)
+    monkeypatch.setattr(web_module, "MAX_ANSWER", len(body))
+    async with stranger("http", answers("http", body)) as client:
+        assert await client.call("Host.ping2", timeout_s=S) == "x" * 200_000
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        web_answer(b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 1000),
+        web_answer(b"HTTP/1.1 200 OK\r\nx: ", b"y" * 65536),
+        web_answer(b"HTTP/1.1 200 ", b"y" * 65536),
+        web_answer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"x: y\r\n" * 1000),
+    ],
+    ids=["headers", "a header", "a status line", "trailers"],
+)
+async def test_a_head_without_end_is_not_read_on(behave):
+    async with stranger("http", behave) as client:
+        with pytest.raises(ConnectionLost):
+            await client.call("Host.ping2", timeout_s=S)
+
+
+async def test_packed_answers_are_not_unpacked():
+    packed = gzip.compress(b'{"id":1,"result":1}')
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with stranger("http", web_answer(head + packed)) as client:
+        with pytest.raises(ConnectionLost, match="no JSON"):
+            await client.call("Host.ping2", timeout_s=S)
+
+
+@pytest.mark.parametrize("way", ["http", "ws"])
+async def test_a_redirect_is_not_followed(way):
+    async with stranger("http", says(b"")) as elsewhere:
+        head = b"HTTP/1.1 307 Elsewhere\r\nLocation: %b/jsonrpc\r\nContent-Length: 0\r\n\r\n" % elsewhere.where.encode()
+        async with stranger(way, web_answer(head)) as client:
+            with pytest.raises(ConnectionLost, match="HTTP status 307: it redirects"):
+                await client.call("Host.ping2", timeout_s=S)
