@@ -12,6 +12,7 @@ from vdsm.cli import cert, connection, doctor, hooks, output, watching
 from vdsm.cli.calling import call as call_verb
 from vdsm.cli.calling import verb_names
 from vdsm.cli.exits import Exit
+from vdsm.cli.numbers import pause, seconds
 from vdsm.client.stomp import PORT
 from vdsm.common.paths import Paths
 from vdsm.hooking.points import POINTS
@@ -63,21 +64,24 @@ def call(
         list[str] | None, typer.Argument(help="key=value, key.sub=value, key=@file; or JSON, @file, - (stdin)")
     ] = None,
     as_json: AsJson = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 60.0,
+    timeout: Annotated[float, typer.Option(parser=seconds, help="Seconds to wait for the answer.")] = 60.0,
 ) -> None:
     """Call any verb of the API. 'vdsm call rpc.discover --json' describes them all."""
     answer = connection.carry_out(call_verb(verb, words or [], timeout))
-    if as_json:
-        output.print_json(answer)
-    else:
-        output.print_result(answer)
+    try:
+        if as_json:
+            output.print_json(answer)
+        else:
+            output.print_result(answer)
+    except RecursionError:
+        connection.stop(connection.Failure(f"{verb}: the answer is nested too deep to be shown", "", Exit.REFUSED))
 
 
 @app.command()
 def status(
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.5, help="Seconds between two looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(parser=pause, help="Seconds between two looks.")] = 2.0,
 ) -> None:
     """Host, pool, domains, networks and VMs on one screen."""
     if watch and as_json:
@@ -88,11 +92,11 @@ def status(
 @app.command()
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    seconds: Annotated[float, typer.Option("--for", help="Without --follow: how many seconds.")] = 10.0,
+    for_s: Annotated[float, typer.Option("--for", parser=seconds, help="Without --follow: how many seconds.")] = 10.0,
     as_json: AsJson = False,
 ) -> None:
     """What the agent tells: one line for each event from now on."""
-    connection.carry_out(watching.show_events(None if follow else seconds, as_json))
+    connection.carry_out(watching.show_events(None if follow else for_s, as_json))
 
 
 @app.command(name="doctor")

@@ -15,7 +15,7 @@ import typer
 
 from vdsm.cli.exits import Exit
 from vdsm.cli.values import BadArgument
-from vdsm.client import Client, ConnectionLost, NoAnswer, RpcError
+from vdsm.client import Client, ConnectionLost, NoAnswer, RpcError, Unsendable
 from vdsm.client import tls as client_tls
 from vdsm.common.errors import AgentError
 from vdsm.common.paths import Paths
@@ -97,7 +97,7 @@ def explain(error: AgentError) -> Failure:
         case NoAnswer():
             remedy = "The call may still go on in the agent. Wait longer with --timeout, or look: vdsm status"
             return Failure(f"{error}.", remedy, Exit.NO_ANSWER)
-        case BadArgument():
+        case BadArgument() | Unsendable():
             return Failure(str(error), "", Exit.USAGE)
         case client_tls.NoIdentity():
             return Failure(f"{error}.", error.remedy, Exit.UNREACHABLE)

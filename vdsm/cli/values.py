@@ -74,6 +74,13 @@ class Types:
 
 def parameters(words: Sequence[str], types: Types, read: Read) -> Any:
     """What the words say. ``read`` gives the text of a file, or of standard input for ``-``."""
+    try:
+        return _parameters(words, types, read)
+    except RecursionError:
+        raise BadArgument("the parameters", "are nested too deep") from None
+
+
+def _parameters(words: Sequence[str], types: Types, read: Read) -> Any:
     if len(words) == 1 and (words[0] == "-" or words[0][:1] in ("{", "[", "@")):
         return _document(words[0], read)
     found = _Parts()

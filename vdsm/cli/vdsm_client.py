@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from vdsm.api import contract
-from vdsm.client import Client, ClientError, RpcError
+from vdsm.cli import numbers
+from vdsm.client import Client, ClientError, RpcError, Unsendable, messages
 from vdsm.client import tls as client_tls
 from vdsm.common import logs
 from vdsm.common.errors import AgentError
@@ -37,18 +38,22 @@ def run(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(given)
     if not getattr(chosen, "method", None):
         parser.error("a namespace and a method are needed")
-    try:
-        params = _params(chosen)
-    except _Usage as e:
-        parser.error(str(e))
     verb = f"{chosen.namespace}.{chosen.method}"
     try:
-        result = asyncio.run(_call(chosen, verb, params))
+        params = _params(chosen)
+        # what can't be sent is wrong usage, whether or not somebody is there
+        messages.request(verb, 0, params, chosen.flow_id)
+    except (_Usage, Unsendable) as e:
+        parser.error(str(e))
+    try:
+        shown = json.dumps(asyncio.run(_call(chosen, verb, params)), indent=4, sort_keys=True)
     except _Failed as e:
         _fail(str(e))
+    except RecursionError:
+        _fail(f"Command {verb}: what is to be shown is nested too deep")
     except KeyboardInterrupt:
         _fail("interrupted")
-    print(json.dumps(result, indent=4, sort_keys=True))
+    print(shown)
 
 
 class _Usage(AgentError):
@@ -66,7 +71,7 @@ async def _call(chosen: argparse.Namespace, verb: str, params: dict[str, Any]) -
     try:
         context = client_tls.context(client_tls.own(Paths().pki)) if chosen.use_tls else None
         async with Client.stomp(chosen.host, chosen.port, context) as client:
-            with logs.flow(chosen.flow_id or ""):
+            with logs.flow(chosen.flow_id):
                 return await client.call(verb, params, timeout_s=chosen.timeout)
     except RpcError as e:
         reason = f"Command {verb} with args {_shown(verb, params)} failed:\n(code={e.code}, message={e.message})"
@@ -103,6 +108,8 @@ def _from_file(name: str) -> dict[str, Any]:
         found = json.loads(text)
     except (OSError, ValueError) as e:
         raise _Usage(f"File {name}: {e}") from None
+    except RecursionError:
+        raise _Usage(f"File {name}: it is nested too deep") from None
     if not isinstance(found, dict):
         raise _Usage(f"File {name}: expected an object with the parameters, got {type(found).__name__}")
     return found
@@ -128,13 +135,13 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument("-a", "--host", default="localhost", help="address of the host (default localhost)")
-    parser.add_argument("-p", "--port", default=PORT, type=int, help=f"port (default {PORT})")
+    parser.add_argument("-p", "--port", default=PORT, type=numbers.port, help=f"port (default {PORT})")
     parser.add_argument(
         *("--insecure", "--unsecure"), dest="use_tls", action="store_false", help="without TLS: for reading only"
     )
-    parser.add_argument("--timeout", default=TIMEOUT_S, type=float, help=f"seconds (default {TIMEOUT_S:g})")
+    parser.add_argument("--timeout", default=TIMEOUT_S, type=numbers.seconds, help=f"seconds (default {TIMEOUT_S:g})")
     parser.add_argument("-f", "--file", help="JSON file with the parameters; - is standard input")
-    parser.add_argument("--flow-id", help="stands in every log line of the call")
+    parser.add_argument("--flow-id", default="", help="stands in every log line of the call")
     parser.add_argument("--gluster-enabled", action="store_true", help="accepted; there are no gluster verbs here")
     namespaces = parser.add_subparsers(title="namespaces", metavar="namespace method [name=value ...]")
     verbs: dict[str, list[str]] = {}

@@ -20,7 +20,7 @@ MAX_ANSWER = 64 << 20
 def request(method: str, number: int, params: Any, flow_id: str) -> bytes:
     """The call as JSON; ``flow_id`` travels beside it, and must be fit for a header. Raises `Unsendable`."""
     if not flow_id.isprintable():
-        raise Unsendable(method, f"the flow id {flow_id!r} is not printable")
+        raise Unsendable(method, f"flow id {flow_id!r}: it is not printable")
     call: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "id": number}
     if params is not None:
         call["params"] = params

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The commands against a small JSON-RPC server on a unix socket: output, errors, exit codes."""
 
+import functools
 import json
 import threading
 from http.server import BaseHTTPRequestHandler
@@ -9,7 +10,7 @@ from socketserver import ThreadingUnixStreamServer
 import pytest
 from typer.testing import CliRunner
 
-from vdsm.cli import serve
+from vdsm.cli import connection, serve
 from vdsm.cli.app import app
 from vdsm.cli.checks import Level, places
 from vdsm.common.paths import Paths
@@ -92,6 +93,43 @@ def test_error_answered_shows_message_code_and_remedy(agent):
     done = run("call", "Host.fail")
     assert done.exit_code == 1
     assert "Host.fail: Volume does not exist (code 201)" in done.stderr and "Look at the domain" in done.stderr
+
+
+@pytest.mark.parametrize("way", [[], ["--json"]])
+def test_an_answer_too_deep_to_be_shown_is_said_so(way, monkeypatch):
+    def carry_out(work):
+        work.close()
+        return {"deep": functools.reduce(lambda inner, _: [inner], range(5000), [])}
+
+    monkeypatch.setattr(connection, "carry_out", carry_out)
+    done = run("call", "Host.getStats", *way)
+    assert done.exit_code == 1
+    assert "nested too deep" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["call", "Host.echo", "--timeout"], ["events", "--for"], ["status", "--interval"]])
+@pytest.mark.parametrize("text", ["inf", "nan", "-1", "0"])
+def test_a_time_without_end_or_sense_is_wrong_usage(agent, words, text):
+    assert run(*words, text).exit_code == 2
+
+
+def test_looks_without_pause_are_wrong_usage(agent):
+    assert run("status", "--interval", "0.4").exit_code == 2
+
+
+def test_text_that_no_message_holds_is_wrong_usage(agent):
+    done = run("call", "Host.echo", "message=\udcff")
+    assert done.exit_code == 2
+    assert "Host.echo can't be called with text that is not Unicode" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"), [("a..b", "that is no address"), ("\udcff", "that is no address"), ("127.0.0.1", "refused")]
+)
+def test_a_host_that_is_not_reached_is_said_so(host, reason):
+    done = run("--host", host, "--port", "1", "--insecure", "call", "Host.ping2")
+    assert done.exit_code == 3
+    assert reason in done.stderr
 
 
 def test_unknown_verb_is_answered_with_the_near_one(agent):

@@ -48,6 +48,16 @@ def test_words_become_typed_parameters(words, expected):
 
 
 @pytest.mark.parametrize(
+    "word",
+    ["domains=" + "[" * 100_000, "[" * 100_000, "domains" + ".a" * 5000 + "=x"],
+    ids=["a value", "all", "a name of members"],
+)
+def test_what_is_nested_too_deep_is_refused(word):
+    with pytest.raises(BadArgument, match="nested too deep"):
+        read(word)
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (["siz=1"], "did you mean size?"),
