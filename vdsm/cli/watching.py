@@ -13,10 +13,10 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from vdsm.cli.connection import agent_socket, connect, explain
+from vdsm.cli.connection import connect, explain
 from vdsm.cli.output import console, print_json
 from vdsm.cli.overview import gather, screen
-from vdsm.client import Client, ClientError, Notice
+from vdsm.client import ClientError, Notice
 
 
 async def show_status(as_json: bool) -> None:
@@ -43,7 +43,7 @@ async def watch_status(every_s: float) -> None:
 async def show_events(for_s: float | None, as_json: bool) -> None:
     """For so many seconds, or until Ctrl-C."""
     try:
-        async with asyncio.timeout(for_s), Client.unix(agent_socket()) as client, aclosing(client.events()) as events:
+        async with asyncio.timeout(for_s), connect() as client, aclosing(client.events()) as events:
             async for notice in events:
                 _tell(notice, as_json)
     except TimeoutError:

@@ -132,6 +132,13 @@ def test_a_host_that_is_not_reached_is_said_so(host, reason):
     assert reason in done.stderr
 
 
+@pytest.mark.parametrize("words", [["call", "Host.ping2"], ["status"], ["events", "--for", "5"]])
+def test_another_host_is_where_the_command_goes(words, agent):
+    done = run("--host", "127.0.0.1", "--port", "1", "--insecure", *words)
+    assert done.exit_code == 3
+    assert "127.0.0.1:1" in done.stderr
+
+
 def test_unknown_verb_is_answered_with_the_near_one(agent):
     done = run("call", "Host.eko")
     assert done.exit_code == 2
