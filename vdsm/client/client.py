@@ -122,13 +122,17 @@ class Client:
         number = next(self._ids)
         flow_id = logs.flow_id.get()
         request = messages.request(method, number, params, flow_id)
+        channel = None
         try:
             async with asyncio.timeout(timeout_s):
                 if self._web is not None:
                     answer = await self._web.ask(number, request, flow_id)
                 else:
-                    answer = await (await self._kept_channel()).ask(number, request, flow_id)
+                    channel = await self._kept_channel()
+                    answer = await channel.ask(number, request, flow_id)
         except TimeoutError:
+            if self._web is None and channel is None:
+                raise ConnectionLost(self.where, f"there was none within {timeout_s:g} s") from None
             raise NoAnswer(method, timeout_s) from None
         return messages.result(answer, method, self.where)
 

@@ -140,11 +140,22 @@ async def upgrades_and_takes_nothing(way, reader, writer):
     writer.transport.pause_reading()
 
 
+async def says_nothing(reader, writer):
+    pass
+
+
+@pytest.mark.parametrize("way", ["stomp", "ws"])
+async def test_what_never_became_a_connection_sent_nothing(way):
+    async with stranger(way, says_nothing) as client:
+        with pytest.raises(ConnectionLost, match=r"there was none within 0\.2 s"):
+            await client.call("Host.ping2", timeout_s=0.2)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("behave", [takes_nothing, never_closes, upgrades_and_takes_nothing])
 async def test_a_call_ends_at_its_timeout_and_the_client_soon_after(way, behave):
     async with stranger(way, functools.partial(behave, way)) as client, asyncio.timeout(5):
-        with pytest.raises(NoAnswer):
+        with pytest.raises(ConnectionLost if (way, behave) == ("ws", takes_nothing) else NoAnswer):
             await client.call("Host.echo", ["x" * (20 << 20)], timeout_s=0.2)
         await client.close()
 
