@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import socket
 from collections.abc import Callable
@@ -93,6 +94,10 @@ def import_(
     """Put a signed certificate or a new authority in place. Tried first: what would not serve is refused."""
     _carry_out(pki, lambda: keeping.import_(pki, certificate=certificate, key=key, authority=ca))
     console().print("Imported. The agent uses it from the next connection on.")
+    named = examine(places.host(pki)).names
+    if certificate and not any(_is_this_host(name) for name in named):
+        told = f"It names {', '.join(named) or 'nobody'}; this host is {socket.gethostname()}."
+        typer.secho(f"! {told} Engines and hosts call a host by a name of its certificate.", err=True, fg="yellow")
 
 
 @commands.command()
@@ -139,6 +144,20 @@ def _carry_out(pki: str, work: Callable[[], T]) -> T:
 def _names_of_this_host() -> list[str]:
     found = [socket.getfqdn(), socket.gethostname()]
     return [name for name in dict.fromkeys(found) if name != "localhost"] or ["localhost"]
+
+
+def _is_this_host(name: str) -> bool:
+    """By its name with or without the domain, or an address that one of its interfaces has."""
+    own = socket.gethostname().lower().partition(".")[0]
+    if name.lower().partition(".")[0] == own:
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+        with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind((name, 0))
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def _show(reports: list[Report]) -> None:

@@ -43,7 +43,8 @@ def context(pair: Pair) -> ssl.SSLContext:
         file = pair.authority
         made.load_verify_locations(pair.authority)
         file = pair.certificate
-        made.load_cert_chain(pair.certificate, pair.key)
+        # a key with a passphrase is an error, not a question
+        made.load_cert_chain(pair.certificate, pair.key, password="")
     except ssl.SSLError as e:
         raise NoIdentity(file, (e.reason or str(e)).replace("_", " ").lower()) from None
     except OSError as e:

@@ -80,7 +80,8 @@ class Certificates:
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
         try:
             context.load_verify_locations(self._place.authority)
-            context.load_cert_chain(self._place.certificate, self._place.key)
+            # a key with a passphrase is an error, not a question
+            context.load_cert_chain(self._place.certificate, self._place.key, password="")
             if self._ciphers:
                 context.set_ciphers(self._ciphers)
         except (ssl.SSLError, OSError) as error:

@@ -2,6 +2,9 @@
 """What an import takes over, and from where: certificates as such, and no key that the agent has put in the way."""
 
 import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +91,22 @@ def test_a_request_is_not_written_through_a_linked_folder(pki, tmp_path):
     with pytest.raises(below.NotAFolder, match="requests is a symbolic link"):
         keeping.renew(pki, [])
     assert os.listdir(tmp_path / "outside") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("joe", "! It names joe; this host is "),
+        ("192.0.2.1", "! It names 192.0.2.1"),
+        ("127.0.0.1", ""),
+        (socket.gethostname(), ""),
+        (f"{socket.gethostname()}.lab", ""),
+    ],
+)
+def test_a_certificate_of_somebody_else_is_taken_with_a_word(pki, tmp_path, name, told):
+    _, pair = keeping.issue(pki, [name])
+    files = (f"--certificate={write(tmp_path / 'c', pair.certificate)}", f"--key={write(tmp_path / 'k', pair.key)}")
+    argv = [sys.executable, "-m", "vdsm.cli", "cert", "import", *files, "--pki", pki]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr.startswith(told) and bool(done.stderr) == bool(told)
