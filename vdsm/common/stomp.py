@@ -38,6 +38,7 @@ _UNESCAPE = re.compile(r"\\[rnc\\]")
 _ESCAPE = re.compile(r"[\r\n:\\]")
 _TO_ESCAPE = {plain: escape for escape, plain in _ESCAPES.items()}
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
+_BETWEEN_FRAMES = re.compile(rb"[\r\n]*")
 
 
 class NotStomp(AgentError):
@@ -73,7 +74,11 @@ def encode(frame: Frame) -> bytes:
 
 
 class Parser:
-    """``feed`` gives the frames that are whole so far. Empty lines between frames are heart-beats and give nothing."""
+    """Whole frames of the bytes that came so far. Empty lines between frames are heart-beats and give nothing.
+
+    Whoever wants all of them uses ``feed``; whoever must not be kept long by one read uses ``add`` and then
+    ``next_frame``, as often as there is time.
+    """
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
@@ -85,21 +90,27 @@ class Parser:
 
     def feed(self, data: bytes) -> list[Frame]:
         """Raises `NotStomp`; the parser is of no use then."""
-        self._buffer += data
+        self.add(data)
         frames = []
-        while (frame := self._next()) is not None:
+        while (frame := self.next_frame()) is not None:
             frames.append(frame)
         return frames
 
-    def _next(self) -> Frame | None:
+    def add(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next_frame(self) -> Frame | None:
+        """The oldest frame that is whole, None when more bytes are needed. Raises `NotStomp` as ``feed`` does."""
         if self._head is None and not self._take_head():
             return None
         return self._take_body()
 
     def _take_head(self) -> bool:
         if self._searched == 0:
-            between = len(self._buffer) - len(self._buffer.lstrip(b"\r\n"))
-            del self._buffer[:between]
+            # only the line ends are looked at: what follows them may be many frames, and this is done for each
+            between = _BETWEEN_FRAMES.match(self._buffer)
+            assert between is not None
+            del self._buffer[: between.end()]
         if self._searched < _LONGEST_LINE:
             self._check_command()
         end = _END_OF_HEAD.search(self._buffer, max(0, self._searched - 2))

@@ -24,8 +24,8 @@ from vdsm.common.events import Events, Subscription
 from vdsm.common.stomp import Frame, NotStomp
 from vdsm.rpc import protocol
 from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
+from vdsm.rpc.intake import Intake, Taker
 from vdsm.rpc.outbox import Outbox
-from vdsm.rpc.pace import Pace
 
 log = logging.getLogger("vdsm.rpc.stomp")
 
@@ -53,9 +53,7 @@ class StompSession(asyncio.Protocol):
         self._dispatcher = dispatcher
         self._events = events
         self._caller = caller
-        self._parser = stomp.Parser(stomp.Limits(body_bytes=protocol.MAX_MESSAGE))
         self._subscriptions: dict[str, str] = {}
-        self._pace = Pace()
         self._calls = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._telling: Subscription | None = None
@@ -69,21 +67,11 @@ class StompSession(asyncio.Protocol):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(transport, lambda waiting: self._drop("slow", f"it does not read: {waiting}"))
-        self._last_read = self._loop.time()
+        taker = Taker(self._take, self._refuse_stream, lambda: self._calls < MAX_CALLS)
+        self._intake = Intake(transport, taker, stomp.Limits(body_bytes=protocol.MAX_MESSAGE))
 
     def data_received(self, data: bytes) -> None:
-        self._last_read = self._loop.time()
-        try:
-            frames = self._parser.feed(data)
-        except NotStomp as error:
-            self._drop("malformed", str(error))
-            return
-        for frame in frames:
-            if self._transport.is_closing():
-                return
-            _FRAMES.labels(frame.command).inc()
-            self._take(frame)
-        self._slow_down(self._pace.delay_s(len(frames), self._loop.time()))
+        self._intake.add(data)
 
     def pause_writing(self) -> None:
         self._outbox.pause()
@@ -92,6 +80,7 @@ class StompSession(asyncio.Protocol):
         self._outbox.resume()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._intake.close()
         for timer in self._beats:
             timer.cancel()
         if self._telling is not None:
@@ -101,7 +90,11 @@ class StompSession(asyncio.Protocol):
 
     # -- frames
 
+    def _refuse_stream(self, error: NotStomp) -> None:
+        self._drop("malformed", str(error))
+
     def _take(self, frame: Frame) -> None:
+        _FRAMES.labels(frame.command).inc()
         actions = {
             "CONNECT": self._connect,
             "STOMP": self._connect,
@@ -181,7 +174,7 @@ class StompSession(asyncio.Protocol):
             reply = await self._dispatcher.answer(body, caller)
         finally:
             self._calls -= 1
-            self._slow_down(0)
+            self._intake.go_on()
         if reply is None:
             return
         # an array of several replies is more than the clients of the field take: each one by itself
@@ -227,18 +220,6 @@ class StompSession(asyncio.Protocol):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _slow_down(self, delay_s: float) -> None:
-        """Read on when there is room for more calls and the pace allows it."""
-        if self._transport.is_closing():
-            return
-        if delay_s > 0:
-            self._transport.pause_reading()
-            self._loop.call_later(delay_s, self._slow_down, 0)
-        elif self._calls >= MAX_CALLS:
-            self._transport.pause_reading()
-        elif not self._transport.is_reading():
-            self._transport.resume_reading()
-
     # -- heart-beats
 
     def _beat(self) -> None:
@@ -250,9 +231,8 @@ class StompSession(asyncio.Protocol):
         del self._beats[:-2]
 
     def _listen(self) -> None:
-        quiet_s = self._loop.time() - self._last_read
-        # while we do not read, the peer's beats lie in the kernel
-        if quiet_s >= self._silence_s and self._transport.is_reading():
+        quiet_s = self._intake.quiet_s
+        if quiet_s >= self._silence_s:
             self._drop("silent", f"nothing came for {quiet_s:.1f} s, {self._silence_s:g} s were promised")
             return
         self._beats.append(self._loop.call_later(max(0.1, self._silence_s - quiet_s), self._listen))

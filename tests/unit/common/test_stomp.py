@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,3 +103,29 @@ def test_a_megabyte_in_small_pieces_takes_no_time():
     wire = encode(Frame("SEND", {"a": "b"}, b"x" * (1 << 20)))
     got = [frame for at in range(0, len(wire), 1000) for frame in parser.feed(wire[at : at + 1000])]
     assert len(got[0].body) == 1 << 20
+
+
+def test_the_time_for_small_frames_grows_with_their_number_and_no_faster():
+    few, many = (b"UNSUBSCRIBE\nid:x\n\n\0" * count for count in (10_000, 120_000))
+    assert _seconds(many) < 3 * 12 * _seconds(few)
+
+
+def _seconds(wire):
+    took = []
+    for _ in range(2):
+        parser = Parser()
+        parser.add(wire)
+        began = time.perf_counter()
+        while parser.next_frame() is not None:
+            pass  # kept by nobody: the collector of garbage has nothing to walk through
+        took.append(time.perf_counter() - began)
+    return min(took)
+
+
+def test_frames_are_handed_out_one_by_one():
+    parser = Parser()
+    parser.add(b"SEND\na:1\n\n\0\nSEND\na:2\n\n\0SEND")
+    assert [parser.next_frame().headers["a"] for _ in range(2)] == ["1", "2"]
+    assert parser.next_frame() is None
+    parser.add(b"\na:3\n\n\0")
+    assert parser.next_frame().headers == {"a": "3"}
