@@ -31,6 +31,7 @@ from vdsm.rpc.engine_site import EngineSite
 from vdsm.rpc.http import Web
 from vdsm.rpc.policy import CertificateRefused, PolicyFile
 from vdsm.rpc.refusals import Refusals
+from vdsm.rpc.seats import Seats
 from vdsm.rpc.stomp_session import StompSession
 from vdsm.rpc.waiting_room import WaitingRoom
 
@@ -43,7 +44,6 @@ LOOK_AT_POLICY_S = 2.0
 BACKLOG = 512
 KEEP_ALIVE_S = 300.0
 CLOSE_S = 2.0
-MAX_CONNECTIONS = 512
 
 _OPEN = metrics.gauge("vdsm_port_connections", "Open connections on the engine's port")
 _WAITING = metrics.gauge("vdsm_port_waiting", "Connections that have not said who they are")
@@ -80,6 +80,7 @@ class EnginePort:
         self._web = Web(dispatcher, events, self.name, lambda _: None)
         self._site = EngineSite(self._web)
         self._room = WaitingRoom()
+        self._seats = Seats()
         self._open: dict[asyncio.BaseTransport, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusals = Refusals()
@@ -177,13 +178,22 @@ class EnginePort:
         except TimeoutError:
             self._refuse(transport, address, "no first bytes came")
             return
-        if spoken is None or spoken is Spoken.NEITHER:
-            self._refuse(transport, address, "its first bytes are neither STOMP nor HTTP" if spoken else "it closed")
+        if spoken is None or first.is_lost:
+            self._refuse(transport, address, "it closed")
             return
-        if len(self._open) >= MAX_CONNECTIONS:
-            self._refuse(transport, address, f"there are {MAX_CONNECTIONS} connections")
+        if spoken is Spoken.NEITHER:
+            self._refuse(transport, address, "its first bytes are neither STOMP nor HTTP")
             return
-        self._hand_over(transport, spoken, _Peer(identity, shown), first)
+        peer = _Peer(identity, shown, address)
+        loser = self._seats.take(peer.client, transport)
+        if loser is not None:
+            self._crowd_out(loser)
+        self._hand_over(transport, spoken, peer, first)
+
+    def _crowd_out(self, loser: asyncio.BaseTransport) -> None:
+        peer = self._open[loser]
+        assert isinstance(loser, asyncio.Transport)
+        self._refuse(loser, peer.address, "of all clients its own has most connections, and a newcomer came")
 
     async def _identify(self, shown: tls.Shown | None, address: str) -> Identity:
         if shown is None:
@@ -215,17 +225,19 @@ class EnginePort:
         else:
             serve = web.Server(lambda request: self._site.serve(request, caller), keepalive_timeout=KEEP_ALIVE_S)
             protocol = serve()
-        watched = _Watched(protocol, lambda: self._closed(transport))
+        watched = _Watched(protocol, lambda: self._closed(transport, peer))
         self._open[transport] = peer
         _OPEN.set(len(self._open))
         transport.set_protocol(watched)
+        first.heir = watched
         watched.connection_made(transport)
         if first.data:
             watched.data_received(bytes(first.data))
         if first.ended:
             watched.eof_received()
 
-    def _closed(self, transport: asyncio.BaseTransport) -> None:
+    def _closed(self, transport: asyncio.BaseTransport, peer: _Peer) -> None:
+        self._seats.leave(peer.client, transport)
         self._open.pop(transport, None)
         _OPEN.set(len(self._open))
 
@@ -238,6 +250,12 @@ class EnginePort:
 class _Peer:
     identity: Identity
     shown: tls.Shown | None
+    address: str
+
+    @property
+    def client(self) -> str:
+        """Who shares connections: all that show one certificate, from wherever; in plain mode an address."""
+        return self.shown.fingerprint if self.shown is not None else self.address
 
 
 class _Accepted(asyncio.Protocol):
@@ -249,11 +267,16 @@ class _Accepted(asyncio.Protocol):
 
 
 class _FirstBytes(asyncio.Protocol):
-    """Collects until the protocol is known; ``spoken`` is None when the connection closed before."""
+    """Collects until the protocol is known; ``spoken`` is None when the connection closed before.
+
+    TLS may have decided already whom it tells that the connection is gone: that word goes on to the ``heir``.
+    """
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.ended = False
+        self.is_lost = False
+        self.heir: asyncio.Protocol | None = None
         self.spoken: asyncio.Future[Spoken | None] = asyncio.get_running_loop().create_future()
 
     def data_received(self, data: bytes) -> None:
@@ -267,8 +290,11 @@ class _FirstBytes(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.is_lost = True
         if not self.spoken.done():
             self.spoken.set_result(None)
+        if self.heir is not None:
+            self.heir.connection_lost(error)
 
     def _settle(self, spoken: Spoken | None) -> None:
         if spoken is not None and not self.spoken.done():

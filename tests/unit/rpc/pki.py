@@ -19,6 +19,7 @@ class Pki:
         self.authority("other/foreign")
         self.issue("certs/vdsmcert", "host", key="keys/vdsmkey")
         self.issue("other/engine", "engine")
+        self.issue("other/neighbour", "neighbour")
         self.issue("other/stranger", "stranger", by="other/foreign")
         self.issue("other/old", "old", days=-1)
 

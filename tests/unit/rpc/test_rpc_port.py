@@ -18,6 +18,7 @@ from vdsm.rpc import port as port_module
 from vdsm.rpc import tls
 from vdsm.rpc.policy import PolicyFile
 from vdsm.rpc.port import Address, EnginePort
+from vdsm.rpc.seats import Seats
 from vdsm.rpc.waiting_room import MAX_WAITING_OF_ADDRESS
 
 
@@ -319,6 +320,68 @@ async def test_of_silent_connections_of_one_address_the_oldest_go(port):
     assert len(port._room) == MAX_WAITING_OF_ADDRESS
     for _, writer in silent:
         writer.close()
+
+
+async def test_a_client_that_fills_its_share_of_the_port_is_refused_and_locks_out_nobody(port, pki, caplog):
+    port._seats = Seats(most=3, most_of_client=2)
+    async with contextlib.AsyncExitStack() as connected:
+        many = [await connected.enter_async_context(java(port, pki.engine())) for _ in range(2)]
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await connected.enter_async_context(java(port, pki.engine()))
+        assert "its client has 2 connections already" in caplog.text
+        assert (await many[0].call("Host.ping2"))["result"] is True
+        other = PythonPeer(port.port, pki.client("neighbour"))
+        await other.connect()
+        assert (await other.call("Host.ping2"))["result"] is True
+        await other.close()
+
+
+async def test_of_a_full_port_the_client_with_most_makes_room(port, pki, caplog):
+    port._seats = Seats(most=2, most_of_client=2)
+    async with java(port, pki.engine()) as oldest, java(port, pki.engine()) as newer:
+        other = PythonPeer(port.port, pki.client("neighbour"))
+        await other.connect()
+        assert (await other.call("Host.ping2"))["result"] is True
+        assert (await newer.call("Host.ping2"))["result"] is True
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await asyncio.wait_for(oldest.frame(), 5)
+        await other.close()
+    assert "its own has most connections" in caplog.text
+
+
+async def test_a_connection_that_closes_leaves_its_seat(port, pki):
+    port._seats = Seats(most=1, most_of_client=1)
+    for _ in range(3):
+        async with java(port, pki.engine()) as engine:
+            assert (await engine.call("Host.ping2"))["result"] is True
+        async with asyncio.timeout(5):
+            while len(port._seats):
+                await asyncio.sleep(0.01)
+
+
+async def test_a_connection_that_is_gone_before_it_has_a_seat_takes_none(port, pki, caplog, monkeypatch):
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow_dns(*_):
+        asked.set()
+        await answered.wait()
+        return True
+
+    monkeypatch.setattr(port_module.names, "belongs_to", slow_dns)
+    port._match_names = True
+    _, writer = await asyncio.open_connection("127.0.0.1", port.port, ssl=pki.client())
+    writer.write(b"CONNECT\naccept-version:1.2\n\n\0")
+    await asked.wait()
+    (waiting,) = port._room._by_address["127.0.0.1"]
+    writer.transport.abort()
+    async with asyncio.timeout(5):
+        while not waiting.is_closing():
+            await asyncio.sleep(0.01)
+    answered.set()
+    async with asyncio.timeout(5):
+        while "it closed" not in caplog.text:
+            await asyncio.sleep(0.01)
+    assert (len(port._seats), len(port._open)) == (0, 0)
 
 
 async def test_new_certificates_are_used_without_restart_and_broken_ones_are_not(server, tmp_path, caplog, monkeypatch):
