@@ -44,6 +44,7 @@ LOOK_AT_POLICY_S = 2.0
 BACKLOG = 512
 KEEP_ALIVE_S = 300.0
 CLOSE_S = 2.0
+KEPT = 16 << 10
 
 _OPEN = metrics.gauge("vdsm_port_connections", "Open connections on the engine's port")
 _WAITING = metrics.gauge("vdsm_port_waiting", "Connections that have not said who they are")
@@ -130,7 +131,8 @@ class EnginePort:
         self._door.open()
         kind = "TLS" if self._certificates is not None else "plain, for reading only"
         log.info("listening at %s port %d, %s", *listening.getsockname()[:2], kind)
-        await self._keep_roles()
+        if self._certificates is not None:
+            await self._keep_roles()
 
     # -- one connection after the other
 
@@ -170,8 +172,11 @@ class EnginePort:
         else:
             raw.set_protocol(first)
             raw.resume_reading()
+        first.bound(transport)
         shown = tls.shown_by(transport)
-        identity = await self._identify(shown, address)
+        if shown is not None and self._match_names and not await names.belongs_to(shown.name, address):
+            raise names.ForeignName(shown.name, address)
+        self._identify(shown, address)
         try:
             async with asyncio.timeout(FIRST_BYTES_S):
                 spoken = await first.spoken
@@ -184,7 +189,8 @@ class EnginePort:
         if spoken is Spoken.NEITHER:
             self._refuse(transport, address, "its first bytes are neither STOMP nor HTTP")
             return
-        peer = _Peer(identity, shown, address)
+        # who was silent for a while may have another role by now, or none
+        peer = _Peer(self._identify(shown, address), shown, address)
         loser = self._seats.take(peer.client, transport)
         if loser is not None:
             self._crowd_out(loser)
@@ -195,11 +201,10 @@ class EnginePort:
         assert isinstance(loser, asyncio.Transport)
         self._refuse(loser, peer.address, "of all clients its own has most connections, and a newcomer came")
 
-    async def _identify(self, shown: tls.Shown | None, address: str) -> Identity:
+    def _identify(self, shown: tls.Shown | None, address: str) -> Identity:
+        """With the role that the policy gives at this moment. Raises `CertificateRefused`."""
         if shown is None:
             return Identity(f"tcp {address}", Role.READER, f"tcp:{address}")
-        if self._match_names and not await names.belongs_to(shown.name, address):
-            raise names.ForeignName(shown.name, address)
         role = self._policy.current().role_of(shown.name, shown.fingerprint)
         if role is None:
             raise CertificateRefused(shown.name)
@@ -230,6 +235,7 @@ class EnginePort:
         _OPEN.set(len(self._open))
         transport.set_protocol(watched)
         first.heir = watched
+        transport.resume_reading()
         watched.connection_made(transport)
         if first.data:
             watched.data_received(bytes(first.data))
@@ -269,6 +275,7 @@ class _Accepted(asyncio.Protocol):
 class _FirstBytes(asyncio.Protocol):
     """Collects until the protocol is known; ``spoken`` is None when the connection closed before.
 
+    With more than `KEPT` bytes no more is read until somebody takes over, however long names are looked up.
     TLS may have decided already whom it tells that the connection is gone: that word goes on to the ``heir``.
     """
 
@@ -276,14 +283,21 @@ class _FirstBytes(asyncio.Protocol):
         self.data = bytearray()
         self.ended = False
         self.is_lost = False
+        self._transport: asyncio.Transport | None = None
         self.heir: asyncio.Protocol | None = None
         self.spoken: asyncio.Future[Spoken | None] = asyncio.get_running_loop().create_future()
+
+    def bound(self, transport: asyncio.Transport) -> None:
+        """What may be paused: TLS has its transport only after the first bytes may have come."""
+        self._transport = transport
+        self._pause_when_full()
 
     def data_received(self, data: bytes) -> None:
         self.data += data
         # heart-beats are for nobody yet: what is undecided stays a few bytes, however many come
         del self.data[: len(self.data) - len(self.data.lstrip(b"\r\n"))]
         self._settle(detect(bytes(self.data[:64])))
+        self._pause_when_full()
 
     def eof_received(self) -> bool:
         self.ended = True
@@ -299,6 +313,10 @@ class _FirstBytes(asyncio.Protocol):
     def _settle(self, spoken: Spoken | None) -> None:
         if spoken is not None and not self.spoken.done():
             self.spoken.set_result(spoken)
+
+    def _pause_when_full(self) -> None:
+        if self._transport is not None and len(self.data) > KEPT and not self._transport.is_closing():
+            self._transport.pause_reading()
 
 
 class _Watched(asyncio.Protocol):

@@ -208,3 +208,37 @@ def test_a_file_that_is_no_file_is_told(tmp_path):
     os.mkdir(tmp_path / "access.toml")
     with pytest.raises(BadPolicy, match=r"access\.toml: Is a directory"):
         PolicyFile(str(tmp_path)).current()
+
+
+async def test_who_was_silent_until_its_certificate_was_refused_gets_nowhere(guarded, pki, tmp_path, caplog):
+    identified, identify = asyncio.Event(), guarded._identify
+
+    def identify_and_tell(*arguments):
+        identified.set()
+        return identify(*arguments)
+
+    guarded._identify = identify_and_tell
+    reader, writer = await asyncio.open_connection("127.0.0.1", guarded.port, ssl=pki.engine())
+    await asyncio.wait_for(identified.wait(), 5)
+    write(tmp_path, '[[certificate]]\nname = "engine"\nrole = "refused"')
+    writer.write(b"CONNECT\naccept-version:1.2\n\n\0")
+    with contextlib.suppress(ConnectionError):
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    assert "refused by the access policy" in caplog.text
+
+
+async def test_in_plain_mode_a_broken_policy_is_nobodys_business(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(port_module, "LOOK_AT_POLICY_S", 0.0)
+    write(tmp_path, "default = 5")
+    policy = PolicyFile(str(tmp_path))
+    port = EnginePort(server.dispatcher, server.events, Address("127.0.0.1", 0), certificates=None, policy=policy)
+    await opened(port)
+    try:
+        await asyncio.wait_for(port._opening, 5)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port.port)
+        writer.write(b"CONNECT\naccept-version:1.2\n\n\0")
+        assert (await asyncio.wait_for(reader.readuntil(b"\0"), 5)).startswith(b"CONNECTED\n")
+        writer.close()
+    finally:
+        await port.stop()

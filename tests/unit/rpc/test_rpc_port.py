@@ -359,29 +359,62 @@ async def test_a_connection_that_closes_leaves_its_seat(port, pki):
                 await asyncio.sleep(0.01)
 
 
-async def test_a_connection_that_is_gone_before_it_has_a_seat_takes_none(port, pki, caplog, monkeypatch):
-    asked, answered = asyncio.Event(), asyncio.Event()
+class SlowNames:
+    """A name service that answers when it is told to."""
 
-    async def slow_dns(*_):
-        asked.set()
-        await answered.wait()
+    def __init__(self, port, monkeypatch):
+        self.asked, self.answered = asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(port_module.names, "belongs_to", self._belongs_to)
+        port._match_names = True
+
+    async def _belongs_to(self, *_):
+        self.asked.set()
+        await self.answered.wait()
         return True
 
-    monkeypatch.setattr(port_module.names, "belongs_to", slow_dns)
-    port._match_names = True
+
+async def test_a_connection_that_is_gone_before_it_has_a_seat_takes_none(port, pki, caplog, monkeypatch):
+    names = SlowNames(port, monkeypatch)
     _, writer = await asyncio.open_connection("127.0.0.1", port.port, ssl=pki.client())
     writer.write(b"CONNECT\naccept-version:1.2\n\n\0")
-    await asked.wait()
+    await names.asked.wait()
     (waiting,) = port._room._by_address["127.0.0.1"]
     writer.transport.abort()
     async with asyncio.timeout(5):
         while not waiting.is_closing():
             await asyncio.sleep(0.01)
-    answered.set()
+    names.answered.set()
     async with asyncio.timeout(5):
         while "it closed" not in caplog.text:
             await asyncio.sleep(0.01)
     assert (len(port._seats), len(port._open)) == (0, 0)
+
+
+async def test_while_names_are_looked_up_little_is_kept_and_nothing_is_lost(port, pki, monkeypatch):
+    names, sent = SlowNames(port, monkeypatch), 300
+    paused, pause = asyncio.Event(), port_module._FirstBytes._pause_when_full
+    kept = []
+
+    def pause_and_tell(self):
+        pause(self)
+        kept.append(len(self.data))
+        if self._transport is not None and not self._transport.is_reading():
+            paused.set()
+
+    monkeypatch.setattr(port_module._FirstBytes, "_pause_when_full", pause_and_tell)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port.port, ssl=pki.client())
+    body = b'{"jsonrpc":"2.0","method":"Host.ping2","id":1,"filler":"%s"}' % (b"x" * 20_000)
+    writer.write(b"CONNECT\naccept-version:1.2\n\n\0SUBSCRIBE\nid:1\ndestination:q\n\n\0")
+    writer.write((b"SEND\ndestination:%s\nreply-to:q\n\n%s\0" % (REQUESTS.encode(), body)) * sent)
+    await names.asked.wait()
+    await asyncio.wait_for(paused.wait(), 5)
+    assert max(kept) < 1 << 20
+    names.answered.set()
+    async with asyncio.timeout(20):
+        got = b""
+        while got.count(b"MESSAGE\n") < sent or not got.endswith(b"\0"):
+            got += await reader.read(1 << 16)
+    writer.close()
 
 
 async def test_new_certificates_are_used_without_restart_and_broken_ones_are_not(server, tmp_path, caplog, monkeypatch):
