@@ -29,6 +29,7 @@ from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
 from vdsm.rpc.door import Door
 from vdsm.rpc.engine_site import EngineSite
 from vdsm.rpc.http import Web
+from vdsm.rpc.outbox import Outboxes
 from vdsm.rpc.policy import CertificateRefused, PolicyFile
 from vdsm.rpc.refusals import Refusals
 from vdsm.rpc.seats import Seats
@@ -82,6 +83,7 @@ class EnginePort:
         self._site = EngineSite(self._web)
         self._room = WaitingRoom()
         self._seats = Seats()
+        self._outboxes = Outboxes()
         self._open: dict[asyncio.BaseTransport, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusals = Refusals()
@@ -226,7 +228,7 @@ class EnginePort:
         caller = Caller(peer.identity, "stomp" if spoken is Spoken.STOMP else self.name, ENGINE)
         protocol: asyncio.Protocol
         if spoken is Spoken.STOMP:
-            protocol = StompSession(self._dispatcher, self._events, caller)
+            protocol = StompSession(self._dispatcher, self._events, caller, self._outboxes)
         else:
             serve = web.Server(lambda request: self._site.serve(request, caller), keepalive_timeout=KEEP_ALIVE_S)
             protocol = serve()

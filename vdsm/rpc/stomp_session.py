@@ -25,7 +25,7 @@ from vdsm.common.stomp import Frame, NotStomp
 from vdsm.rpc import protocol
 from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
 from vdsm.rpc.intake import Intake, Taker
-from vdsm.rpc.outbox import Outbox
+from vdsm.rpc.outbox import Outbox, Outboxes
 
 log = logging.getLogger("vdsm.rpc.stomp")
 
@@ -49,10 +49,11 @@ _DROPPED = metrics.counter("vdsm_stomp_dropped", "STOMP connections that the age
 class StompSession(asyncio.Protocol):
     """Takes over an identified connection once its first bytes were STOMP's."""
 
-    def __init__(self, dispatcher: Dispatcher, events: Events, caller: Caller) -> None:
+    def __init__(self, dispatcher: Dispatcher, events: Events, caller: Caller, outboxes: Outboxes) -> None:
         self._dispatcher = dispatcher
         self._events = events
         self._caller = caller
+        self._outboxes = outboxes
         self._subscriptions: dict[str, str] = {}
         self._calls = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,7 +67,7 @@ class StompSession(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._loop = asyncio.get_running_loop()
-        self._outbox = Outbox(transport, lambda waiting: self._drop("slow", f"it does not read: {waiting}"))
+        self._outbox = Outbox(transport, self._does_not_read, self._outboxes)
         taker = Taker(self._take, self._refuse_stream, lambda: self._calls < MAX_CALLS)
         self._intake = Intake(transport, taker, stomp.Limits(body_bytes=protocol.MAX_MESSAGE))
 
@@ -81,6 +82,7 @@ class StompSession(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._intake.close()
+        self._outbox.close()
         for timer in self._beats:
             timer.cancel()
         if self._telling is not None:
@@ -180,7 +182,7 @@ class StompSession(asyncio.Protocol):
         # an array of several replies is more than the clients of the field take: each one by itself
         replies = msgspec.json.decode(reply, type=list[msgspec.Raw]) if reply.startswith(b"[") else [reply]
         for one in replies:
-            self._message(reply_to, bytes(one))
+            self._reply(reply_to, bytes(one))
 
     async def _tell(self, subscription: Subscription) -> None:
         async for event in subscription:
@@ -189,16 +191,26 @@ class StompSession(asyncio.Protocol):
             except (TypeError, ValueError) as error:
                 log.error("event %s can't be sent: %s", event.method, error)
                 continue
-            self._message(EVENTS, body)
+            self._event(body)
         if subscription.overflowed:
             self._drop("slow", "it does not read its events")
 
-    def _message(self, destination: str, body: bytes) -> None:
-        """To each subscription of this connection to that destination, as VDSM delivers it."""
+    def _event(self, body: bytes) -> None:
+        """To each subscription of this connection to the events, as VDSM delivers it."""
         for identifier, subscribed in self._subscriptions.items():
-            if subscribed == destination:
-                headers = {"destination": destination, "content-type": "application/json", "subscription": identifier}
-                self._write(Frame("MESSAGE", headers, body))
+            if subscribed == EVENTS:
+                self._message(EVENTS, identifier, body)
+
+    def _reply(self, reply_to: str, body: bytes) -> None:
+        """Once, however many subscriptions this connection has to where it wants replies: to the newest."""
+        for identifier, subscribed in reversed(self._subscriptions.items()):
+            if subscribed == reply_to:
+                self._message(reply_to, identifier, body)
+                return
+
+    def _message(self, destination: str, subscription: str, body: bytes) -> None:
+        headers = {"destination": destination, "content-type": "application/json", "subscription": subscription}
+        self._write(Frame("MESSAGE", headers, body))
 
     # -- writing
 
@@ -208,6 +220,9 @@ class StompSession(asyncio.Protocol):
 
     def _refuse(self, reason: str) -> None:
         self._write(Frame("ERROR", {"content-type": "text/plain"}, reason.encode()))
+
+    def _does_not_read(self, why: str) -> None:
+        self._drop("slow", f"it does not read: {why}")
 
     def _drop(self, reason: str, why: str) -> None:
         if not self._transport.is_closing():

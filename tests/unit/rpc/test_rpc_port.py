@@ -16,6 +16,7 @@ from tests.peers import EVENTS, REQUESTS, JavaPeer, PythonPeer
 from vdsm.certificates import places
 from vdsm.rpc import port as port_module
 from vdsm.rpc import tls
+from vdsm.rpc.outbox import Outboxes
 from vdsm.rpc.policy import PolicyFile
 from vdsm.rpc.port import Address, EnginePort
 from vdsm.rpc.seats import Seats
@@ -203,6 +204,42 @@ async def test_a_flow_id_comes_from_the_header(port, pki):
         head = f"SEND\ndestination:{REQUESTS}\nreply-to:jms.topic.vdsm_responses\novirtCorrelationId:flow-7\n\n"
         engine.write(head.encode() + body + b"\0")
         assert json.loads((await engine.frame())[2])["result"] == "flow-7"
+
+
+async def test_a_reply_comes_once_to_the_newest_of_several_subscriptions(port, pki):
+    async with java(port, pki.engine()) as engine:
+        for number in range(3):
+            engine.write(b"SUBSCRIBE\nid:%d\ndestination:q\n\n\0" % number)
+        call = b'{"jsonrpc":"2.0","method":"Host.ping2","id":"1"}'
+        engine.write(b"SEND\ndestination:%s\nreply-to:q\n\n%s\0" % (REQUESTS.encode(), call))
+        _, headers, _ = await engine.frame()
+        assert headers["subscription"] == "2"
+        engine.write(b"DISCONNECT\nreceipt:next\n\n\0")
+        assert (await engine.frame())[0] == "RECEIPT"
+
+
+async def test_an_event_comes_to_each_subscription(port, pki, server):
+    async with java(port, pki.engine()) as engine:
+        engine.write(f"SUBSCRIBE\nid:second\ndestination:{EVENTS}\n\n\0".encode())
+        await engine.call("Host.ping2")
+        server.events.publish("net", "host_conn", "", {})
+        identifiers = {(await engine.frame())[1]["subscription"] for _ in range(2)}
+        assert len(identifiers) == 2
+        assert "second" in identifiers
+
+
+async def test_all_that_waits_on_the_port_is_bounded(port, pki, server, caplog):
+    port._outboxes = Outboxes(most=1 << 20)
+    lazy = JavaPeer(port.port, pki.engine())
+    await lazy.connect()
+    async with java(port, pki.engine()) as other:
+        for _ in range(200):
+            server.events.publish("virt", "VM_status", "vm", {"filler": "x" * 50_000})
+            _, _, body = await other.frame()
+            assert "method" in json.loads(body)
+        assert (await other.call("Host.ping2"))["result"] is True
+    assert "bytes wait on all connections" in caplog.text
+    await lazy.close()
 
 
 async def test_a_subscriber_that_does_not_read_delays_nobody_and_is_dropped(port, pki, server, caplog):
