@@ -3,13 +3,15 @@
 
 Each connection subscribes to all events. What is sent waits for the peer at most `SEND_S`; events queue up to
 `MAX_EVENTS`. A peer that does not read is dropped with a line in the log, and its calls go on. At most
-`MAX_CALLS` calls of a connection are under way: then its next message is read when one has ended.
+`MAX_CALLS` calls of a connection are under way or wait to be sent: then its next message is read when one has left.
+What all connections have not sent is at most `MAX_UNSENT`: then the one with most is dropped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -23,6 +25,7 @@ log = logging.getLogger("vdsm.rpc")
 MAX_EVENTS = 1000
 MAX_CALLS = 256
 SEND_S = 30.0
+MAX_UNSENT = 256 << 20
 HEARTBEAT_S = 30.0
 CLOSE_S = 1.0  # for the peer to answer that the connection closes
 
@@ -44,7 +47,7 @@ class Connections:
         )
         await socket.prepare(request)
         assert request.transport is not None
-        connection = _Connection(socket, request.transport, caller, self._dispatcher)
+        connection = _Connection(socket, request.transport, caller, self._dispatcher, self._bound)
         self._open.add(connection)
         _OPEN.inc()
         try:
@@ -54,18 +57,29 @@ class Connections:
             _OPEN.dec()
         return socket
 
+    def _bound(self) -> None:
+        """Drop who keeps most from being sent while all keep too much."""
+        while sum(connection.unsent for connection in self._open) > MAX_UNSENT:
+            max(self._open, key=lambda connection: connection.unsent).drop("reads least of all, and too much waits")
+
     async def close(self) -> None:
         await asyncio.gather(*(connection.close() for connection in list(self._open)))
 
 
 class _Connection:
     def __init__(
-        self, socket: web.WebSocketResponse, transport: asyncio.Transport, caller: Caller, dispatcher: Dispatcher
+        self,
+        socket: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        caller: Caller,
+        dispatcher: Dispatcher,
+        bound: Callable[[], None],
     ) -> None:
         self._socket = socket
         self._transport = transport
         self._caller = caller
         self._dispatcher = dispatcher
+        self._bound = bound
         self._room = asyncio.Semaphore(MAX_CALLS)
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -86,16 +100,20 @@ class _Connection:
             for task in (telling, *self._answering):  # they only wait and send: the calls are the dispatcher's
                 task.cancel()
 
+    @property
+    def unsent(self) -> int:
+        return 0 if self._transport.is_closing() else self._transport.get_write_buffer_size()
+
     async def close(self) -> None:
         await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the agent stops")
 
     async def _answer(self, data: bytes) -> None:
         try:
             reply = await self._dispatcher.answer(data, self._caller)
+            if reply is not None:
+                await self._send(reply)
         finally:
             self._room.release()
-        if reply is not None:
-            await self._send(reply)
 
     async def _tell(self, subscription: Subscription) -> None:
         async for event in subscription:
@@ -103,18 +121,20 @@ class _Connection:
             if message is not None:
                 await self._send(message)
         if subscription.overflowed:
-            self._drop("does not read its events")
+            self.drop("does not read its events")
 
     async def _send(self, message: bytes) -> None:
+        if self.unsent:
+            self._bound()
         try:
             async with asyncio.timeout(SEND_S):
                 await self._socket.send_frame(message, WSMsgType.TEXT)
         except TimeoutError:
-            self._drop(f"did not read for {SEND_S:g} s")
+            self.drop(f"did not read for {SEND_S:g} s")
         except ConnectionError:
             pass  # it closed; the reader sees that too and ends the connection
 
-    def _drop(self, reason: str) -> None:
+    def drop(self, reason: str) -> None:
         log.warning("connection of %s dropped: it %s", self._caller.identity.name, reason)
         _DROPPED.inc()
         self._transport.abort()

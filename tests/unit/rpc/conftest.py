@@ -97,6 +97,10 @@ def verbs(server: Server) -> Verbs:
     async def get_data(call: Call, params: NoParams) -> list[Any]:
         return ["hello", 5]
 
+    @reader("get_much")
+    async def get_much(call: Call, params: NoParams) -> str:
+        return "x" * 30_000
+
     @reader("Host.ping2", urgent=True)
     async def ping2(call: Call, params: NoParams) -> None:
         """Nothing."""

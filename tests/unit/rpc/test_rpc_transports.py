@@ -255,3 +255,30 @@ async def test_socket_that_a_killed_agent_left_is_replaced(server, tmp_path):
     assert os.stat(path).st_mode & 0o777 == 0o666
     await listener.stop()
     assert not os.path.exists(path)
+
+
+def calls_with_long_replies(count):
+    """In frames of a client, with a mask that changes nothing."""
+    call = b'{"jsonrpc":"2.0","method":"get_much","id":1,"filler":"%s"}' % (b"x" * 10_000)
+    return (b"\x81\xfe" + len(call).to_bytes(2, "big") + bytes(4) + call) * count
+
+
+async def test_calls_of_a_peer_that_does_not_read_are_not_taken(server, monkeypatch):
+    monkeypatch.setattr(websocket, "MAX_CALLS", 4)
+    slow = await silent_websocket(server)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(slow, calls_with_long_replies(400)), 1)
+    slow.close()
+
+
+async def test_what_waits_for_all_peers_is_bounded(http, server, caplog, monkeypatch):
+    monkeypatch.setattr(websocket, "MAX_UNSENT", 1 << 20)
+    async with http.ws_connect("/jsonrpc") as good:
+        slow = await silent_websocket(server)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(slow, calls_with_long_replies(200)), 5)
+        async with asyncio.timeout(5):
+            while "reads least of all" not in caplog.text:
+                await good.send_bytes(PING)
+                assert json.loads(await good.receive_str()) == DONE
+        slow.close()
