@@ -14,8 +14,8 @@ from ports import opened
 
 from tests.peers import EVENTS, REQUESTS, JavaPeer, PythonPeer
 from vdsm.certificates import places
+from vdsm.rpc import outbox, tls
 from vdsm.rpc import port as port_module
-from vdsm.rpc import tls
 from vdsm.rpc.outbox import Outboxes
 from vdsm.rpc.policy import PolicyFile
 from vdsm.rpc.port import Address, EnginePort
@@ -239,6 +239,18 @@ async def test_all_that_waits_on_the_port_is_bounded(port, pki, server, caplog):
             assert "method" in json.loads(body)
         assert (await other.call("Host.ping2"))["result"] is True
     assert "bytes wait on all connections" in caplog.text
+    await lazy.close()
+
+
+async def test_over_tls_too_a_peer_that_takes_nothing_is_dropped_in_time(port, pki, server, caplog, monkeypatch):
+    monkeypatch.setattr(outbox, "UNREAD_S", 0.2)
+    lazy = JavaPeer(port.port, pki.engine())
+    await lazy.connect()
+    for _ in range(300):
+        server.events.publish("virt", "VM_status", "vm", {"filler": "x" * 50_000})
+    async with asyncio.timeout(5):
+        while "it has taken nothing for 0.2 s" not in caplog.text:
+            await asyncio.sleep(0.01)
     await lazy.close()
 
 
