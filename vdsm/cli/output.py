@@ -12,6 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 NARROW = 100
+# of a table that a terminal of the usual width can show
+MAX_COLUMNS = 6
 
 
 def console() -> Console:
@@ -28,18 +30,28 @@ def print_result(value: Any) -> None:
     if value is True or value is None:
         console().print("[green]done[/]")
     elif isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
-        console().print(rows(value))
+        if len({key for entry in value for key in entry}) <= MAX_COLUMNS:
+            console().print(rows(value))
+            return
+        for number, entry in enumerate(value):
+            sys.stdout.write("\n" * bool(number))
+            sys.stdout.flush()
+            console().print(_members(entry))
     elif isinstance(value, list):
         for entry in value:
             sys.stdout.write(f"{in_cell(entry)}\n")
     elif isinstance(value, dict):
-        table = plain("", "")
-        table.show_header = False
-        for key, member in value.items():
-            table.add_row(f"[bold]{escape(str(key))}[/]", escape(in_cell(member)))
-        console().print(table)
+        console().print(_members(value))
     else:
         sys.stdout.write(f"{in_cell(value)}\n")
+
+
+def _members(entry: dict[str, Any]) -> Table:
+    table = plain("", "")
+    table.show_header = False
+    for key, member in entry.items():
+        table.add_row(f"[bold]{escape(str(key))}[/]", escape(in_cell(member)))
+    return table
 
 
 def rows(entries: list[dict[str, Any]]) -> Table:

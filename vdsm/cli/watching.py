@@ -59,4 +59,7 @@ def _tell(notice: Notice, as_json: bool) -> None:
     params = {key: value for key, value in notice.params.items() if key != "notify_time"}
     what = f"[bold]{escape(notice.component)}[/] {escape(notice.operation)} {escape(notice.unique_id)}"
     body = escape(json.dumps(params, ensure_ascii=False)) if params else ""
-    console().print(f"[dim]{time.strftime('%H:%M:%S')}[/] {what} {body}", soft_wrap=True)
+    line = f"[dim]{time.strftime('%H:%M:%S')}[/] {what} {body}"
+    # a line is a line on a terminal; pipes and --json get the whole
+    is_cut = sys.stdout.isatty()
+    console().print(line, soft_wrap=not is_cut, no_wrap=is_cut, overflow="ellipsis" if is_cut else None)

@@ -64,6 +64,8 @@ async def try_point(
 ) -> Trial:
     """Raises `UnknownPoint`, `InvalidParameter` (the document), `NothingInstalled`, `ForbiddenProperty`."""
     point = find(point_name)
+    if not text and point.data not in (Data.NOTHING, Data.JSON):
+        raise InvalidParameter("document", "nothing", f"{point.name} takes {point.data}: name a file with it")
     wrong = problem(point.data, "", text) if text else ""
     if wrong:
         raise InvalidParameter("document", wrong, f"{point.name} takes {point.data}")

@@ -94,19 +94,22 @@ def _entry(path: str, name: str, point: Point, trust: Trust) -> Iterator[Finding
         if _may_execute(info, point, trust):
             yield Finding(path, Severity.WARNING, "its name begins with a dot, so it never runs", "rename it")
     elif not _may_execute(info, point, trust):
-        yield from _not_executable(path, name, info, point)
+        yield from _not_executable(path, name, info, point, trust)
     else:
         yield from _script(path, name, trust)
 
 
-def _not_executable(path: str, name: str, info: os.stat_result, point: Point) -> Iterator[Finding]:
+def _not_executable(path: str, name: str, info: os.stat_result, point: Point, trust: Trust) -> Iterator[Finding]:
+    """A script is told all that is wrong at once, not the next thing after each remedy."""
     if info.st_mode & 0o111:
         who = "root" if point.as_root else "the agent's user"
         yield Finding(path, Severity.ERROR, f"not executable for {who}, so it never runs", f"chmod a+rx {path}")
+        yield from _script(path, name, trust)
     elif name.endswith(_LIBRARY_SUFFIXES):
         yield Finding(path, Severity.NOTE, "not executable: taken for something that scripts use")
     else:
         yield Finding(path, Severity.ERROR, "not executable, so it never runs", f"chmod 0755 {path}")
+        yield from _script(path, name, trust)
 
 
 def _script(path: str, name: str, trust: Trust) -> Iterator[Finding]:

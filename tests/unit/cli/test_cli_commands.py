@@ -10,7 +10,7 @@ from socketserver import ThreadingUnixStreamServer
 import pytest
 from typer.testing import CliRunner
 
-from vdsm.cli import connection, serve
+from vdsm.cli import connection, output, serve
 from vdsm.cli.app import app
 from vdsm.cli.checks import Level, places
 from vdsm.common.paths import Paths
@@ -192,3 +192,10 @@ def test_doctor_tells_every_verb_of_the_api_without_an_agent():
     assert lines["VM.create"]["state"].startswith("partial: ")
     assert lines["VM.reset"] == {"verb": "VM.reset", "engine": True, "state": "not built", "role": "operator"}
     assert "VM.reset" in run("doctor", "--api").stdout
+
+
+def test_a_wide_table_becomes_a_block_for_each_entry(capsys):
+    output.print_result([{f"key{n}": f"value {n}" for n in range(9)}, {"key0": "other"}])
+    first, second = capsys.readouterr().out.split("\n\n")
+    assert [line.split() for line in first.splitlines()] == [[f"key{n}", "value", str(n)] for n in range(9)]
+    assert second.split() == ["key0", "other"]

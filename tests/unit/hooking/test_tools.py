@@ -154,6 +154,12 @@ def test_lint_says_what_is_wrong_with_a_file(install, paths, name, head, body, m
     assert any(s == severity and p.startswith(problem) for _, s, p in found), found
 
 
+def test_lint_says_all_that_is_wrong_with_a_script_at_once(install, paths):
+    install("before_vm_start", "x", "print 'x'\r\n", mode=0o644, head="#!/usr/bin/python3\r\n")
+    told = " ".join(problem for _, _, problem in findings(paths))
+    assert all(word in told for word in ("not executable", "two-digit", "Windows line ends"))
+
+
 def test_lint_has_nothing_to_say_of_a_good_script(install, paths):
     install("before_vm_start", "50_x", "import hooking\n", head="#!/usr/bin/python3\n")
     install("before_vm_start", "60_x", "exit 0\n")
@@ -213,6 +219,8 @@ async def test_a_dry_run_refuses_what_makes_no_sense(paths):
         await try_point(paths.hooks, "before_vm_start", DOMAIN)
     with pytest.raises(InvalidParameter, match="document"):
         await try_point(paths.hooks, "before_vm_start", "<domain>")
+    with pytest.raises(InvalidParameter, match="before_vm_start takes domain XML: name a file"):
+        await try_point(paths.hooks, "before_vm_start", "")
     with pytest.raises(UnknownPoint):
         await try_point(paths.hooks, "before_vm_starts", DOMAIN)
 
