@@ -220,7 +220,7 @@ async def test_who_was_silent_until_its_certificate_was_refused_gets_nowhere(gua
     guarded._identify = identify_and_tell
     reader, writer = await asyncio.open_connection("127.0.0.1", guarded.port, ssl=pki.engine())
     await asyncio.wait_for(identified.wait(), 5)
-    write(tmp_path, '[[certificate]]\nname = "engine"\nrole = "refused"')
+    write(tmp_path, 'default = "admin"\n[[certificate]]\nname = "engine"\nrole = "refused"')
     writer.write(b"CONNECT\naccept-version:1.2\n\n\0")
     with contextlib.suppress(ConnectionError):
         assert await asyncio.wait_for(reader.read(), 5) == b""
