@@ -20,12 +20,14 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from vdsm.common import groups
 from vdsm.common.errors import CommandFailed, CommandNotFound, DeadlineExceeded, OutputTooLong
 
+T = TypeVar("T")
 log = logging.getLogger("vdsm.commands")
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -61,14 +63,15 @@ async def run(
     """
     shown = redact(" ".join(argv), secrets)
     started = time.monotonic()
-    loop = asyncio.get_running_loop()
-    transport, child = await loop.subprocess_exec(
-        lambda: _Child(max_output),
-        *argv_bound_to_us(argv),
-        stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
-        env=dict(ENVIRONMENT if env is None else env),
-        cwd=cwd or "/",
-        start_new_session=True,
+    transport, child = await started_or_ended(
+        asyncio.get_running_loop().subprocess_exec(
+            lambda: _Child(max_output),
+            *argv_bound_to_us(argv),
+            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
+            env=dict(ENVIRONMENT if env is None else env),
+            cwd=cwd or "/",
+            start_new_session=True,
+        )
     )
     pid = transport.get_pid()
     groups.record(pid)
@@ -93,6 +96,28 @@ async def run(
     if code != 0:
         raise CommandFailed(shown, code, redact(child.err.decode(errors="replace").strip()[-2000:], secrets))
     return Completed(bytes(child.out), bytes(child.err))
+
+
+async def started_or_ended(
+    start: Coroutine[Any, Any, tuple[asyncio.SubprocessTransport, T]],
+) -> tuple[asyncio.SubprocessTransport, T]:
+    """A started child and its protocol. When the caller is cancelled meanwhile, the child's group is killed.
+
+    The loop's own way kills the child alone, and waits for whoever of its group has its pipes.
+    """
+    starting = asyncio.ensure_future(start)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_kill_group_of)
+        raise
+
+
+def _kill_group_of(starting: asyncio.Future[tuple[asyncio.SubprocessTransport, T]]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        transport, _ = starting.result()
+        groups.kill_group(transport.get_pid())
+        transport.close()
 
 
 def redact(text: str, secrets: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vdsm.common import groups
-from vdsm.common.commands import argv_bound_to_us
+from vdsm.common.commands import argv_bound_to_us, started_or_ended
 
 log = logging.getLogger("vdsm.hooks")
 
@@ -52,15 +52,17 @@ async def run_script(
 ) -> Ended:
     """Raises OSError when no process can be made."""
     started = time.monotonic()
-    transport, script = await asyncio.get_running_loop().subprocess_exec(
-        _Script,
-        *_argv(path, identity),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(env),
-        cwd=cwd,
-        start_new_session=True,
+    transport, script = await started_or_ended(
+        asyncio.get_running_loop().subprocess_exec(
+            _Script,
+            *_argv(path, identity),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
+        )
     )
     pid = transport.get_pid()
     timed_out = False

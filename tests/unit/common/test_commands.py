@@ -59,6 +59,27 @@ async def test_cancel_kills_the_whole_group(tmp_path):
     await _all_gone([int(pid) for pid in text.split()])
 
 
+async def test_cancel_in_the_midst_of_a_start_kills_the_whole_group(tmp_path, monkeypatch):
+    pids = tmp_path / "pids"
+    os.mkfifo(pids)
+    loop, release = asyncio.get_running_loop(), asyncio.Event()
+    start = loop.subprocess_exec
+
+    async def held(*arguments, **options):
+        made = await start(*arguments, **options)
+        await release.wait()
+        return made
+
+    monkeypatch.setattr(loop, "subprocess_exec", held)
+    task = asyncio.ensure_future(commands.run(["sh", "-c", f"sleep 60 & echo $! $$ > {pids}; wait"], timeout_s=30))
+    text = await asyncio.to_thread(pids.read_text)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
+    release.set()
+    await _all_gone([int(pid) for pid in text.split()])
+
+
 async def test_too_much_output_is_refused():
     with pytest.raises(OutputTooLong, match="more than 1000 bytes"):
         await commands.run(["sh", "-c", "yes"], timeout_s=5, max_output=1000)
