@@ -26,7 +26,7 @@ from storage.service import Storage
 from vdsm import config
 from vdsm.api.call import Agent
 from vdsm.api.codes import all_codes
-from vdsm.common import groups, logs
+from vdsm.common import groups, heap, logs
 from vdsm.common.clocks import Clock
 from vdsm.common.deadlines import deadline
 from vdsm.common.errors import AgentError
@@ -61,6 +61,7 @@ def main(paths: Paths | None = None) -> None:
     except config.BadConfiguration as e:
         print(f"vdsm: {e}. {e.remedy}", file=sys.stderr)
         sys.exit(78)
+    heap.give_large_blocks_back()
     running = logs.setup(settings.log_level)
     code = 1
     try:

@@ -22,6 +22,8 @@ from vdsm.common.errors import AgentError
 log = logging.getLogger("vdsm.rpc.tls")
 
 LOOK_AGAIN_S = 1.0
+# a context keeps 10 KiB for each session of TLS 1.2, up to 20480, and `ssl` has no switch for it
+HANDSHAKES_OF_A_CONTEXT = 500
 # what OpenSSL calls the errors of a peer's certificate (X509_V_ERR_...)
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _FOREIGN = frozenset({2, 18, 19, 20, 21})
@@ -50,18 +52,23 @@ class Certificates:
         self._context: ssl.SSLContext | None = None
         self._seen: tuple[object, ...] = ()
         self._looked = -LOOK_AGAIN_S
+        self._handshakes = 0
 
     def context(self) -> ssl.SSLContext:
         """Raises `NoCertificates` or `BadCertificates` while there never was a pair that works."""
         now = time.monotonic()
-        if self._context is not None and now - self._looked < LOOK_AGAIN_S:
+        self._handshakes += 1
+        is_full = self._handshakes > HANDSHAKES_OF_A_CONTEXT
+        if self._context is not None and now - self._looked < LOOK_AGAIN_S and not is_full:
             return self._context
         self._looked = now
         try:
             seen = tuple(map(_identity, (self._place.authority, self._place.certificate, self._place.key)))
-            if self._context is None or seen != self._seen:
+            if self._context is None or seen != self._seen or is_full:
+                self._handshakes = 0
                 fresh = self._load()
-                log.info("certificate %s is in use", self._place.certificate)
+                if seen != self._seen:
+                    log.info("certificate %s is in use", self._place.certificate)
                 self._context = fresh
             self._seen = seen
         except AgentError as error:
@@ -78,6 +85,8 @@ class Certificates:
         context.verify_mode = ssl.CERT_REQUIRED
         # the engine offers no session tickets of ours anything, and they would carry no certificate
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+        # and without tickets each session would stay in a cache, for hours
+        context.num_tickets = 0
         try:
             context.load_verify_locations(self._place.authority)
             # a key with a passphrase is an error, not a question

@@ -350,6 +350,17 @@ async def test_first_bytes_that_do_not_come_are_not_waited_for(port, pki, caplog
     assert "no first bytes came" in caplog.text
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_connections_leave_no_sessions_behind(port, pki, monkeypatch, version):
+    monkeypatch.setattr(tls, "HANDSHAKES_OF_A_CONTEXT", 5)
+    context = pki.engine()
+    context.maximum_version = version
+    for _ in range(20):
+        async with java(port, context) as engine:
+            await engine.call("Host.ping2")
+        assert port._certificates.context().session_stats()["number"] <= 5
+
+
 async def test_a_handshake_that_does_not_end_is_not_waited_for(port, caplog, monkeypatch):
     monkeypatch.setattr(port_module, "HANDSHAKE_S", 0.2)
     for reader, writer in (await asyncio.open_connection("127.0.0.1", port.port), await _half_open(port.port)):
