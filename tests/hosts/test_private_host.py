@@ -19,7 +19,9 @@ from contrib.lab.host import PrivateHost
 
 STARTER = """
 from contrib.lab.host import PrivateHost
-import sys, time
+import signal, sys, time
+# who runs the tests in the background ignores it, and so would its children
+signal.signal(signal.SIGINT, signal.default_int_handler)
 host = PrivateHost(sys.argv[1]).start()
 host.run(["mount", "-o", "loop", "/srv/posixfs.img", "/mnt"])
 host.run(["mkdir", "/sys/fs/cgroup/memory/machine"], check=False)
