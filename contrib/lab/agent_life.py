@@ -27,6 +27,8 @@ ROOT_SOCKET = "/run/vdsm-root/root.sock"
 class AgentLife(abc.ABC):
     # how long each of the two may take until it answers
     start_s = 20.0
+    # between two looks whether they do
+    look_s = 0.01
 
     def __init__(self) -> None:
         self.agent_pid = 0
@@ -110,7 +112,7 @@ class AgentLife(abc.ABC):
         return not self.control.signal(pid, 0)
 
     def _until_answers(self, socket_path: str, pid: int, log: str, timeout_s: float) -> None:
-        """A listening socket of another process appears without an event for us: look every 10 ms."""
+        """A listening socket of another process appears without an event for us: look every `look_s`."""
         limit = time.monotonic() + timeout_s
         while True:
             if self._has_ended(pid):
@@ -120,7 +122,7 @@ class AgentLife(abc.ABC):
                 return
             if time.monotonic() > limit:
                 raise HostFailed(f"{socket_path} does not answer after {timeout_s:.0f} s\n{self.tail(log)}")
-            time.sleep(0.01)
+            time.sleep(self.look_s)
 
     def _until_ready(self, timeout_s: float) -> None:
         """Until its parts are up and its VMs found again, every change is refused with code 99.
@@ -142,6 +144,6 @@ class AgentLife(abc.ABC):
                 return
             if time.monotonic() > limit:
                 raise HostFailed(f"the agent is not ready after {timeout_s:.0f} s\n{self.tail(AGENT_LOG)}")
-            time.sleep(0.01)
+            time.sleep(self.look_s)
         code = self.control.wait(self.agent_pid, timeout_s=1)
         raise HostFailed(f"{AGENT_LOG}: process ended with {code} at start\n{self.tail(AGENT_LOG)}")

@@ -96,10 +96,10 @@ def _lab(*words: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
 def test_a_piped_shell_ends_with_its_input_and_its_code(hosts: list[MicroHost]) -> None:
     name = hosts[0].spec.name
     assert _lab("ssh", name, given=b"command -v vdsm\n").stdout == b"/usr/local/bin/vdsm\n"
-    lines = b"".join(b"echo %d\n" % number for number in range(20_000))
+    lines = b"".join(b"echo %d\n" % number for number in range(2_000))
     done = _lab("ssh", name, given=lines + b"exit 4\n")
     assert done.returncode == 4
-    assert done.stdout.split()[-1] == b"19999"
+    assert done.stdout.split()[-1] == b"1999"
 
 
 def test_run_passes_its_input_on(hosts: list[MicroHost]) -> None:

@@ -49,6 +49,8 @@ START_S = 30.0
 
 class MicroHost(AgentLife):
     start_s = 90.0
+    # each look is a process of an emulated machine
+    look_s = 0.4
 
     def __init__(self, name: str | None = None, *, fabric: Fabric | None = None, **fields: Any) -> None:
         """``fields`` are those of `MicroSpec`: memory_mib, cpus, nics, luns, watchdog, apparmor, vfio, ..."""
