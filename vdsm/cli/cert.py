@@ -97,7 +97,7 @@ def import_(
     named = examine(places.host(pki)).names
     if certificate and not any(_is_this_host(name) for name in named):
         told = f"It names {', '.join(named) or 'nobody'}; this host is {socket.gethostname()}."
-        typer.secho(f"! {told} Engines and hosts call a host by a name of its certificate.", err=True, fg="yellow")
+        typer.secho(f"! {told} If it is another's, import this host's own.", err=True, fg="yellow")
 
 
 @commands.command()
