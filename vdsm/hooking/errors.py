@@ -25,9 +25,25 @@ class HookFailed(AgentError):
 
     @property
     def said(self) -> str:
-        text = self.stderr.strip()
+        text = cause(self.stderr)
         shown = text[:SHOWN_CHARACTERS]
         return f": {shown}{'…' if len(text) > len(shown) else ''}" if text else ""
+
+
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+def cause(stderr: str) -> str:
+    """What a person must read of it: all, or without the way through the code to what a Python script ended by."""
+    text = stderr.strip()
+    said, found, _ = text.partition(_TRACEBACK)
+    if not found:
+        return text
+    _, _, last = text.rpartition(_TRACEBACK)
+    lines = last.splitlines()
+    while lines and (not lines[0].strip() or lines[0].startswith(" ")):
+        del lines[0]
+    return " ".join(filter(None, [said.strip(), "\n".join(lines).strip()]))
 
 
 class HooksNotRun(AgentError):

@@ -2,7 +2,7 @@
 """Why a file in the hooks folder will never run, is refused, or is going to fail.
 
 ``error``: it can't work. ``warning``: it runs, but probably not as meant. ``note``: worth knowing. Only files
-are looked at, nothing is run. Each finding names the file and what to do.
+are looked at, no script is run. Each finding names the file and what to do.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def _script(path: str, name: str, trust: Trust) -> Iterator[Finding]:
     except OSError as e:
         yield Finding(path, Severity.WARNING, f"can't be read here ({e.strerror}): its text was not checked")
         return
-    for problem in problems(content):
+    for problem in problems(content, os.path.dirname(os.path.realpath(path))):
         severity = Severity.ERROR if problem.fatal else Severity.WARNING
         yield Finding(path, severity, problem.text, problem.remedy)
 

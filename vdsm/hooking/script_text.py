@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can be said of a script from its text alone: its interpreter line, and Python that is too old."""
+"""What can be said of a script before it runs: its interpreter, Python that is too old, modules that are not there."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vdsm.common.commands import PATH
+from vdsm.hooking.script_imports import missing
 
 _PYTHON_2_CALLS = re.compile(rb"\.(iteritems|itervalues|iterkeys|has_key)\(|\b(unicode|raw_input|xrange)\(")
 _LOOKS_LIKE_PYTHON = re.compile(rb"^(import |from \w[\w.]* import )", re.MULTILINE)
@@ -25,7 +26,8 @@ class Problem:
     fatal: bool
 
 
-def problems(content: bytes) -> Iterator[Problem]:
+def problems(content: bytes, folder: str) -> Iterator[Problem]:
+    """``folder``: where the script lies, which its imports see first."""
     if content.startswith(b"\x7fELF"):
         return
     if not content.strip():
@@ -42,7 +44,16 @@ def problems(content: bytes) -> Iterator[Problem]:
         return
     yield from _interpreter(first)
     if b"python" in first:
-        yield from _python(content)
+        yield from _python(content, _program(first), folder)
+
+
+def _program(first: bytes) -> str:
+    """The absolute path of the interpreter that the kernel, or env, would run; empty where it finds none."""
+    words = first[2:].decode("utf-8", "replace").split()
+    if words and os.path.basename(words[0]) == "env":
+        named = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
+        return shutil.which(named, path=PATH) or "" if named else ""
+    return words[0] if words else ""
 
 
 def _interpreter(first: bytes) -> Iterator[Problem]:
@@ -73,11 +84,11 @@ def _interpreter(first: bytes) -> Iterator[Problem]:
             yield Problem(f"env does not find {named!r} in {PATH}", "install it, or mend the first line", fatal=True)
 
 
-def _python(content: bytes) -> Iterator[Problem]:
+def _python(content: bytes, interpreter: str, folder: str) -> Iterator[Problem]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(content)
+            tree = ast.parse(content)
     except SyntaxError as e:
         old = _is_python_2(e)
         text = f"{'Python 2' if old else 'broken Python'}, line {e.lineno}: {e.msg}"
@@ -90,6 +101,19 @@ def _python(content: bytes) -> Iterator[Problem]:
         name = (found[1] or found[2]).decode()
         line = content.count(b"\n", 0, found.start()) + 1
         yield Problem(f"line {line} uses {name}, which Python 3 does not have", "port it to Python 3", fatal=False)
+    for absent in missing(tree, interpreter, folder):
+        when = "so it fails for every VM" if absent.at_start else "where a function needs it"
+        yield Problem(
+            f"line {absent.line} imports {absent.module}, which {interpreter} does not find, {when}",
+            _remedy_for(absent.module),
+            fatal=absent.at_start,
+        )
+
+
+def _remedy_for(module: str) -> str:
+    if module.split(".")[0] == "vdsm":
+        return "of vdsm's own modules only vdsm.hook.hooking is here: take the script away, or port it"
+    return "install the package that has it, or take the script away"
 
 
 def _is_python_2(error: SyntaxError) -> bool:

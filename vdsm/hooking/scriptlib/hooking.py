@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import types
+import urllib.parse  # noqa: F401  scripts use it after a bare "import urllib"
 from xml.dom import minidom
 
 RUN_DIRECTORY = "/run/vdsm"
