@@ -20,9 +20,16 @@ from vdsm.common import metrics
 log = logging.getLogger("vdsm.clock")
 
 
-def monotonic_ms() -> int:
-    """The clock of ``notify_time`` and ``statusTime`` (wire.md 4.2): milliseconds, never going back."""
-    return time.monotonic_ns() // 1_000_000
+# the field's clock does not begin at 0: an engine would take us for older than the VDSM that this host had before
+BASE_MS = (1 << 31) - 1
+
+
+def event_ms() -> int:
+    """The clock of ``notify_time`` and ``statusTime`` (wire.md 4.2): milliseconds, never back till a boot.
+
+    Engines compare what it says with what the VM's last host, which may be a VDSM host, said.
+    """
+    return BASE_MS + time.monotonic_ns() // 1_000_000
 
 
 class Clock:

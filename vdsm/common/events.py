@@ -2,7 +2,7 @@
 """Events: what the agent tells its clients without being asked.
 
 An event is a JSON-RPC notification named ``|component|operation|unique id`` (wire.md 4.2).
-Every event carries ``notify_time``, milliseconds of one monotonic clock.
+Every event carries ``notify_time``, milliseconds of the field's clock (`vdsm.common.clocks.event_ms`).
 
 A subscriber has a bounded queue. One that does not read loses its subscription, not others'
 events: publishing never waits.
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vdsm.common.clocks import monotonic_ms
+from vdsm.common.clocks import event_ms
 
 log = logging.getLogger("vdsm.events")
 
@@ -74,7 +74,7 @@ class Events:
         self.subscriptions: list[Subscription] = []
 
     def publish(self, component: str, operation: str, unique_id: str, params: Mapping[str, Any]) -> None:
-        event = Event(component, operation, unique_id or NO_ID, {**params, "notify_time": monotonic_ms()})
+        event = Event(component, operation, unique_id or NO_ID, {**params, "notify_time": event_ms()})
         for subscription in list(self.subscriptions):
             subscription._put(event)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from vdsm.common.clocks import monotonic_ms
+from vdsm.common.clocks import event_ms
 from vdsm.virt.states import VmState
 from vdsm.virt.stats import figures
 from vdsm.virt.stats.samples import Samples
@@ -23,7 +23,7 @@ Json = dict[str, Any]
 
 def brief(vm: Vm) -> Json:
     """As VM lists show it."""
-    return {"vmId": vm.vm_id, "status": str(vm.status.reported), "statusTime": str(monotonic_ms())}
+    return {"vmId": vm.vm_id, "status": str(vm.status.reported), "statusTime": str(event_ms())}
 
 
 def event(vm: Vm) -> Json:

@@ -6,12 +6,14 @@ import logging
 import os
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
 from vdsm.common import crashpoints, logs, xml
 from vdsm.common.atomic import write_atomic
-from vdsm.common.clocks import Clock
+from vdsm.common.clocks import Clock, event_ms
 from vdsm.common.deadlines import deadline
 from vdsm.common.errors import DeadlineExceeded, InvalidParameter
 from vdsm.common.events import Events
@@ -19,6 +21,7 @@ from vdsm.common.ids import check_uuid
 from vdsm.common.jobs import Jobs, JobStatus, NoSuchJob
 from vdsm.common.owners import Lane, LaneBusy
 from vdsm.common.units import human_size, round_up
+from vdsm.virt import report
 
 UUID = "275766cb-c7d8-43d6-a663-4e52160de620"
 
@@ -119,6 +122,27 @@ async def test_slow_subscriber_loses_itself_not_others():
     times = [e.params["notify_time"] for e in got]
     assert times == sorted(times)
     assert all(isinstance(t, int) for t in times)
+
+
+def test_events_are_as_new_as_those_of_a_field_host_of_the_same_uptime(monkeypatch):
+    monkeypatch.setattr("time.monotonic_ns", lambda: 12_345_678_901)
+    assert event_ms() == 2_147_483_647 + 12_345
+
+
+def test_the_status_of_a_vm_is_dated_by_the_same_clock_as_text():
+    vm = SimpleNamespace(vm_id="x", status=SimpleNamespace(reported="Up"))
+    before = event_ms()
+    told = report.brief(vm)["statusTime"]
+    assert isinstance(told, str)
+    assert before <= int(told) <= event_ms()
+
+
+def test_an_event_carries_the_clock_of_the_field():
+    events = Events()
+    told = events.subscribe("test")
+    before = 2**31 - 1 + int(time.monotonic() * 1000)
+    events.publish("net", "host_conn", "", {})
+    assert before <= told._queue.get_nowait().params["notify_time"] <= 2**31 - 1 + time.monotonic() * 1000
 
 
 async def test_job_reports_result_error_and_abort():
