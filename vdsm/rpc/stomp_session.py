@@ -35,6 +35,8 @@ VERSION = "1.2"
 MIN_BEAT_S = 1.0
 # sooner than promised: the clients count from what they received
 BEAT_EARLY = 0.9
+# a beat is sent when its time has come, not before, and then it travels: STOMP 1.2 wants receivers to grant a margin
+LEAST_MARGIN_S = 2.0
 MAX_CALLS = 256
 MAX_SUBSCRIPTIONS = 64
 MAX_EVENTS = 1000
@@ -118,7 +120,7 @@ class StompSession(asyncio.Protocol):
         sends_s, wants_s = _beats(frame.headers.get("heart-beat", "0,0"))
         answer = f"{round(wants_s * 1000)},{round(sends_s * 1000)}"
         self._write(Frame("CONNECTED", {"version": VERSION, "heart-beat": answer}))
-        self._beat_s, self._silence_s = wants_s * BEAT_EARLY, sends_s
+        self._beat_s, self._silence_s = wants_s * BEAT_EARLY, silence_s(sends_s)
         for timer in self._beats:
             timer.cancel()
         self._beats = []
@@ -248,10 +250,15 @@ class StompSession(asyncio.Protocol):
     def _listen(self) -> None:
         quiet_s = self._intake.quiet_s
         if quiet_s >= self._silence_s:
-            self._drop("silent", f"nothing came for {quiet_s:.1f} s, {self._silence_s:g} s were promised")
+            self._drop("silent", f"nothing came for {quiet_s:.1f} s, {self._silence_s:g} s were granted")
             return
         self._beats.append(self._loop.call_later(max(0.1, self._silence_s - quiet_s), self._listen))
         del self._beats[:-2]
+
+
+def silence_s(promised_s: float) -> float:
+    """How long a client may say nothing that promised a beat so often: twice that, and a margin for short ones."""
+    return promised_s + max(promised_s, LEAST_MARGIN_S) if promised_s else 0.0
 
 
 def _beats(text: str) -> tuple[float, float]:

@@ -119,14 +119,6 @@ async def test_a_quiet_connection_gets_a_beat_in_time(port, pki):
         assert 0.5 < time.monotonic() - began <= 1.0
 
 
-async def test_a_client_that_promised_beats_and_is_silent_is_dropped(port, pki, caplog):
-    async with java(port, pki.engine(), "1000,0") as peer:
-        async with asyncio.timeout(3):
-            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-                await peer.record()
-    assert "nothing came for" in caplog.text
-
-
 async def test_in_plain_mode_subscriptions_come_before_connect_and_nobody_changes(plain, server):
     async with java(plain, None) as engine:
         assert (await engine.call("Host.ping2"))["result"] is True
