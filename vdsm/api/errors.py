@@ -9,16 +9,13 @@ other exception becomes "internal error" with a number that finds it in the log.
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
 from vdsm.api import default_codes
 from vdsm.api.codes import code_for
+from vdsm.api.defects import Defects
 from vdsm.common.errors import AgentError, RemoteError
-
-log = logging.getLogger("vdsm.api")
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -63,21 +60,21 @@ class WireError:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def to_wire(error: BaseException, verb: str) -> WireError:
-    """What the caller of ``verb`` is told; defects are logged here, with their place."""
+def to_wire(error: BaseException, verb: str, defects: Defects | None = None) -> WireError:
+    """What the caller of ``verb`` is told; ``defects`` remembers what was logged, with its place."""
+    defects = defects or Defects()
     if isinstance(error, RemoteError) and ":" not in error.kind:
         # an exception of another process of ours that was not written for people
-        return _internal(error, verb)
+        return _internal(error, verb, defects)
     if isinstance(error, AgentError):
         return WireError(code_for(error, verb), _cut(str(error)), _more(error))
     if isinstance(error, asyncio.CancelledError):
         return WireError(SHUTTING_DOWN, f"The agent is stopping; {verb} was ended", {"kind": "Stopping"})
-    return _internal(error, verb)
+    return _internal(error, verb, defects)
 
 
-def _internal(error: BaseException, verb: str) -> WireError:
-    incident = secrets.token_hex(4)
-    log.error("%s failed by a defect, incident %s", verb, incident, exc_info=error)
+def _internal(error: BaseException, verb: str, defects: Defects) -> WireError:
+    incident = defects.report(error, verb)
     text = f"Internal error in {verb}: incident {incident} in the agent's log says more"
     return WireError(default_codes.of_defect(verb), text, {"kind": "InternalError", "incident": incident})
 

@@ -2,7 +2,8 @@
 """One line for every call of a verb that changes something: who, what, on what, result.
 
 "On what" is made of ids and of the names in maps (networks, domains); values of other parameters may be
-secrets or huge and never get here.
+secrets or huge and never get here. Calls that their caller's role forbids change nothing, and anybody may make a
+million of them: they are told once for a flood.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from vdsm.api.roles import Identity
 from vdsm.common.ids import BLANK_UUID, is_uuid
+from vdsm.common.repeats import Repeats
 
 log = logging.getLogger("vdsm.audit")
 
@@ -22,8 +24,20 @@ MAX_RESULT = 2000
 
 
 def record(verb: str, identity: Identity, transport: str, params: Any, result: str) -> None:
+    log.info("%s", _line(verb, identity, transport, params, result))
+
+
+class Forbidden:
+    def __init__(self) -> None:
+        self._told = Repeats(log)
+
+    def record(self, verb: str, identity: Identity, transport: str, params: Any, result: str) -> None:
+        self._told.tell((identity.name, verb), _line(verb, identity, transport, params, result))
+
+
+def _line(verb: str, identity: Identity, transport: str, params: Any, result: str) -> str:
     who = _printable(identity.name, MAX_IDENTITY)
-    log.info("%s by %s over %s on %s: %s", verb, who, transport, _subjects(params), result[:MAX_RESULT])
+    return f"{verb} by {who} over {transport} on {_subjects(params)}: {result[:MAX_RESULT]}"
 
 
 def _subjects(params: Any) -> str:

@@ -7,8 +7,8 @@ from enum import Enum, auto
 
 from vdsm.common.stomp import COMMANDS
 
-# HTTP is asked first; POST is ours
-HTTP = (b"GET /", b"PUT /", b"POST /")
+# HTTP is asked first. The field knows GET and PUT; POST is ours; whoever sends another one is told so in HTTP
+HTTP = tuple(f"{method} ".encode() for method in ("GET", "PUT", "POST", "HEAD", "OPTIONS", "DELETE", "PATCH", "TRACE"))
 STOMP = tuple(f"{command}".encode() for command in sorted(COMMANDS))
 _BEGINNINGS = (*HTTP, *(command + b"\r" for command in STOMP))
 

@@ -27,6 +27,7 @@ from oslash.either import Left
 
 from vdsm.api import params as api_params
 from vdsm.api.call import Agent, Call
+from vdsm.api.defects import Defects
 from vdsm.api.errors import (
     INTERNAL_ERROR,
     NoSuchVerb,
@@ -86,6 +87,7 @@ class _Member:
     caller: Caller
     name: str
     error: WireError | None = None
+    forbidden: bool = False
 
 
 Route = Callable[..., Awaitable[Any]]
@@ -119,6 +121,8 @@ class Dispatcher:
         self._running: set[asyncio.Task[bytes | None]] = set()
         self._reads = Turns(READS, READS_PER_CLIENT)
         self._changes = Turns(CHANGES, CHANGES_PER_CLIENT)
+        self.defects = Defects()
+        self._forbidden = audit.Forbidden()
         self._decoding = asyncio.Lock()  # one large message at a time: bounds memory
 
     async def answer(self, data: bytes, caller: Caller) -> bytes | None:
@@ -174,9 +178,20 @@ class Dispatcher:
                     validator=_as_it_is,
                 )
             except asyncio.CancelledError as e:  # only `drain` cancels: the caller is told
-                error = context.error or to_wire(e, api_params.printable(context.name))
+                error = context.error or to_wire(e, api_params.printable(context.name), self.defects)
                 return protocol.failure(member["id"], error) if "id" in member else None
-            return None if response is None else _encode(member["id"], response, context)
+            return None if response is None else self._encode(member["id"], response, context)
+
+    def _encode(self, identifier: Any, response: Any, context: _Member) -> bytes:
+        if context.error is not None:
+            return protocol.failure(identifier, context.error)
+        if isinstance(response, Left):  # jsonrpcserver found something that the checks before it let pass
+            log.error("%s was refused by the dispatcher: %r", api_params.printable(context.name), response)
+            return protocol.failure(identifier, WireError(INTERNAL_ERROR, "Internal error"))
+        try:
+            return protocol.result(identifier, response._value.result)
+        except (TypeError, ValueError) as e:
+            return protocol.failure(identifier, to_wire(e, context.name, self.defects))
 
     def route(self, entry: Verb | None) -> Route:
         """The function that jsonrpcserver calls; it takes whatever parameters came."""
@@ -187,7 +202,7 @@ class Dispatcher:
             try:
                 value = await self._call(entry, context, raw)
             except (Exception, asyncio.CancelledError) as e:  # noqa: BLE001 - every failure becomes an answer here
-                context.error = error = to_wire(e, api_params.printable(context.name))
+                context.error = error = to_wire(e, api_params.printable(context.name), self.defects)
                 outcome, reply = f"failed with code {error.code}: {error.message}", Error(error.code, error.message)
             else:
                 outcome, reply = "done", Success(value)
@@ -195,7 +210,8 @@ class Dispatcher:
                 _CALLS.labels(entry.name, "failed" if context.error else "done").inc()
                 _SECONDS.labels(entry.name).observe(time.monotonic() - started)
                 if entry.changes:
-                    audit.record(entry.name, context.caller.identity, context.caller.transport, raw, outcome)
+                    record = self._forbidden.record if context.forbidden else audit.record
+                    record(entry.name, context.caller.identity, context.caller.transport, raw, outcome)
             return reply
 
         # jsonrpcserver asks for it at every call: a third of its time when not kept
@@ -207,6 +223,7 @@ class Dispatcher:
         if entry is None:
             raise NoSuchVerb(api_params.printable(context.name))
         if not caller.identity.may_call(entry.role):
+            context.forbidden = True
             raise AccessDenied(caller.identity.name, caller.identity.role, entry.name, entry.role)
         if not self._served(entry, caller.policy):
             raise RecoveryInProgress()
@@ -243,15 +260,3 @@ def _flow_id(asked: object) -> str:
     if isinstance(asked, str) and 0 < len(asked) <= MAX_FLOW_ID and asked.isprintable():
         return asked
     return secrets.token_hex(4)
-
-
-def _encode(identifier: Any, response: Any, context: _Member) -> bytes:
-    if context.error is not None:
-        return protocol.failure(identifier, context.error)
-    if isinstance(response, Left):  # jsonrpcserver found something that the checks before it let pass
-        log.error("%s was refused by the dispatcher: %r", api_params.printable(context.name), response)
-        return protocol.failure(identifier, WireError(INTERNAL_ERROR, "Internal error"))
-    try:
-        return protocol.result(identifier, response._value.result)
-    except (TypeError, ValueError) as e:
-        return protocol.failure(identifier, to_wire(e, context.name))

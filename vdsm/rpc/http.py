@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """HTTP on every listener: ``POST /jsonrpc``, ``GET /jsonrpc`` (WebSocket), ``GET /metrics``.
 
-A caller without identity gets 403 before its body is read. A body over the limit gets 413 with a JSON-RPC error.
+A caller without identity gets 403 before its body is read. A body over the limit gets 413 with a JSON-RPC error, one
+that is packed 415.
 A request that a browser made for another site (header Origin) is refused: being on the same host as an
 administrator's browser must not be a way in.
 """
@@ -18,8 +19,10 @@ from vdsm.api.errors import WireError
 from vdsm.api.roles import Identity
 from vdsm.common import metrics
 from vdsm.common.events import Events
+from vdsm.common.repeats import Repeats
 from vdsm.rpc import protocol
 from vdsm.rpc.dispatcher import Caller, Dispatcher
+from vdsm.rpc.http_server import refused, reply
 from vdsm.rpc.websocket import Connections
 
 log = logging.getLogger("vdsm.rpc")
@@ -38,13 +41,15 @@ class Web:
         self._dispatcher = dispatcher
         self._transport = transport
         self._identify = identify
-        self.connections = Connections(dispatcher, events)
+        self.told = Repeats(log)
+        self.defects = dispatcher.defects
+        self.connections = Connections(dispatcher, events, self.told)
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         caller = self._caller(request)
         if caller is None or "Origin" in request.headers:
-            log.warning("refused a request over %s: unknown peer or foreign origin", self._transport)
-            return _reply(protocol.failure(None, FORBIDDEN), 403)
+            self.told.tell("peer", f"refused a request over {self._transport}: unknown peer or foreign origin")
+            return reply(protocol.failure(None, FORBIDDEN), 403)
         if request.path == "/jsonrpc":
             if request.method == "POST":
                 return await self.post(request, caller)
@@ -62,6 +67,10 @@ class Web:
         return Caller(identity, self._transport, flow_id=flow_id(request))
 
     async def post(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
+        if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+            response = refused(415, "a message is sent as it is, without Content-Encoding")
+            response.force_close()
+            return response
         try:
             async with asyncio.timeout(BODY_S):
                 body = await _read(request)
@@ -69,11 +78,11 @@ class Web:
             return web.Response(status=408)
         if body is None:
             too_long = protocol.too_much(f"the message is longer than {protocol.MAX_MESSAGE} bytes")
-            response = _reply(protocol.failure(None, too_long.error), 413)
+            response = reply(protocol.failure(None, too_long.error), 413)
             response.force_close()
             return response
-        reply = await self._dispatcher.answer(body, caller)
-        return web.Response(status=204) if reply is None else _reply(reply, 200)
+        answer = await self._dispatcher.answer(body, caller)
+        return web.Response(status=204) if answer is None else reply(answer, 200)
 
 
 def flow_id(request: web.BaseRequest) -> str:
@@ -93,7 +102,3 @@ async def _read(request: web.BaseRequest) -> bytes | None:
             return None
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _reply(body: bytes, status: int) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json")

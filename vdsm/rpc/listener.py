@@ -14,19 +14,17 @@ import os
 import socket
 from typing import Protocol
 
-from aiohttp import web
-
 from vdsm.api.roles import Identity
 from vdsm.common.errors import AgentError
 from vdsm.common.events import Events
 from vdsm.rpc.access import tcp_peer, unix_peer
 from vdsm.rpc.dispatcher import Dispatcher
 from vdsm.rpc.http import Web
+from vdsm.rpc.http_server import HttpServer
 
 log = logging.getLogger("vdsm.rpc")
 
 BACKLOG = 128
-KEEP_ALIVE_S = 300.0
 CLOSE_S = 2.0
 PROBE_S = 1.0
 
@@ -120,12 +118,12 @@ class _Port:
 
     def __init__(self, site: Web) -> None:
         self._site = site
-        self._protocols: web.Server | None = None
+        self._protocols: HttpServer | None = None
         self._server: asyncio.Server | None = None
 
     async def start(self, listening: socket.socket) -> None:
         listening.setblocking(False)
-        self._protocols = web.Server(self._site, keepalive_timeout=KEEP_ALIVE_S, access_log=None)
+        self._protocols = HttpServer(self._site, self._site.told, self._site.defects)
         loop = asyncio.get_running_loop()
         if listening.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(self._protocols, sock=listening, backlog=BACKLOG)

@@ -17,8 +17,6 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
-
 from vdsm.api.roles import Identity, Role
 from vdsm.common import metrics
 from vdsm.common.errors import AgentError
@@ -29,6 +27,7 @@ from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
 from vdsm.rpc.door import Door
 from vdsm.rpc.engine_site import EngineSite
 from vdsm.rpc.http import Web
+from vdsm.rpc.http_server import HttpServer
 from vdsm.rpc.outbox import Outboxes
 from vdsm.rpc.policy import CertificateRefused, PolicyFile
 from vdsm.rpc.refusals import Refusals
@@ -43,7 +42,6 @@ FIRST_BYTES_S = 10.0
 LOOK_FOR_CERTIFICATES_S = 5.0
 LOOK_AT_POLICY_S = 2.0
 BACKLOG = 512
-KEEP_ALIVE_S = 300.0
 CLOSE_S = 2.0
 KEPT = 16 << 10
 
@@ -156,7 +154,7 @@ class EnginePort:
         except (OSError, TimeoutError) as error:
             self._refuse(raw, address, tls.refusal(error))
         except AgentError as error:
-            self._refuse(raw, address, str(error))
+            self._refuse(raw, address, str(error), type(error).__name__)
         finally:
             self._room.leave(address, raw)
             _WAITING.set(len(self._room))
@@ -228,10 +226,10 @@ class EnginePort:
         caller = Caller(peer.identity, "stomp" if spoken is Spoken.STOMP else self.name, ENGINE)
         protocol: asyncio.Protocol
         if spoken is Spoken.STOMP:
-            protocol = StompSession(self._dispatcher, self._events, caller, self._outboxes)
+            protocol = StompSession(self._dispatcher, self._events, caller, self._outboxes, self._refusals)
         else:
-            serve = web.Server(lambda request: self._site.serve(request, caller), keepalive_timeout=KEEP_ALIVE_S)
-            protocol = serve()
+            site, web = self._site, self._web
+            protocol = HttpServer(lambda request: site.serve(request, caller), web.told, web.defects)()
         watched = _Watched(protocol, lambda: self._closed(transport, peer))
         self._open[transport] = peer
         _OPEN.set(len(self._open))
@@ -249,8 +247,8 @@ class EnginePort:
         self._open.pop(transport, None)
         _OPEN.set(len(self._open))
 
-    def _refuse(self, transport: asyncio.Transport, address: str, why: str) -> None:
-        self._refusals.tell(address, why)
+    def _refuse(self, transport: asyncio.Transport, address: str, why: str, reason: str = "") -> None:
+        self._refusals.tell(address, why, reason)
         transport.abort()
 
 

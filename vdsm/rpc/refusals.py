@@ -1,39 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One log line for a refused connection; for a flood of the same, one line a second that counts them."""
+"""Connections of the engine's port that are refused, and those dropped later: told once for a flood, and counted."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from vdsm.common import metrics
+from vdsm.common.repeats import Repeats
 
 log = logging.getLogger("vdsm.rpc.port")
-
-QUIET_S = 1.0
-MOST_KINDS = 256
 
 _REFUSED = metrics.counter("vdsm_port_refused", "Connections refused before a request was read, by reason", ("reason",))
 
 
 class Refusals:
     def __init__(self) -> None:
-        self._more: dict[tuple[str, str], int] = {}
+        self._told = Repeats(log)
 
-    def tell(self, address: str, why: str) -> None:
-        _REFUSED.labels(why.partition(":")[0]).inc()
-        kind = (address, why)
-        if kind in self._more:
-            self._more[kind] += 1
-            return
-        log.warning("connection from %s refused: %s", address, why)
-        if len(self._more) < MOST_KINDS:
-            self._more[kind] = 0
-            asyncio.get_running_loop().call_later(QUIET_S, self._sum_up, kind)
+    def tell(self, address: str, why: str, reason: str = "") -> None:
+        """``reason``: a word of few for the metric; without one the words before the first colon are it."""
+        reason = reason or why.partition(":")[0]
+        _REFUSED.labels(reason).inc()
+        self._told.tell((address, reason), f"connection from {address} refused: {why}")
 
-    def _sum_up(self, kind: tuple[str, str]) -> None:
-        more = self._more.pop(kind)
-        if more:
-            log.warning("%d more connections from %s refused: %s", more, *kind)
-            self._more[kind] = 0
-            asyncio.get_running_loop().call_later(QUIET_S, self._sum_up, kind)
+    def dropped(self, who: str, reason: str, why: str) -> None:
+        """One that was in use."""
+        self._told.tell((who, reason), f"connection of {who} dropped: {why}")

@@ -26,6 +26,7 @@ from vdsm.rpc import protocol
 from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
 from vdsm.rpc.intake import Intake, Taker
 from vdsm.rpc.outbox import Outbox, Outboxes
+from vdsm.rpc.refusals import Refusals
 
 log = logging.getLogger("vdsm.rpc.stomp")
 
@@ -51,11 +52,14 @@ _DROPPED = metrics.counter("vdsm_stomp_dropped", "STOMP connections that the age
 class StompSession(asyncio.Protocol):
     """Takes over an identified connection once its first bytes were STOMP's."""
 
-    def __init__(self, dispatcher: Dispatcher, events: Events, caller: Caller, outboxes: Outboxes) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, events: Events, caller: Caller, outboxes: Outboxes, refusals: Refusals
+    ) -> None:
         self._dispatcher = dispatcher
         self._events = events
         self._caller = caller
         self._outboxes = outboxes
+        self._refusals = refusals
         self._subscriptions: dict[str, str] = {}
         self._calls = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -228,7 +232,7 @@ class StompSession(asyncio.Protocol):
 
     def _drop(self, reason: str, why: str) -> None:
         if not self._transport.is_closing():
-            log.warning("connection of %s dropped: %s", self._caller.identity.name, why)
+            self._refusals.dropped(self._caller.identity.name, reason, why)
             _DROPPED.labels(reason).inc()
         self._transport.abort()
 

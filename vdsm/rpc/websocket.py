@@ -17,8 +17,10 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from vdsm.common import metrics
 from vdsm.common.events import Event, Events, Subscription
+from vdsm.common.repeats import Repeats
 from vdsm.rpc import protocol
 from vdsm.rpc.dispatcher import Caller, Dispatcher
+from vdsm.rpc.http_server import SERVER, refused
 
 log = logging.getLogger("vdsm.rpc")
 
@@ -36,18 +38,23 @@ _DROPPED = metrics.counter("vdsm_rpc_websockets_dropped", "WebSocket connections
 class Connections:
     """The open WebSockets of one listener."""
 
-    def __init__(self, dispatcher: Dispatcher, events: Events) -> None:
+    def __init__(self, dispatcher: Dispatcher, events: Events, told: Repeats) -> None:
         self._dispatcher = dispatcher
         self._events = events
+        self._told = told
         self._open: set[_Connection] = set()
 
     async def serve(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         socket = web.WebSocketResponse(
             timeout=CLOSE_S, max_msg_size=protocol.MAX_MESSAGE, heartbeat=HEARTBEAT_S, compress=False
         )
-        await socket.prepare(request)
+        socket.headers["Server"] = SERVER
+        try:
+            await socket.prepare(request)
+        except web.HTTPException:  # its text quotes what came
+            return refused(400, "the upgrade is none to a WebSocket of version 13")
         assert request.transport is not None
-        connection = _Connection(socket, request.transport, caller, self._dispatcher, self._bound)
+        connection = _Connection(socket, request.transport, caller, self._dispatcher, self._bound, self._told)
         self._open.add(connection)
         _OPEN.inc()
         try:
@@ -74,12 +81,14 @@ class _Connection:
         caller: Caller,
         dispatcher: Dispatcher,
         bound: Callable[[], None],
+        told: Repeats,
     ) -> None:
         self._socket = socket
         self._transport = transport
         self._caller = caller
         self._dispatcher = dispatcher
         self._bound = bound
+        self._told = told
         self._room = asyncio.Semaphore(MAX_CALLS)
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -135,7 +144,8 @@ class _Connection:
             pass  # it closed; the reader sees that too and ends the connection
 
     def drop(self, reason: str) -> None:
-        log.warning("connection of %s dropped: it %s", self._caller.identity.name, reason)
+        name = self._caller.identity.name
+        self._told.tell((name, reason), f"connection of {name} dropped: it {reason}")
         _DROPPED.inc()
         self._transport.abort()
 
