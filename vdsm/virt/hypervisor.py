@@ -47,6 +47,8 @@ class Change(StrEnum):
     SHUTDOWN_HOST = "shut down by the host"
     SHUTDOWN = "shut down"
     STOPPED = "stopped"
+    MIGRATED = "stopped: it runs on another host"
+    SAVED = "stopped: its memory was saved"
     CRASHED = "crashed"
     REBOOTED = "rebooted"
     AGENT_CONNECTED = "guest agent connected"

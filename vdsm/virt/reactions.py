@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What an event of the hypervisor means for its VM (virt.md §8).
 
-Events are hints that something changed: pause and resume make the owner look at the domain, so that a
-late event never overwrites a newer state. Only the end of a domain is taken from the event itself.
+Events say that something happened and why, never what is: each one makes the owner look at the domain, so a late
+event, or one of an earlier run, changes nothing. Why a domain shuts down or stopped is kept for the look that finds
+it gone; a look that finds it running has proved that word old (libvirt tells a shutdown also where it resets).
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 
@@ -18,10 +18,13 @@ from vdsm.virt.vm import Vm
 
 log = logging.getLogger("vdsm.virt")
 
-_LOOK_AGAIN = frozenset({Change.SUSPENDED, Change.SUSPENDED_IOERROR, Change.RESUMED, Change.STARTED})
+_STOPS = {
+    Change.STOPPED: None,
+    Change.CRASHED: ExitReason.LOST_QEMU,
+    Change.MIGRATED: ExitReason.MIGRATED,
+    Change.SAVED: ExitReason.SAVED,
+}
 _ERRNO_WORDS = {"enospc": PauseCode.NO_SPACE, "eio": PauseCode.IO_ERROR}
-
-_looks: set[asyncio.Task[None]] = set()
 
 
 def react(vm: Vm, event: DomainEvent | ClockShift | DiskTrouble) -> None:
@@ -30,36 +33,23 @@ def react(vm: Vm, event: DomainEvent | ClockShift | DiskTrouble) -> None:
     elif isinstance(event, DiskTrouble):
         log.warning("VM %s is paused: disk %s (%s): %s", vm.vm_id, event.alias, event.path, event.reason)
         vm.pause_reason = _ERRNO_WORDS.get(event.reason, PauseCode.OTHER)
-        _look(vm)
+        vm.look.soon()
     else:
         _react_to_change(vm, event.change)
 
 
 def _react_to_change(vm: Vm, change: Change) -> None:
-    if change in _LOOK_AGAIN:
-        _look(vm)
-    elif change in (Change.SHUTDOWN_GUEST, Change.SHUTDOWN_HOST):
+    if change in (Change.SHUTDOWN_GUEST, Change.SHUTDOWN_HOST):
         if vm.shutdown_reason is None:
             by_guest = change is Change.SHUTDOWN_GUEST
-            vm.shutdown_reason = ExitReason.USER_SHUTDOWN if by_guest else ExitReason.HOST_SHUTDOWN
-    elif change is Change.STOPPED:
-        _stopped(vm, vm.shutdown_reason or ExitReason.LOST_QEMU)
-    elif change is Change.CRASHED:
-        _stopped(vm, ExitReason.LOST_QEMU)
+            vm.stop_reason = ExitReason.USER_SHUTDOWN if by_guest else ExitReason.HOST_SHUTDOWN
+    elif change in _STOPS:
+        vm.stop_reason = _STOPS[change] or vm.stop_reason
     elif change is Change.REBOOTED:
         _rebooted(vm)
-    elif change is Change.AGENT_CONNECTED:
-        _look(vm)
-        if vm.status.guest_answered():
-            vm.publish()
-    elif change is Change.AGENT_DISCONNECTED:
-        _look(vm)
-
-
-def _stopped(vm: Vm, reason: ExitReason) -> None:
-    vm.powered_down.set()
-    if vm.launched and not vm.status.down:
-        vm.end(exit_for(reason))
+    elif change is Change.AGENT_CONNECTED and vm.status.guest_answered():
+        vm.publish()
+    vm.look.soon()
 
 
 def _rebooted(vm: Vm) -> None:
@@ -71,9 +61,3 @@ def _rebooted(vm: Vm) -> None:
     if vm.description.agent_channel:
         vm.status.expect_guest(VmState.REBOOTING, REBOOTING_S)
     vm.publish()
-
-
-def _look(vm: Vm) -> None:
-    task = asyncio.create_task(vm.refresh(), name=f"look at {vm.vm_id}")
-    _looks.add(task)
-    task.add_done_callback(_looks.discard)

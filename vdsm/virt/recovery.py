@@ -27,7 +27,7 @@ from vdsm.virt.domain_xml.description import Description, describe, is_ours
 from vdsm.virt.domain_xml.metadata import VmMetadata
 from vdsm.virt.hypervisor import Domain
 from vdsm.virt.records import Phase, Record
-from vdsm.virt.states import Exit, ExitReason, exit_for
+from vdsm.virt.states import Exit, ExitReason, exit_for, reason_of_off
 
 log = logging.getLogger("vdsm.virt")
 
@@ -50,12 +50,6 @@ class Decision:
     start_unfinished: bool = False
 
 
-_OFF_REASONS = {
-    "shutdown": ExitReason.USER_SHUTDOWN,
-    "destroyed": ExitReason.LOST_QEMU,
-    "crashed": ExitReason.LOST_QEMU,
-    "failed": ExitReason.LOST_QEMU,
-}
 _INTERRUPTED = "The agent ended while it was starting the VM"
 
 
@@ -94,7 +88,9 @@ def _exit_of(record: Record, domain: Domain | None) -> Exit:
         return exit_for(ExitReason.GENERIC_ERROR, _INTERRUPTED)
     if domain is None:
         return exit_for(ExitReason.DOMAIN_MISSING)
-    return exit_for(_OFF_REASONS.get(domain.reason, ExitReason.DOMAIN_MISSING))
+    if domain.reason == "destroyed":  # on purpose, while no agent could hear why
+        return exit_for(ExitReason.ADMIN_SHUTDOWN)
+    return exit_for(reason_of_off(domain.reason))
 
 
 def _without_record(domain: Domain, unreadable: Mapping[str, str]) -> list[Decision]:

@@ -5,7 +5,8 @@
     -> record `down`, or no record when the engine asked for the end
 
 Each step is harmless when it was done before, so an interrupted release is run again from its start. Only
-QEMU that can't be stopped fails a release: tearing images down under a running guest would destroy data.
+QEMU that can't be stopped fails a release: tearing images down under a running guest would destroy data. A domain
+whose memory somebody saved with libvirt's own tools is not undefined: that would delete the saved state.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ class Release:
                 domain = await self._parts.hypervisor.domain(vm_id)
                 if _is_foreign(domain):
                     log.error("VM %s: domain %r has its uuid but is not ours: left alone", vm_id, domain.name)
+                    return
+                if domain.reason == "saved" and not domain.active and not self._record.forget:
+                    log.warning("VM %s: its memory was saved by libvirt: its definition and that state stay", vm_id)
                     return
                 if domain.active:
                     await self._stop(graceful_attempts)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """States of a VM, and how one ended: the field's words and numbers (virt.md §5).
 
+`NEXT` is the only table of what may follow what; `status.Status` asks it before it changes anything. An end that
+was begun is never taken back, and Down is final: what a look at libvirt saw before can't raise a VM again.
+
 A VM goes Down once. Everything that wants to end a VM offers an `Exit`; the first one stands.
 """
 
@@ -21,11 +24,23 @@ class VmState(StrEnum):
     DOWN = "Down"
 
 
+_RUNNING = frozenset({VmState.UP, VmState.PAUSED})
+NEXT = {
+    VmState.WAIT_FOR_LAUNCH: _RUNNING | {VmState.POWERING_DOWN, VmState.DOWN},
+    VmState.UP: _RUNNING | {VmState.POWERING_DOWN},
+    VmState.PAUSED: _RUNNING | {VmState.POWERING_DOWN},
+    VmState.POWERING_DOWN: frozenset({VmState.DOWN}),
+    VmState.DOWN: frozenset[VmState](),
+}
+
+
 class ExitReason(IntEnum):
     SUCCESS = 0
     GENERIC_ERROR = 1
     LOST_QEMU = 2
     START_FAILED = 3
+    MIGRATED = 4
+    SAVED = 5
     ADMIN_SHUTDOWN = 6
     USER_SHUTDOWN = 7
     DOMAIN_MISSING = 9
@@ -45,13 +60,20 @@ class PauseCode(StrEnum):
 _ORDERLY = frozenset(
     {
         ExitReason.SUCCESS,
+        ExitReason.MIGRATED,
+        ExitReason.SAVED,
         ExitReason.ADMIN_SHUTDOWN,
         ExitReason.USER_SHUTDOWN,
+        ExitReason.DESTROYED_ON_STARTUP,
         ExitReason.DESTROYED_ON_REBOOT,
     }
 )
 
 _MESSAGES = {
+    ExitReason.GENERIC_ERROR: "VM terminated with error",
+    ExitReason.START_FAILED: "libvirt failed to start the VM",
+    ExitReason.MIGRATED: "Migration succeeded",
+    ExitReason.SAVED: "The VM's memory was saved and its QEMU ended",
     ExitReason.LOST_QEMU: "Lost connection with the QEMU process",
     ExitReason.ADMIN_SHUTDOWN: "Admin shut down from the engine",
     ExitReason.USER_SHUTDOWN: "User shut down from within the guest",
@@ -68,6 +90,20 @@ class Exit(msgspec.Struct, frozen=True):
     code: int
     reason: int
     message: str
+
+
+# what libvirt says of a domain that is off, when no event of its end was heard; the rest is a lost QEMU
+_OFF_REASONS = {
+    "shutdown": ExitReason.USER_SHUTDOWN,
+    "migrated": ExitReason.MIGRATED,
+    "saved": ExitReason.SAVED,
+    "failed": ExitReason.START_FAILED,
+}
+
+
+def reason_of_off(word: str) -> ExitReason:
+    """Why a domain is off, from libvirt's word for it (virt.md §5.5)."""
+    return _OFF_REASONS.get(word, ExitReason.LOST_QEMU)
 
 
 def exit_for(reason: ExitReason, message: str = "") -> Exit:

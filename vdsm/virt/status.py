@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from vdsm.virt.states import Exit, PauseCode, VmState
+from vdsm.virt.states import NEXT, Exit, PauseCode, VmState
 
 POWERING_UP_S = 60.0
 REBOOTING_S = 60.0
@@ -39,29 +39,32 @@ class Status:
         return self.stored is VmState.DOWN
 
     def run(self) -> bool:
-        """The guest runs. True when that is news."""
-        news = self.stored is not VmState.UP
-        self.stored, self.pause_code = VmState.UP, PauseCode.NONE
-        return news
+        """The guest runs. True when that is news; a VM that goes down, or is, does not run any more."""
+        before = self.stored
+        return self._move(VmState.UP) and before is not VmState.UP
 
     def pause(self, code: PauseCode) -> bool:
         """The guest's CPUs stand still, and why. True when that is news."""
-        news = self.stored is not VmState.PAUSED or self.pause_code is not code
-        self.stored, self.pause_code = VmState.PAUSED, code
-        return news
+        before = self.stored, self.pause_code
+        return self._move(VmState.PAUSED, code) and before != (VmState.PAUSED, code)
 
     def end(self) -> bool:
         """The owner takes the VM down. True when that changes what is reported."""
         before = self.reported
-        if not self.down:
-            self.stored = VmState.POWERING_DOWN
+        self._move(VmState.POWERING_DOWN)
         return self.reported is not before
 
     def go_down(self, exit_: Exit) -> bool:
         """Down, once: False when it was Down already, whose exit stands."""
-        if self.down:
+        if not self._move(VmState.DOWN):
             return False
-        self.stored, self.exit, self.pause_code = VmState.DOWN, exit_, PauseCode.NONE
+        self.exit = exit_
+        return True
+
+    def _move(self, to: VmState, code: PauseCode = PauseCode.NONE) -> bool:
+        if to not in NEXT[self.stored]:
+            return False
+        self.stored, self.pause_code = to, code
         return True
 
     def expect_guest(self, word: VmState, seconds: float) -> None:

@@ -21,13 +21,14 @@ from vdsm.virt import report
 from vdsm.virt.domain_xml.description import Description, describe
 from vdsm.virt.errors import DomainMissing, StartStopped, VirtError, VmIsDown, VmStarting
 from vdsm.virt.hypervisor import Domain, DomainState
+from vdsm.virt.look import Look
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import HookVm
 from vdsm.virt.powerdown import Powerdown, PowerdownRequest, ways
 from vdsm.virt.records import Phase, Record
 from vdsm.virt.release import Release
 from vdsm.virt.startup import Startup
-from vdsm.virt.states import Exit, ExitReason, PauseCode, VmState, exit_for
+from vdsm.virt.states import Exit, ExitReason, PauseCode, VmState, exit_for, reason_of_off
 from vdsm.virt.status import POWERING_DOWN_S, POWERING_UP_S, Status
 
 log = logging.getLogger("vdsm.virt")
@@ -44,8 +45,10 @@ class Vm:
         self.status = Status(VmState.WAIT_FOR_LAUNCH)
         self.time_offset_s = 0
         self.powered_down = asyncio.Event()
-        # what the next stop of the domain means, as far as events have told
+        # what the next stop of the domain means: what was asked for, and what events told of the last one
         self.shutdown_reason: ExitReason | None = None
+        self.stop_reason: ExitReason | None = None
+        self.look = Look(record.vm_id, self.refresh)
         self.pause_reason = PauseCode.NO_ERROR
         self._parts = parts
         self._changed = changed
@@ -88,7 +91,7 @@ class Vm:
     async def _run_start(self) -> None:
         try:
             await Startup(self._parts, self.record, self.description, self._stop, self._on_launched).run()
-            await self.refresh()
+            self.look.soon()
         except StartStopped:
             self.end(exit_for(ExitReason.DESTROYED_ON_STARTUP))
         except AgentError as e:
@@ -109,28 +112,47 @@ class Vm:
     def abandon(self) -> None:
         """The agent ends: leave a start or an end as it is, for the next agent to find by the record."""
         self._powerdown.cancel()
+        self.look.cancel()
         for task in (self._start, self._release):
             if task is not None:
                 task.cancel()
 
     # What libvirt knows
 
-    async def refresh(self) -> None:
-        """Look at the domain and take over what changed; a domain that is gone ends the VM."""
-        if not self._launched or self.releasing or self.status.down:
-            return
+    async def refresh(self) -> bool:
+        """Look at the domain and take over what changed; one that does not run ends the VM. False: no answer."""
+        if self._ends():
+            return True
+        told = self.stop_reason
         try:
             domain = await self._parts.hypervisor.domain(self.vm_id)
         except DomainMissing:
-            self.end(exit_for(self.shutdown_reason or ExitReason.DOMAIN_MISSING))
-            return
+            domain = None
         except (VirtError, DeadlineExceeded) as e:
             log.warning("VM %s: %s", self.vm_id, e)
-            return
-        if not domain.active:
-            self.end(exit_for(self.shutdown_reason or ExitReason.LOST_QEMU))
-        elif self._see(domain):
+            return False
+        if self._ends():  # meanwhile: what libvirt saw before is no news
+            return True
+        if domain is None or not domain.active:
+            self.end(exit_for(self._why_off(domain)))
+            return True
+        if self.stop_reason is told and domain.state is not DomainState.SHUTTING_DOWN:
+            self.stop_reason = None  # of an earlier run, of a migration to here, of a reboot: it runs
+        if self._see(domain):
             self.publish()
+        return True
+
+    def _ends(self) -> bool:
+        return not self._launched or self.releasing or self.status.down
+
+    def _why_off(self, domain: Domain | None) -> ExitReason:
+        if self.stop_reason is not None:
+            return self.stop_reason
+        if domain is not None and domain.reason in ("crashed", "migrated", "saved"):
+            return reason_of_off(domain.reason)
+        if self.shutdown_reason is not None:
+            return self.shutdown_reason
+        return ExitReason.DOMAIN_MISSING if domain is None else reason_of_off(domain.reason)
 
     def _see(self, domain: Domain) -> bool:
         """Take over XML and state. True when the state is news."""

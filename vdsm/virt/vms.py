@@ -192,11 +192,12 @@ class Vms:
 
     async def _look_at_all(self) -> None:
         """libvirt was away: what happened meanwhile is seen by looking, and each VM is told again."""
-        vms = list(self._vms.values())
-        await asyncio.gather(*(vm.refresh() for vm in vms))
-        for vm in vms:
-            if not vm.status.down and not vm.releasing:
-                vm.publish()
+        await asyncio.gather(*(self._look_and_tell(vm) for vm in self._vms.values()))
+
+    async def _look_and_tell(self, vm: Vm) -> None:
+        await vm.look.soon()
+        if not vm.status.down and not vm.releasing:
+            vm.publish()
 
     async def _recover_until_done(self) -> None:
         while True:

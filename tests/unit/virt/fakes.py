@@ -261,3 +261,9 @@ async def until(look: Callable[[], Any], timeout_s: float = 5.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not look():
             await asyncio.sleep(0.002)
+
+
+async def settle(turns: int = 50) -> None:
+    """Let everything run that waits for nothing but its turn on the loop."""
+    for _ in range(turns):
+        await asyncio.sleep(0)

@@ -17,6 +17,7 @@ class Time:
 def test_a_vm_goes_down_once_and_the_first_exit_stands() -> None:
     status = Status(VmState.UP)
     first = exit_for(ExitReason.USER_SHUTDOWN)
+    assert status.end()
     assert status.go_down(first)
     assert not status.go_down(exit_for(ExitReason.LOST_QEMU))
     assert status.exit == first

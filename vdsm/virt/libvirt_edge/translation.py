@@ -13,7 +13,7 @@ _STATES = {
     4: DomainState.SHUTTING_DOWN,
     5: DomainState.OFF,
     6: DomainState.CRASHED,
-    7: DomainState.PAUSED,  # suspended by guest power management
+    7: DomainState.RUNNING,  # asleep by its own power management: no pause of ours, a key press wakes it
 }
 
 _PAUSED_REASONS = {1: "user", 5: "ioerror", 7: "shutting down", 11: "starting up"}
@@ -25,6 +25,8 @@ _LIFECYCLE = {
     (3, None): Change.SUSPENDED,
     (4, None): Change.RESUMED,
     (5, 2): Change.CRASHED,
+    (5, 3): Change.MIGRATED,
+    (5, 4): Change.SAVED,
     (5, 5): Change.CRASHED,
     (5, None): Change.STOPPED,
     (6, 1): Change.SHUTDOWN_GUEST,
