@@ -91,7 +91,10 @@ async def serve(paths: Paths, settings: Settings) -> int:
     try:
         with Clock("agent.start") as clock:
             await _start(agent, stops, clock)
-        log.info("the agent is ready at %s", paths.socket)
+        if agent.vms.recovered:
+            log.info("the agent is ready at %s", paths.socket)
+        else:
+            log.warning("the agent answers at %s; VMs are not found yet: until then it is not ready", paths.socket)
         await stop.wait()
         log.info("stopping")
     finally:

@@ -67,6 +67,13 @@ class DestroyFailed(VirtError):
     msg = "VM {self.vm_id} could not be stopped: {self.reason}"
 
 
+class RecordNotWritten(VirtError):
+    path: str
+    reason: str
+    msg = "The record of a VM can't be written: {self.path}: {self.reason}"
+    remedy = "Make room in /var/lib/vdsm (df, and df -i), or mend its file system; the agent tries again by itself"
+
+
 class StartStopped(VirtError):
     """The start ended because someone destroyed the VM meanwhile."""
 

@@ -54,7 +54,7 @@ class SharedImages:
     async def _tear_down(self, vm_id: str, image: ImageId) -> bool:
         try:
             await self._storage.teardown_image(image.pool_id, image.domain_id, image.image_id)
-        except AgentError as e:
+        except (AgentError, OSError) as e:
             log.error("VM %s: image %s of domain %s stays prepared: %s", vm_id, image.image_id, image.domain_id, e)
             return False
         return True

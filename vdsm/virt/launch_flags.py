@@ -47,7 +47,7 @@ class LaunchFlags:
         return int(text)
 
     def remove(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # what stays is written anew by the next start
             os.unlink(self._path)
 
     def remove_folder(self) -> None:

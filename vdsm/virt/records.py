@@ -11,6 +11,10 @@ at each boundary, removed when the engine has let the VM go. Phases:
     down       nothing of it is left on the host; it is reported with its exit until it is destroyed
 
 The images of a VM stand in the record before the first of them is prepared.
+
+A disk that takes no write costs records, never VMs: only what has not begun yet (`save`) is refused. Everything
+else goes on (`keep`, `forget`): the record is owed, that is logged, and it is written once the disk takes it. Until
+then the disk has an older word of the VM, and libvirt has the truth.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import defaultdict
 from enum import StrEnum
 
 import msgspec
@@ -25,7 +30,10 @@ import msgspec
 from vdsm.common.atomic import remove_durably, write_atomic
 from vdsm.common.ids import is_uuid
 from vdsm.virt.domain_xml.metadata import ImageId
+from vdsm.virt.errors import RecordNotWritten
 from vdsm.virt.states import Exit
+
+RETRY_S = 5.0
 
 log = logging.getLogger("vdsm.virt")
 
@@ -56,12 +64,25 @@ class Records:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.unreadable: dict[str, str] = {}
+        # what a file should say and does not: None for no file
+        self._owed: dict[str, bytes | None] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._payer: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        if self._payer is not None:
+            self._payer.cancel()
+            await asyncio.wait([self._payer])
 
     def load(self) -> list[Record]:
         """All records; a file that can't be read is kept, logged and listed in `unreadable`."""
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        found = []
+        found: list[Record] = []
         self.unreadable = {}
+        try:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        except OSError as e:
+            log.error("there is no folder for the records of VMs, and none can be made: %s", e)
+            return found
         for name in sorted(os.listdir(self._folder)):
             vm_id, extension = os.path.splitext(name)
             if extension != ".json" or not is_uuid(vm_id):
@@ -79,12 +100,57 @@ class Records:
         return found
 
     async def save(self, record: Record) -> None:
-        """Durable when it returns. One record has one owner, so saves of it never overlap."""
-        data = msgspec.json.encode(record)
-        await asyncio.to_thread(write_atomic, self._path(record.vm_id), data, 0o600)
+        """Durable when it returns; raises `RecordNotWritten`. For a step that must not be taken without its record."""
+        async with self._turns[record.vm_id]:
+            self._owed.pop(record.vm_id, None)
+            await self._write(record.vm_id, msgspec.json.encode(record))
+
+    async def keep(self, record: Record) -> None:
+        """As `save`, for what has happened already: a disk that takes no write is told, and tried again."""
+        await self._write_or_owe(record.vm_id, msgspec.json.encode(record))
 
     async def forget(self, vm_id: str) -> None:
-        await asyncio.to_thread(remove_durably, self._path(vm_id))
+        """The record goes; as with `keep`, a disk that refuses is told and tried again."""
+        await self._write_or_owe(vm_id, None)
+
+    async def _write_or_owe(self, vm_id: str, data: bytes | None) -> None:
+        async with self._turns[vm_id]:
+            self._owed.pop(vm_id, None)
+            try:
+                await self._write(vm_id, data)
+            except RecordNotWritten as e:
+                log.error("VM %s: %s; the VM goes on without", vm_id, e)
+                self._owed[vm_id] = data
+        if self._owed and (self._payer is None or self._payer.done()):
+            self._payer = asyncio.create_task(self._pay(), name="records that are owed")
+
+    async def _pay(self) -> None:
+        while self._owed:
+            await asyncio.sleep(RETRY_S)
+            for vm_id in list(self._owed):
+                async with self._turns[vm_id]:
+                    if vm_id not in self._owed:  # a later word was written meanwhile
+                        continue
+                    try:
+                        await self._write(vm_id, self._owed[vm_id])
+                    except RecordNotWritten:  # told when it was new
+                        continue
+                    del self._owed[vm_id]
+                    log.info("VM %s: its record is written again", vm_id)
+
+    async def _write(self, vm_id: str, data: bytes | None) -> None:
+        path = self._path(vm_id)
+        try:
+            if data is None:
+                await asyncio.to_thread(remove_durably, path)
+            else:
+                await asyncio.to_thread(self._replace, path, data)
+        except OSError as e:
+            raise RecordNotWritten(path, e.strerror or str(e)) from e
+
+    def _replace(self, path: str, data: bytes) -> None:
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        write_atomic(path, data, 0o600)
 
     def _path(self, vm_id: str) -> str:
         return os.path.join(self._folder, f"{vm_id}.json")

@@ -47,7 +47,7 @@ class Release:
         """Raises `DestroyFailed` when QEMU can't be stopped; everything else is logged and gone past."""
         with Clock("VM.release", self._record.vm_id) as clock:
             self._record.phase, self._record.exit = Phase.RELEASING, exit_
-            await self._parts.records.save(self._record)
+            await self._parts.records.keep(self._record)
             RECORDED.reach()
             with clock.step("qemu"):
                 await self._remove_domain(graceful_attempts)

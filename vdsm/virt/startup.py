@@ -151,7 +151,7 @@ class Startup:
         LAUNCHED.reach()
         self._record.phase = Phase.RUNNING
         self._record.started_at_s = time.time()
-        await self._parts.records.save(self._record)
+        await self._parts.records.keep(self._record)
         RUNNING.reach()
         return domain
 

@@ -97,8 +97,11 @@ class Vm:
         except AgentError as e:
             log.error("VM %s can't be started: %s", self.vm_id, e)
             self.end(exit_for(ExitReason.GENERIC_ERROR, str(e)))
-        except Exception as e:  # whatever it was, the VM must not stay half started
-            log.exception("VM %s can't be started", self.vm_id)
+        except Exception as e:  # whatever it was: what did not start must not stay half started, what runs runs on
+            log.exception("VM %s: its start failed", self.vm_id)
+            if self._launched:
+                self.look.soon()
+                return
             self.end(exit_for(ExitReason.GENERIC_ERROR, f"{type(e).__name__}: {e}"))
 
     def _on_launched(self, domain: Domain) -> None:
@@ -262,7 +265,7 @@ class Vm:
             raise
         if not self.record.forget:
             self.record.phase = Phase.DOWN
-            await self._parts.records.save(self.record)
+            await self._parts.records.keep(self.record)
         if self.status.go_down(exit_):
             self.publish()
 

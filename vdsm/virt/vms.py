@@ -88,6 +88,7 @@ class Vms:
         for vm in self._vms.values():
             vm.abandon()
         await self._sampler.stop()
+        await self._records.stop()
         await self._parts.hypervisor.stop()
 
     @property
@@ -112,7 +113,7 @@ class Vms:
         vm = self._vms[vm_id] = Vm(self._parts, record, description, lambda: self._began(vm_id))
         try:
             await self._records.save(record)
-        except OSError:
+        except BaseException:  # nothing was started: it is as if it had never come
             del self._vms[vm_id]
             raise
         RECORDED.reach()
@@ -204,9 +205,11 @@ class Vms:
             try:
                 await self._recover()
                 break
-            except (VirtError, DeadlineExceeded) as e:
+            except (AgentError, OSError) as e:
                 log.error("VMs can't be recovered yet: %s", e)
-                await asyncio.sleep(_RETRY_S)
+            except Exception:  # whatever it was: without VMs this host answers code 99, so it is tried again
+                log.exception("VMs can't be recovered yet")
+            await asyncio.sleep(_RETRY_S)
         self._recovered.set()
         self._sampler.start()
 
@@ -215,8 +218,12 @@ class Vms:
         domains = await self._parts.hypervisor.domains()
         decisions = decide(records, self._records.unreadable, domains)
         self.problems = dict(self._records.unreadable)
-        await asyncio.gather(*(self._recover_one(decision) for decision in decisions))
-        await asyncio.gather(*(vm.refresh() for vm in self._vms.values()))  # what ended since they were listed
+        left = [decision for decision in decisions if decision.record.vm_id not in self._vms]
+        results = await asyncio.gather(*(self._recover_one(decision) for decision in left), return_exceptions=True)
+        for result in results:  # the others are there; a further attempt is for these only
+            if isinstance(result, BaseException):
+                raise result
+        await asyncio.gather(*(_look_once(vm) for vm in self._vms.values()))  # what ended since they were listed
         log.info("recovered %d VMs; %d domains are not ours", len(self._vms), len(domains) - len(decisions))
 
     async def _recover_one(self, decision: Decision) -> None:
@@ -242,11 +249,11 @@ class Vms:
         async with self._slots:
             try:
                 await self._parts.images.resume(vm.vm_id, vm.record.images)
-            except AgentError as e:
+            except (AgentError, OSError) as e:
                 log.error("VM %s: its images: %s", vm.vm_id, e)
         vm.record.phase = Phase.RUNNING
         if vm.vm_id not in self._records.unreadable:
-            await self._records.save(vm.record)
+            await self._records.keep(vm.record)
         vm.adopt(decision.domain)
         vm.publish()
         self._began(vm.vm_id)
@@ -260,3 +267,9 @@ class Vms:
             await self._destroy(vm, 0)
         except (VirtError, DeadlineExceeded) as e:
             log.error("VM %s: %s", vm.vm_id, e)
+
+
+async def _look_once(vm: Vm) -> None:
+    """Without an answer now, the look goes on by itself."""
+    if not await vm.refresh():
+        vm.look.soon()

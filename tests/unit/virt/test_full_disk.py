@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""/var/lib/vdsm takes no write: that costs records, never VMs, and heals by itself."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vdsm.virt import records
+from vdsm.virt.errors import RecordNotWritten
+from vdsm.virt.hypervisor import DomainState
+from vdsm.virt.records import Phase, Record, Records
+from vdsm.virt.vm import Vm
+
+from .fakes import VM, World, disk, new_id, settle, until, xml_of
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of a record can be written or removed."""
+
+    def full(path: str, *_more: Any, **_named: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "write_atomic", full)
+        patch.setattr(records, "remove_durably", full)
+        yield
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "RETRY_S", 0.01)
+        world = World(tmp_path)
+        await world.vms.start()
+        yield world
+        await world.vms.stop()
+
+
+async def up(world: World, vm_id: str = VM) -> Vm:
+    vm = await world.vms.create(vm_id, xml_of(vm_id, disks=[disk()]))
+    await until(lambda: vm.status.reported == "Up" and "after_vm_start" in world.hooks.ran)
+    return vm
+
+
+def phase(world: World) -> str:
+    return str(json.loads(Path(world.paths.state, "vms", f"{VM}.json").read_text())["phase"])
+
+
+async def test_vms_are_found_again_and_the_agent_is_ready(world: World) -> None:
+    await up(world)
+    with full_disk():
+        await world.restart()
+        assert world.vms.recovered
+        assert world.vms.stats(VM)["status"] == "Up"
+
+
+async def test_vms_are_found_again_without_a_folder_for_records(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await up(world)
+    Path(world.paths.state, "vms", f"{VM}.json").unlink()
+    Path(world.paths.state, "vms").rmdir()
+
+    def full(path: str, *_more: Any, **_named: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    monkeypatch.setattr("vdsm.virt.records.os.makedirs", full)
+    await world.restart()
+    assert world.vms.stats(VM)["status"] == "Up"
+
+
+async def test_a_vm_that_died_meanwhile_is_down_after_a_restart(world: World) -> None:
+    await up(world)
+    with full_disk():
+        world.hypervisor.found[VM].state = DomainState.OFF
+        await world.restart()
+        await until(lambda: world.vms.get(VM).status.down)
+    assert world.storage.prepared == set()
+
+
+async def test_a_vm_is_destroyed_and_stays_forgotten_when_there_is_room_again(world: World) -> None:
+    await up(world)
+    with full_disk():
+        await world.vms.destroy(VM)
+        assert world.vms.all() == []
+        assert world.hypervisor.found == {}
+        assert world.storage.prepared == set()
+    await until(lambda: world.records() == [])
+    await world.restart()
+    assert world.vms.all() == []
+
+
+async def test_a_qemu_that_died_is_told_as_down(world: World) -> None:
+    vm = await up(world)
+    with full_disk():
+        world.hypervisor.guest_ends(VM)
+        await until(lambda: vm.status.down)
+        assert [d["exitReason"] for d in world.events.downs()] == [7]
+        assert phase(world) == "running"
+    await until(lambda: phase(world) == "down")
+    await world.restart()
+    assert world.vms.stats(VM)["exitReason"] == 7
+
+
+async def test_a_vm_that_started_meanwhile_runs_on(world: World) -> None:
+    vm = await world.vms.create(VM, xml_of())
+
+    async def fill(_vm_id: str) -> None:
+        disk_is_full.__enter__()
+
+    disk_is_full = full_disk()
+    world.hypervisor.before["launch"] = fill
+    await until(lambda: vm.status.reported == "Up")
+    await settle()
+    assert phase(world) == "launching"
+    disk_is_full.__exit__(None, None, None)
+    await until(lambda: phase(world) == "running")
+
+
+async def test_a_new_vm_is_refused_with_the_reason_and_nothing_of_it_is_left(world: World) -> None:
+    with full_disk(), pytest.raises(RecordNotWritten, match=r"vms/.*json: No space left on device") as refused:
+        await world.vms.create(VM, xml_of())
+    assert "room" in refused.value.remedy
+    assert world.vms.all() == []
+    await up(world)
+
+
+async def test_a_start_that_cannot_be_recorded_does_not_reach_libvirt(world: World) -> None:
+    disk_is_full = full_disk()
+
+    async def script(xml: str) -> str:
+        disk_is_full.__enter__()
+        return xml
+
+    world.hooks.scripts["before_vm_start"] = script
+    vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+    await until(lambda: vm.status.down)
+    disk_is_full.__exit__(None, None, None)
+    assert world.hypervisor.calls == []
+    assert "No space left" in world.events.downs()[0]["exitMessage"]
+    assert world.storage.prepared == set()
+
+
+async def test_storage_that_cannot_write_its_own_records_keeps_no_vm_from_ending(world: World) -> None:
+    vm = await up(world)
+
+    async def full(pool_id: str, domain_id: str, image_id: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    world.storage.teardown_image = full  # type: ignore[method-assign]
+    world.hypervisor.guest_ends(VM)
+    await until(lambda: vm.status.down)
+
+
+async def test_one_vm_that_cannot_be_recovered_is_tried_again_and_hides_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vdsm.virt.vms._RETRY_S", 0.01)
+    other = new_id()
+    await up(world)
+    await world.vms.create(other, xml_of(other))
+    await until(lambda: world.vms.get(other).status.reported == "Up")
+    real, failures = world.storage.resume_prepared, ["odd"]
+
+    async def odd(images: Any) -> None:
+        if failures:
+            raise ValueError(failures.pop())
+        await real(images)
+
+    world.storage.resume_prepared = odd  # type: ignore[method-assign]
+    await world.restart()
+    await until(lambda: world.vms.recovered)
+    assert sorted(stats["status"] for stats in world.vms.all_stats()) == ["Up", "Up"]
+    assert world.events.statuses(other) == ["Up"]
+
+
+async def test_a_later_word_is_not_overwritten_by_one_that_was_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "RETRY_S", 0.01)
+    kept = Records(str(tmp_path))
+    record = Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml="")
+    with full_disk():
+        await kept.keep(record)
+    record.phase = Phase.DOWN
+    await kept.save(record)
+    await kept._payer  # type: ignore[misc]
+    (found,) = kept.load()
+    assert found.phase is Phase.DOWN
+
+
+async def test_a_record_and_its_folder_are_for_the_agent_only(tmp_path: Path) -> None:
+    kept = Records(str(tmp_path / "vms"))
+    await kept.save(Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml=""))
+    assert [os.stat(p).st_mode & 0o777 for p in (tmp_path / "vms", tmp_path / "vms" / f"{VM}.json")] == [0o700, 0o600]
