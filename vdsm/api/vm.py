@@ -61,7 +61,7 @@ async def vm_create(call: Call, params: VmCreate) -> JsonDict:
         await asyncio.to_thread(allowlist.check, asked.xml, params.vm_id, custom)
     vms = call.agent.vms
     vm = await vms.create(params.vm_id, asked.xml)
-    return vms.describe(vm) | {"xml": asked.xml}
+    return vms.describe(vm) | {"xml": vm.xml}
 
 
 class VmOnly(Params):

@@ -1,13 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""XML from outside: no entities, no network, no huge trees, and errors that name the text."""
+"""XML from outside: no entities, no network, no huge trees, and errors that name the text; and what of it is secret.
+
+Secret in a domain's or a device's XML: attributes and elements that are named after a password, files of a payload
+(cloud-init, sysprep), and QEMU options that speak of a password.
+"""
 
 from __future__ import annotations
+
+import re
 
 from lxml import etree
 
 from vdsm.common.errors import AgentError
 
 MAX_BYTES = 8 << 20
+HIDDEN = "*****"  # as the field writes it
+
+_SECRET_NAME = re.compile(r"(passwd|password|passphrase|secret|token)$", re.IGNORECASE)
+_SECRET_OPTION = re.compile(r"passw|passphrase|secret|token", re.IGNORECASE)
+_PAYLOADS = frozenset({"payload", "vmPayload"})
 
 
 class InvalidXml(AgentError):
@@ -34,3 +45,32 @@ def parse(text: str | bytes, *, what: str) -> etree._Element:
 
 def to_text(element: etree._Element) -> str:
     return etree.tostring(element, encoding="unicode")
+
+
+def hide_secrets(root: etree._Element) -> None:
+    """Write `HIDDEN` over every secret in ``root``."""
+    for element in root.iter(etree.Element):
+        name = etree.QName(element).localname
+        if (element.text or "").strip() and (_SECRET_NAME.search(name) or (name == "file" and _in_payload(element))):
+            element.text = HIDDEN
+        for attribute, value in element.items():
+            if _SECRET_NAME.search(etree.QName(attribute).localname) or (
+                name in ("arg", "env") and _SECRET_OPTION.search(f"{element.get('name', '')} {value!s}")
+            ):
+                element.set(attribute, HIDDEN)
+
+
+def without_secrets(text: str) -> str:
+    """``text`` with `HIDDEN` for every secret; empty when it can't be read, because then nobody knows what is one."""
+    try:
+        root = parse(text, what="it")
+    except InvalidXml:
+        return ""
+    hide_secrets(root)
+    return to_text(root)
+
+
+def _in_payload(element: etree._Element) -> bool:
+    return any(
+        isinstance(parent.tag, str) and etree.QName(parent).localname in _PAYLOADS for parent in element.iterancestors()
+    )

@@ -94,13 +94,14 @@ def _broken(found: re.Match[str]) -> str:
 
 
 def _canonical(text: str) -> str:
-    """So that another writer's quotes and order of attributes are no difference."""
+    """So that another writer's quotes and order of attributes are no difference, and no secret is shown."""
     from lxml import etree
 
-    from vdsm.common.xml import parse
+    from vdsm.common.xml import hide_secrets, parse
 
     try:
         root = parse(text, what="it")
+        hide_secrets(root)
         return etree.tostring(root, method="c14n").decode()
     except (AgentError, etree.C14NError):
         return text

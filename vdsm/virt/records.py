@@ -15,6 +15,8 @@ The images of a VM stand in the record before the first of them is prepared.
 A disk that takes no write costs records, never VMs: only what has not begun yet (`save`) is refused. Everything
 else goes on (`keep`, `forget`): the record is owed, that is logged, and it is written once the disk takes it. Until
 then the disk has an older word of the VM, and libvirt has the truth.
+
+A record holds no secret: its XML is without the passwords and payloads that the start was given.
 """
 
 from __future__ import annotations

@@ -85,18 +85,18 @@ class Startup:
         self._flags = LaunchFlags(parts.run_folder, record.vm_id)
         self._hook_vm = HookVm(record.vm_id, dict(description.metadata.custom))
 
-    async def run(self) -> None:
-        """Raises `StartStopped` when the VM was destroyed meanwhile."""
+    async def run(self, xml: str) -> None:
+        """``xml`` is the engine's. Raises `StartStopped` when the VM was destroyed meanwhile."""
         with Clock("VM.create", self._record.vm_id) as clock:
             with clock.step("slot"):
                 await self._unless_stopped(self._parts.slots.acquire())
             try:
-                await self._run(clock)
+                await self._run(xml, clock)
             finally:
                 self._parts.slots.release()
 
-    async def _run(self, clock: Clock) -> None:
-        root = parse(self._record.xml, what=f"the domain XML of VM {self._record.vm_id}")
+    async def _run(self, xml: str, clock: Clock) -> None:
+        root = parse(xml, what=f"the domain XML of VM {self._record.vm_id}")
         adapt(root, self._parts.facts)
         with clock.step("prepare"):
             await self._prepare(root)

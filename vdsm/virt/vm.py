@@ -75,9 +75,9 @@ class Vm:
 
     # Coming into being
 
-    def begin(self) -> None:
-        """Start it; the record is on disk."""
-        self._start = asyncio.create_task(self._run_start(), name=f"start {self.vm_id}")
+    def begin(self, xml: str) -> None:
+        """Start it from the engine's ``xml``, secrets included: only the start has them. The record is on disk."""
+        self._start = asyncio.create_task(self._run_start(xml), name=f"start {self.vm_id}")
 
     def adopt(self, domain: Domain) -> None:
         """It runs already: take it over as it is."""
@@ -88,9 +88,9 @@ class Vm:
         """It is Down from before: report its exit, without an event."""
         self.status.go_down(self.record.exit or exit_for(ExitReason.GENERIC_ERROR, "The reason was not recorded"))
 
-    async def _run_start(self) -> None:
+    async def _run_start(self, xml: str) -> None:
         try:
-            await Startup(self._parts, self.record, self.description, self._stop, self._on_launched).run()
+            await Startup(self._parts, self.record, self.description, self._stop, self._on_launched).run(xml)
             self.look.soon()
         except StartStopped:
             self.end(exit_for(ExitReason.DESTROYED_ON_STARTUP))

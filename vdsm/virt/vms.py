@@ -16,9 +16,9 @@ from typing import Any
 
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError, DeadlineExceeded, InvalidParameter
-from vdsm.common.ids import check_uuid, shown
+from vdsm.common.ids import check_uuid
 from vdsm.common.paths import Paths
-from vdsm.common.xml import InvalidXml, parse
+from vdsm.common.xml import InvalidXml, hide_secrets, parse, to_text
 from vdsm.virt import report
 from vdsm.virt.domain_xml.description import Description, describe
 from vdsm.virt.domain_xml.errors import BadDomainXml
@@ -44,6 +44,7 @@ FORGOTTEN = crash_point("vm.destroy.forgotten", "the record is gone, the caller 
 
 _RECOVERY_WAIT_S = 10.0
 _RETRY_S = 2.0
+_LARGE_XML = 1 << 20  # takes a while to read, and the loop has others to serve
 
 
 class Vms:
@@ -103,13 +104,14 @@ class Vms:
         `InvalidParameter` (named xml), `VmIdDiffers` and `VmExists` refuse it, with nothing changed.
         """
         self._check_recovered()
-        description = self._read_xml(xml)
+        large = len(xml) > _LARGE_XML
+        description, kept = await asyncio.to_thread(self._read_xml, xml) if large else self._read_xml(xml)
         if description.vm_id != check_uuid("vmID", vm_id):
             raise VmIdDiffers(vm_id, description.vm_id)
         if vm_id in self._vms:
             raise VmExists(vm_id, str(self._vms[vm_id].status.reported))
         images = tuple(dict.fromkeys(d.image for d in description.drives if d.image is not None))
-        record = Record(vm_id=vm_id, name=description.name, phase=Phase.STARTING, xml=xml, images=images)
+        record = Record(vm_id=vm_id, name=description.name, phase=Phase.STARTING, xml=kept, images=images)
         vm = self._vms[vm_id] = Vm(self._parts, record, description, lambda: self._began(vm_id))
         try:
             await self._records.save(record)
@@ -117,17 +119,19 @@ class Vms:
             del self._vms[vm_id]
             raise
         RECORDED.reach()
-        vm.begin()
+        vm.begin(xml)
         return vm
 
-    def _read_xml(self, xml: str) -> Description:
+    def _read_xml(self, xml: str) -> tuple[Description, str]:
+        """What it describes, and the XML as it may be kept and shown: fitted to this host, without secrets."""
         try:
             root = parse(xml, what="it")
             description = describe(root)
             adapt(root, self._parts.facts)  # refuses what could only fail later
         except (InvalidXml, BadDomainXml, InvalidParameter) as e:
-            raise InvalidParameter("xml", shown(xml), str(e)) from e
-        return description
+            raise InvalidParameter("xml", f"{len(xml)} characters", str(e)) from e
+        hide_secrets(root)
+        return description, to_text(root)
 
     async def destroy(self, vm_id: str, graceful_attempts: int = 1) -> None:
         """End and forget a VM; a Down one is only forgotten. Goes on when the caller leaves."""
