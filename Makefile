@@ -35,10 +35,12 @@ hosts: setup ## tests on private hosts
 lab-tests: setup ## tests on micro-VMs with kernels of their own
 	@$(PYTHON) -m contrib.checks.tests lab
 
-openrpc: setup ## write docs/api anew from the verbs and the contract
+openrpc: setup ## write the pages anew that are made from the code
 	@$(PYTHON) -m vdsm.api.openrpc > docs/api/openrpc-0.1.json
 	@$(PYTHON) -m vdsm.api.coverage > docs/api/coverage.md
 	@$(PYTHON) -m vdsm.api.errors_page > docs/api/errors.md
+	@$(PYTHON) -m vdsm.api.event_catalogue > docs/events.md
+	@$(PYTHON) -m contrib.checks.settings_page > docs/settings.md
 
 bench: setup ## figures of docs/benchmarks.md
 	@$(PYTHON) -m contrib.benchmarks

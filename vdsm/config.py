@@ -20,7 +20,7 @@ import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from vdsm.common.errors import AgentError
 from vdsm.common.paths import Paths
@@ -105,37 +105,65 @@ def _level(text: str) -> str:
     return word
 
 
-# section -> key -> (setting, reader)
-_FOREIGN: dict[str, dict[str, tuple[str, Callable[[str], Any]]]] = {
+class Key(NamedTuple):
+    setting: str  # of `Settings`
+    read: Callable[[str], Any]  # raises ValueError
+    meaning: str  # its row in docs/settings.md
+
+
+# section -> key
+FOREIGN: dict[str, dict[str, Key]] = {
     "vars": {
-        "ssl": ("ssl", _yes),
-        "ssl_ciphers": ("ssl_ciphers", str.strip),
-        "verify_client_cert": ("match_client_names", _yes),
+        "ssl": Key(
+            "ssl", _yes, "TLS with client certificates at the engine's port; without it the port is for reading only"
+        ),
+        "ssl_ciphers": Key(
+            "ssl_ciphers", str.strip, "ciphers of TLS 1.2, in OpenSSL's words; empty: OpenSSL's own choice"
+        ),
+        "verify_client_cert": Key(
+            "match_client_names", _yes, "a client's certificate must name the address that it comes from"
+        ),
     },
     "addresses": {
-        "management_port": ("management_port", _port),
-        "management_ip": ("management_address", _address),
+        "management_port": Key("management_port", _port, "TCP port of the engine's connections"),
+        "management_ip": Key(
+            "management_address", _address, "address of that port; `::` is every address, also of IPv4"
+        ),
     },
-    "sanlock": {"io_timeout": ("sanlock_io_timeout_s", _between(1, 60))},
+    "sanlock": {
+        "io_timeout": Key(
+            "sanlock_io_timeout_s", _between(1, 60), "seconds that sanlock waits for one access; the same on all hosts"
+        ),
+    },
     "irs": {
-        "sd_health_check_delay": ("health_check_delay_s", _seconds),
+        "sd_health_check_delay": Key("health_check_delay_s", _seconds, "seconds between two looks at a storage domain"),
     },
 }
-_OURS: dict[str, dict[str, tuple[str, Callable[[str], Any]]]] = {
+OURS: dict[str, dict[str, Key]] = {
     "agent": {
-        "log_level": ("log_level", _level),
-        "plain_http_address": ("plain_http_address", str.strip),
-        "plain_http_port": ("plain_http_port", _port),
-        "stats_interval_s": ("stats_interval_s", _seconds),
+        "log_level": Key("log_level", _level, "`DEBUG`, `INFO`, `WARNING` or `ERROR`"),
+        "plain_http_address": Key(
+            "plain_http_address", str.strip, "address of a port without TLS, for reading only; empty: there is none"
+        ),
+        "plain_http_port": Key("plain_http_port", _port, "its TCP port"),
+        "stats_interval_s": Key("stats_interval_s", _seconds, "seconds between two samples of the VMs' statistics"),
     },
-    "access": {"operator_custom_properties": ("operator_custom_properties", _words)},
-    "hooks": {"timeout_s": ("hook_timeout_s", _seconds)},
+    "access": {
+        "operator_custom_properties": Key(
+            "operator_custom_properties",
+            _words,
+            "custom properties of VMs that an operator may set, separated by blanks: each can start hook scripts",
+        ),
+    },
+    "hooks": {
+        "timeout_s": Key("hook_timeout_s", _seconds, "seconds that all scripts of one hook point may take together"),
+    },
     "virt": {
-        "libvirt_uri": ("libvirt_uri", str.strip),
-        "start_slots": ("vm_start_slots", _between(1, 64)),
+        "libvirt_uri": Key("libvirt_uri", str.strip, "the libvirt daemon"),
+        "start_slots": Key("vm_start_slots", _between(1, 64), "VMs that start at the same time; further ones wait"),
     },
 }
-_HOOK_TIMEOUTS = "hook_timeouts"  # section of ours: hook point = seconds
+HOOK_TIMEOUTS = "hook_timeouts"  # section of ours: hook point = seconds
 
 
 def load(paths: Paths) -> Settings:
@@ -168,18 +196,18 @@ def _read(path: str, values: dict[str, Any], timeouts: dict[str, float], warning
     for section in parser.sections():
         for key, value in parser.items(section):
             place = f"{path}:{_line(text, section, key)}"
-            if section == _HOOK_TIMEOUTS:
+            if section == HOOK_TIMEOUTS:
                 timeouts[key] = _convert(place, section, key, value, _seconds)
-            elif section in _OURS:
-                if key not in _OURS[section]:
-                    known = ", ".join(sorted(_OURS[section]))
+            elif section in OURS:
+                if key not in OURS[section]:
+                    known = ", ".join(sorted(OURS[section]))
                     raise BadConfiguration(place, f"[{section}] has no key {key!r}; it knows: {known}")
-                setting, reader = _OURS[section][key]
-                values[setting] = _convert(place, section, key, value, reader)
-            elif key in _FOREIGN.get(section, {}):
-                setting, reader = _FOREIGN[section][key]
+                ours = OURS[section][key]
+                values[ours.setting] = _convert(place, section, key, value, ours.read)
+            elif key in FOREIGN.get(section, {}):
+                foreign = FOREIGN[section][key]
                 try:
-                    values[setting] = reader(value)
+                    values[foreign.setting] = foreign.read(value)
                 except ValueError as e:
                     warnings.append(f"{place}: [{section}] {key} = {value!r} is ignored: {e}")
             else:

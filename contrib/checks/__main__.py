@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``python -m contrib.checks lint``: ruff, mypy, import-linter and the size ratchet; a failed one shows its output."""
+"""``python -m contrib.checks lint``: ruff, mypy, floors, sizes, what was forgotten; a failed one shows its output."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ CHECKS: dict[str, list[str]] = {
     "mypy": [str(BIN / "mypy"), "--no-error-summary"],
     "lint-imports": [str(BIN / "lint-imports")],
     "ratchet": [sys.executable, "-m", "contrib.checks.ratchet"],
+    "forgotten": [sys.executable, "-m", "contrib.checks.forgotten"],
 }
 
 
