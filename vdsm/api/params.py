@@ -22,6 +22,7 @@ from vdsm.api.types import MAX_TEXT, Params
 from vdsm.common import metrics
 from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import check_uuid, shown
+from vdsm.common.masking import is_secret
 
 MAX_VALUES = 50_000
 MAX_DEPTH = 64
@@ -32,7 +33,6 @@ _FALSE = frozenset({"false", "no", "0"})
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}\Z")
 # the last place counts: a reason may quote what came
 _PLACE = re.compile(r"(?P<reason>.*) - at `(?:key in )?\$(?P<path>.*?)`\Z", re.S)
-_SECRET = re.compile(r"password|secret|_X_", re.I)
 _IGNORED = metrics.counter("vdsm_rpc_unknown_parameters", "Unknown parameter names that were ignored", ("verb",))
 
 P = TypeVar("P", bound=Params)
@@ -85,7 +85,7 @@ def _refused(text: str, raw: object) -> BadParameter:
     match = _PLACE.match(text)
     reason, place = (match["reason"], match["path"]) if match is not None else (text, "")
     path = place.removeprefix(".") or "params"
-    return BadParameter(path[:MAX_SHOWN_NAME], "<hidden>" if _SECRET.search(path) else _found(raw, path), reason)
+    return BadParameter(path[:MAX_SHOWN_NAME], "<hidden>" if is_secret(path) else _found(raw, path), reason)
 
 
 def _found(raw: object, path: str) -> str:
@@ -113,7 +113,7 @@ class _Walk:
             if field is None:
                 if self._unknown is Unknown.REFUSE:
                     known = ", ".join(fields) or "none"
-                    told = "<hidden>" if _SECRET.search(name) else shown(value, 40)
+                    told = "<hidden>" if is_secret(name) else shown(value, 40)
                     raise InvalidParameter(_joined(path, name), told, f"unknown name; known are: {known}")
                 self.ignored += 1
                 continue

@@ -4,8 +4,8 @@
 Records go into a queue; one thread writes them to stderr (the journal, under systemd) or to a
 file. A full queue drops records and counts them: a slow disk must not stop a host agent.
 
-What came from outside may stand in a message: line breaks in it are indented and other control characters escaped, so
-that no message can pass for a line of its own.
+What came from outside may stand in a message or a traceback: line breaks in it are indented and other control
+characters escaped, so that none can pass for a line of its own. Secrets in it are hidden (`vdsm.common.masking`).
 
 The flow id is a context variable: it follows tasks by itself; threads are started with
 `contextvars.copy_context` where the id must follow.
@@ -19,14 +19,18 @@ import copy
 import logging
 import logging.handlers
 import queue
+import re
 import sys
 from collections.abc import Iterator
+
+from vdsm.common import masking
 
 flow_id: contextvars.ContextVar[str] = contextvars.ContextVar("flow_id", default="")
 
 MAX_QUEUED = 20_000
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 _CONTROL |= {ord("\n"): "\n    ", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_LIKE_OURS = re.compile(r"\n(?=\d)")
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(flow)s%(message)s"
 
 
@@ -51,6 +55,8 @@ class _Enqueue(logging.handlers.QueueHandler):
         record.flow = f"[{identifier}] " if identifier else ""
         record.msg, record.args = record.getMessage().translate(_CONTROL), None
         prepared: logging.LogRecord = super().prepare(record)
+        # with the traceback by now, whose lines are left alone where they can't be taken for ours
+        prepared.msg = prepared.message = _LIKE_OURS.sub("\n    ", masking.hide(str(prepared.msg)))
         return prepared
 
     def enqueue(self, record: logging.LogRecord) -> None:

@@ -1,28 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One message in, one message out.
 
-jsonrpcserver dispatches each member of a message alone. What it would decide otherwise than the specification
-or this agent (batches, parameters, error texts) is decided here: members are split and checked before, verbs
-get their parameters raw and convert them by their types, errors are made in `vdsm.api.errors`.
+jsonrpcserver calls each member of a message alone. What it would decide otherwise than the specification or this agent
+(batches, parameters, error texts) is decided here: messages are decoded, split and checked before, verbs get their
+parameters raw and convert them by their types, errors are made in `vdsm.api.errors`.
 
 A call runs in a task of its own: a closed connection ends the waiting for an answer, never the call. Access is
-decided after the message was parsed and before its parameters are converted.
+decided after the message was parsed and before its parameters are converted. What came as a secret is known while the
+call runs, and stands in no log line and no error of it (`vdsm.common.masking`). No answer to one below admin has any.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
+import functools
+import itertools
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from jsonrpcserver import Error, Success
-from jsonrpcserver.async_main import dispatch_to_response
+from jsonrpcserver.async_dispatcher import call
+from jsonrpcserver.request import Request
+from jsonrpcserver.sentinels import NOID
 from oslash.either import Left
 
 from vdsm.api import params as api_params
@@ -40,8 +44,8 @@ from vdsm.api.errors import (
 from vdsm.api.params import Unknown
 from vdsm.api.registry import Verb, Verbs
 from vdsm.api.roles import AccessDenied, Identity
-from vdsm.common import logs, metrics
-from vdsm.rpc import audit, protocol
+from vdsm.common import logs, masking, metrics
+from vdsm.rpc import audit, protocol, shown
 from vdsm.rpc.turns import LineFull, Turns
 
 log = logging.getLogger("vdsm.rpc")
@@ -53,6 +57,10 @@ MAX_FLOW_ID = 64
 
 _CALLS = metrics.counter("vdsm_rpc_calls", "Calls by verb and result", ("verb", "result"))
 _SECONDS = metrics.histogram("vdsm_rpc_call_seconds", "Duration of calls", ("verb",))
+# the figures of one verb: looking them up costs more than counting
+_called = functools.cache(_CALLS.labels)
+_took = functools.cache(_SECONDS.labels)
+_numbers = itertools.count(secrets.randbits(32))
 
 
 @dataclass(frozen=True)
@@ -86,11 +94,14 @@ class _Member:
 
     caller: Caller
     name: str
+    flow_id: str
     error: WireError | None = None
     forbidden: bool = False
 
 
+T = TypeVar("T")
 Route = Callable[..., Awaitable[Any]]
+Done = Callable[[bytes | None], None]
 
 
 class _Routes(dict[str, Route]):
@@ -118,7 +129,7 @@ class Dispatcher:
         self._ready = ready
         self._started = started
         self._routes = _Routes(self, verbs)
-        self._running: set[asyncio.Task[bytes | None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()
         self._reads = Turns(READS, READS_PER_CLIENT)
         self._changes = Turns(CHANGES, CHANGES_PER_CLIENT)
         self.defects = Defects()
@@ -132,12 +143,33 @@ class Dispatcher:
         except protocol.Refused as refused:
             return protocol.failure(None, refused.error)
         if not isinstance(message, list):
-            return await asyncio.shield(self._start(message, caller))
-        members = [self._start(member, caller) for member in message]
+            return await asyncio.shield(self._start(self._serve(message, caller)))
+        members = [self._start(self._serve(member, caller)) for member in message]
         replies = [reply for reply in await asyncio.shield(asyncio.gather(*members)) if reply is not None]
         if caller.policy.unwraps_single and len(message) == 1:
             return replies[0] if replies else None
         return protocol.batch(replies) if replies else None
+
+    def begin(self, data: bytes, caller: Caller, done: Done) -> None:
+        """As `answer`, for who has a place for the reply and need not wait for it: ``done`` gets it."""
+        if len(data) > protocol.LARGE or data.startswith(b"["):
+            self._start(self._answer_later(data, caller, done))
+            return
+        try:
+            message = protocol.decode(data)
+        except protocol.Refused as refused:
+            done(protocol.failure(None, refused.error))
+            return
+        if isinstance(message, list):
+            self._start(self._answer_later(data, caller, done))
+        else:
+            self._start(self._serve_later(message, caller, done))
+
+    async def _answer_later(self, data: bytes, caller: Caller, done: Done) -> None:
+        done(await self.answer(data, caller))
+
+    async def _serve_later(self, member: Any, caller: Caller, done: Done) -> None:
+        done(await self._serve(member, caller))
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for running calls; what is not done after ``timeout_s`` is told that the agent stops."""
@@ -155,32 +187,31 @@ class Dispatcher:
         async with self._decoding:
             return await asyncio.to_thread(protocol.decode, data)
 
-    def _start(self, member: Any, caller: Caller) -> asyncio.Task[bytes | None]:
-        task = asyncio.get_running_loop().create_task(self._serve(member, caller))
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     async def _serve(self, member: Any, caller: Caller) -> bytes | None:
+        """In a task of its own: what is set here is set for this call, and for what it starts."""
         try:
             protocol.check(member)
         except protocol.Refused as refused:
             return protocol.failure(None, refused.error)
-        caller = replace(caller, flow_id=_flow_id(member.get("flow_id") or caller.flow_id))
-        context = _Member(caller, member["method"])
-        with logs.flow(caller.flow_id):
-            try:
-                response = await dispatch_to_response(
-                    member,  # decoded already, by msgspec
-                    self._routes,
-                    context=context,
-                    deserializer=_as_it_is,
-                    validator=_as_it_is,
-                )
-            except asyncio.CancelledError as e:  # only `drain` cancels: the caller is told
-                error = context.error or to_wire(e, api_params.printable(context.name), self.defects)
-                return protocol.failure(member["id"], error) if "id" in member else None
-            return None if response is None else self._encode(member["id"], response, context)
+        name, identifier = member["method"], member.get("id", NOID)
+        params = member.get("params", ())
+        context = _Member(caller, name, _flow_id(member.get("flow_id") or caller.flow_id))
+        logs.flow_id.set(context.flow_id)
+        if params:
+            masking.know(masking.secrets_in(params))
+        route = self._routes[name]
+        try:
+            response = await call(Request(name, params, identifier), context, route)
+        except asyncio.CancelledError as e:  # only `drain` cancels: the caller is told
+            context.error = context.error or to_wire(e, api_params.printable(name), self.defects)
+            response = None
+        return None if identifier is NOID else self._encode(identifier, response, context)
 
     def _encode(self, identifier: Any, response: Any, context: _Member) -> bytes:
         if context.error is not None:
@@ -189,7 +220,7 @@ class Dispatcher:
             log.error("%s was refused by the dispatcher: %r", api_params.printable(context.name), response)
             return protocol.failure(identifier, WireError(INTERNAL_ERROR, "Internal error"))
         try:
-            return protocol.result(identifier, response._value.result)
+            return shown.result(identifier, response._value.result, context.caller.identity.role)
         except (TypeError, ValueError) as e:
             return protocol.failure(identifier, to_wire(e, context.name, self.defects))
 
@@ -202,20 +233,18 @@ class Dispatcher:
             try:
                 value = await self._call(entry, context, raw)
             except (Exception, asyncio.CancelledError) as e:  # noqa: BLE001 - every failure becomes an answer here
-                context.error = error = to_wire(e, api_params.printable(context.name), self.defects)
+                context.error = error = _masked(to_wire(e, api_params.printable(context.name), self.defects))
                 outcome, reply = f"failed with code {error.code}: {error.message}", Error(error.code, error.message)
             else:
                 outcome, reply = "done", Success(value)
             if entry is not None:
-                _CALLS.labels(entry.name, "failed" if context.error else "done").inc()
-                _SECONDS.labels(entry.name).observe(time.monotonic() - started)
+                _called(entry.name, "failed" if context.error else "done").inc()
+                _took(entry.name).observe(time.monotonic() - started)
                 if entry.changes:
                     record = self._forbidden.record if context.forbidden else audit.record
                     record(entry.name, context.caller.identity, context.caller.transport, raw, outcome)
             return reply
 
-        # jsonrpcserver asks for it at every call: a third of its time when not kept
-        run.__signature__ = inspect.signature(run)  # type: ignore[attr-defined]
         return run
 
     async def _call(self, entry: Verb | None, context: _Member, raw: Any) -> Any:
@@ -230,10 +259,12 @@ class Dispatcher:
         params = api_params.convert(entry.name, entry.params, raw, caller.policy.unknown)
         if entry.run is None:
             raise NotBuilt(entry.name)
-        call = Call(self._agent, caller.identity, caller.flow_id, caller.transport)
+        about = Call(self._agent, caller.identity, context.flow_id, caller.transport)
+        if entry.urgent:
+            return await entry.run(about, params)
         try:
             async with self._turn(entry, caller.identity.client):
-                return await entry.run(call, params)
+                return await entry.run(about, params)
         except LineFull as full:
             raise TooManyCalls(caller.identity.name, full.waiting) from None
 
@@ -246,17 +277,15 @@ class Dispatcher:
         return self._started() or not entry.changes
 
     def _turn(self, entry: Verb, client: str) -> contextlib.AbstractAsyncContextManager[None]:
-        if entry.urgent:
-            return contextlib.nullcontext()
         turns = self._changes if entry.changes else self._reads
         return turns.vital_turn(client) if entry.vital else turns.turn(client)
 
 
-def _as_it_is(message: Any) -> Any:
-    return message
+def _masked(error: WireError) -> WireError:
+    return WireError(error.code, masking.hide(error.message), masking.hide_in(error.data))
 
 
 def _flow_id(asked: object) -> str:
     if isinstance(asked, str) and 0 < len(asked) <= MAX_FLOW_ID and asked.isprintable():
         return asked
-    return secrets.token_hex(4)
+    return f"{next(_numbers) & 0xFFFFFFFF:08x}"

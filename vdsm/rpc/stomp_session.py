@@ -15,20 +15,17 @@ the others', and nobody reads what another one asked. Events go to every connect
 from __future__ import annotations
 
 import asyncio
-import logging
 
 import msgspec
 
 from vdsm.common import metrics, stomp
 from vdsm.common.events import Events, Subscription
 from vdsm.common.stomp import Frame, NotStomp
-from vdsm.rpc import protocol
+from vdsm.rpc import protocol, shown
 from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
 from vdsm.rpc.intake import Intake, Taker
 from vdsm.rpc.outbox import Outbox, Outboxes
 from vdsm.rpc.refusals import Refusals
-
-log = logging.getLogger("vdsm.rpc.stomp")
 
 REQUESTS = ("jms.topic.vdsm_requests", "jms.topic.vdsm_irs_requests")
 EVENTS = "jms.queue.events"
@@ -192,12 +189,9 @@ class StompSession(asyncio.Protocol):
 
     async def _tell(self, subscription: Subscription) -> None:
         async for event in subscription:
-            try:
-                body = protocol.notification(event.method, event.params)
-            except (TypeError, ValueError) as error:
-                log.error("event %s can't be sent: %s", event.method, error)
-                continue
-            self._event(body)
+            body = shown.event(event, self._caller.identity.role)
+            if body is not None:
+                self._event(body)
         if subscription.overflowed:
             self._drop("slow", "it does not read its events")
 

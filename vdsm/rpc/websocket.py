@@ -16,9 +16,9 @@ from collections.abc import Callable
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from vdsm.common import metrics
-from vdsm.common.events import Event, Events, Subscription
+from vdsm.common.events import Events, Subscription
 from vdsm.common.repeats import Repeats
-from vdsm.rpc import protocol
+from vdsm.rpc import protocol, shown
 from vdsm.rpc.dispatcher import Caller, Dispatcher
 from vdsm.rpc.http_server import SERVER, refused
 
@@ -126,7 +126,7 @@ class _Connection:
 
     async def _tell(self, subscription: Subscription) -> None:
         async for event in subscription:
-            message = _notification(event)
+            message = shown.event(event, self._caller.identity.role)
             if message is not None:
                 await self._send(message)
         if subscription.overflowed:
@@ -148,11 +148,3 @@ class _Connection:
         self._told.tell((name, reason), f"connection of {name} dropped: it {reason}")
         _DROPPED.inc()
         self._transport.abort()
-
-
-def _notification(event: Event) -> bytes | None:
-    try:
-        return protocol.notification(event.method, event.params)
-    except (TypeError, ValueError) as e:
-        log.error("event %s can't be sent: %s", event.method, e)
-        return None

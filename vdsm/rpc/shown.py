@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Answers and events as bytes for one reader: those below admin get them without secrets (`vdsm.common.masking`)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+
+from vdsm.api.roles import Role
+from vdsm.common import masking
+from vdsm.common.events import Event
+from vdsm.rpc import protocol
+
+log = logging.getLogger("vdsm.rpc")
+
+
+def result(identifier: Any, value: Any, role: Role) -> bytes:
+    """Raises TypeError or ValueError when ``value`` is no JSON."""
+    reply = protocol.result(identifier, value)
+    if role is Role.ADMIN or not masking.is_suspect(reply):
+        return reply
+    return protocol.result(identifier, masking.hide_in(msgspec.to_builtins(value)))
+
+
+def event(told: Event, role: Role) -> bytes | None:
+    """None for what is no JSON: that is a defect, and costs this event only."""
+    try:
+        message = protocol.notification(told.method, told.params)
+        if role is Role.ADMIN or not masking.is_suspect(message):
+            return message
+        return protocol.notification(told.method, masking.hide_in(msgspec.to_builtins(told.params)))
+    except (TypeError, ValueError) as e:
+        log.error("event %s can't be sent: %s", told.method, e)
+        return None
