@@ -8,25 +8,39 @@ and nowhere else in `vdsm.virt`, because events carry them as well as verbs.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from vdsm.common.clocks import event_ms
+from vdsm.virt.domain_xml.description import Description
 from vdsm.virt.states import VmState
 from vdsm.virt.stats import figures
 from vdsm.virt.stats.samples import Samples
-
-if TYPE_CHECKING:
-    from vdsm.virt.vm import Vm
+from vdsm.virt.status import Status
 
 Json = dict[str, Any]
 
 
-def brief(vm: Vm) -> Json:
+class Shown(Protocol):
+    """What is looked at of a VM."""
+
+    @property
+    def vm_id(self) -> str: ...
+    @property
+    def status(self) -> Status: ...
+    @property
+    def description(self) -> Description: ...
+    @property
+    def time_offset_s(self) -> int: ...
+    @property
+    def started_at_s(self) -> float | None: ...
+
+
+def brief(vm: Shown) -> Json:
     """As VM lists show it."""
     return {"vmId": vm.vm_id, "status": str(vm.status.reported), "statusTime": str(event_ms())}
 
 
-def event(vm: Vm) -> Json:
+def event(vm: Shown) -> Json:
     """As a change of state is told; a Down VM says how it ended."""
     told = brief(vm) | {"hash": vm.description.devices_digest}
     if vm.status.pause_code:
@@ -34,7 +48,7 @@ def event(vm: Vm) -> Json:
     return told | _exit(vm)
 
 
-def stats(vm: Vm, samples: Samples) -> Json:
+def stats(vm: Shown, samples: Samples) -> Json:
     """All that is known, from caches only: this never waits for libvirt."""
     told = event(vm) | _identity(vm)
     if vm.status.down:
@@ -49,7 +63,7 @@ def stats(vm: Vm, samples: Samples) -> Json:
     return told | _sampled(vm, samples)
 
 
-def _identity(vm: Vm) -> Json:
+def _identity(vm: Shown) -> Json:
     return {
         "vmName": vm.description.name,
         "vmType": "kvm",
@@ -59,7 +73,7 @@ def _identity(vm: Vm) -> Json:
     }
 
 
-def _exit(vm: Vm) -> Json:
+def _exit(vm: Shown) -> Json:
     exit_ = vm.status.exit
     if vm.status.reported is not VmState.DOWN or exit_ is None:
         return {}
@@ -71,7 +85,7 @@ def _exit(vm: Vm) -> Json:
     }
 
 
-def _sampled(vm: Vm, samples: Samples) -> Json:
+def _sampled(vm: Shown, samples: Samples) -> Json:
     window = samples.window(vm.vm_id)
     if window is None:
         return {"balloonInfo": {}, "memoryStats": {}, "memUsage": "0", "disks": {}, "network": {}}
@@ -92,12 +106,12 @@ def _sampled(vm: Vm, samples: Samples) -> Json:
     }
 
 
-def _elapsed_s(vm: Vm) -> int:
-    started_at_s = vm.record.started_at_s
+def _elapsed_s(vm: Shown) -> int:
+    started_at_s = vm.started_at_s
     return 0 if started_at_s is None else max(0, int(time.time() - started_at_s))
 
 
-def _displays(vm: Vm) -> list[Json]:
+def _displays(vm: Shown) -> list[Json]:
     return [
         {"type": d.kind, "port": d.port, "tlsPort": d.tls_port, "ipAddress": d.address or "0"}
         for d in vm.description.displays

@@ -65,6 +65,11 @@ class Vm:
         return self.record.vm_id
 
     @property
+    def started_at_s(self) -> float | None:
+        """Seconds since the epoch; a reboot is a start."""
+        return self.record.started_at_s
+
+    @property
     def launched(self) -> bool:
         """QEMU was started; from then on libvirt is the truth."""
         return self._launched

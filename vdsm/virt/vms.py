@@ -67,7 +67,7 @@ class Vms:
             hypervisor, SharedImages(storage), hooks, events, self._records, facts, paths.run, self._slots
         )
         self._samples = Samples()
-        self._sampler = Sampler(hypervisor, self._samples, self._any_runs, period_s=stats_interval_s)
+        self._sampler = Sampler(hypervisor, self._samples, self._running, period_s=stats_interval_s)
         self._recovered = asyncio.Event()
         self._recovery: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -171,8 +171,8 @@ class Vms:
         self._samples.watch(vm_id)
         self._sampler.soon()
 
-    def _any_runs(self) -> bool:
-        return any(vm.launched and not vm.status.down for vm in self._vms.values())
+    def _running(self) -> set[str]:
+        return {vm_id for vm_id, vm in self._vms.items() if vm.launched and not vm.status.down}
 
     def _check_recovered(self) -> None:
         if not self._recovered.is_set():

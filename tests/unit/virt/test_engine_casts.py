@@ -34,7 +34,7 @@ async def test_stats_hold_what_engines_cast_at_every_age_of_a_vm(world: World) -
     assert wrong("Host.getAllVmStats", world.vms.all_stats()) == []
     await until(lambda: vm.status.reported == "Up")
     for _ in range(2):
-        world.vms._samples.put({VM: SAMPLE})
+        world.vms._samples.put({VM: SAMPLE}, {VM})
         assert wrong("Host.getAllVmStats", world.vms.all_stats()) == []
     assert world.vms.stats(VM)["disks"]["vda"]["truesize"]
     assert world.vms.stats(VM)["displayInfo"][0]["port"] == "5900"

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from vdsm.virt.hypervisor import Stats
 from vdsm.virt.stats import figures
 from vdsm.virt.stats.samples import Samples, Window
 
-from .fakes import IMAGE, VM
+from .fakes import IMAGE, VM, World, new_id, until, xml_of
 
 
 class Time:
@@ -19,9 +22,9 @@ class Time:
 def window(first: dict[str, object], last: dict[str, object], seconds: float = 10.0) -> Window:
     time = Time()
     samples = Samples(time)
-    samples.put({VM: first})
+    samples.put({VM: first}, {VM})
     time.now += seconds
-    samples.put({VM: last})
+    samples.put({VM: last}, {VM})
     found = samples.window(VM)
     assert found is not None
     return found
@@ -57,7 +60,7 @@ def test_disks_are_text_with_rates_from_two_samples() -> None:
 
 def test_one_sample_gives_totals_only() -> None:
     samples = Samples()
-    samples.put({VM: {"block.count": 1, "block.0.name": "vda"}})
+    samples.put({VM: {"block.count": 1, "block.0.name": "vda"}}, {VM})
     found = samples.window(VM)
     assert found is not None
     assert "readRate" not in figures.disks(found, {})["vda"]
@@ -80,5 +83,38 @@ def test_a_vm_that_does_not_answer_is_unresponsive_after_a_minute() -> None:
     assert samples.responsive(VM)
     time.now += 2
     assert not samples.responsive(VM)
-    samples.put({VM: {}})
+    samples.put({VM: {}}, {VM})
     assert samples.responsive(VM)
+
+
+def test_samples_of_domains_that_are_not_ours_or_have_ended_are_dropped() -> None:
+    time = Time()
+    samples = Samples(time)
+    ended, foreign = new_id(), new_id()
+    samples.watch(ended)
+    samples.put({VM: {}, ended: {}, foreign: {}}, {VM, ended})
+    assert samples.window(foreign) is None and samples.window(ended) is not None
+    samples.put({VM: {}, ended: {}, foreign: {}}, {VM})
+    assert samples.window(ended) is None
+    time.now += 100
+    assert samples.responsive(ended)  # nothing is known of it any more
+
+
+async def test_a_sample_that_began_before_a_vm_was_destroyed_keeps_nothing_of_it(world: World) -> None:
+    other = new_id()
+    for vm_id in (VM, other):
+        await world.vms.create(vm_id, xml_of(vm_id))
+    await until(lambda: all(stats["status"] == "Up" for stats in world.vms.all_stats()))
+    began, go, kept = asyncio.Event(), asyncio.Event(), world.vms._samples
+
+    async def statistics() -> Stats:
+        began.set()
+        await go.wait()
+        return {VM: {"cpu.time": 1}, other: {"cpu.time": 1}}
+
+    world.hypervisor.statistics = statistics  # type: ignore[method-assign]
+    await began.wait()
+    await world.vms.destroy(VM)
+    go.set()
+    await until(lambda: kept.window(other) is not None)
+    assert kept.window(VM) is None

@@ -32,7 +32,6 @@ class ImageId:
 class VmMetadata:
     custom: Mapping[str, str] = field(default_factory=dict)
     launch_paused: bool = False
-    resume_behavior: str = "auto_resume"
     ballooning_enabled: bool = True
     min_guaranteed_memory_mib: int | None = None
     destroy_on_reboot: bool = False
@@ -48,7 +47,6 @@ def read_metadata(root: etree._Element) -> VmMetadata:
     return VmMetadata(
         custom={} if custom is None else {local_name(c): c.text or "" for c in children(custom)},
         launch_paused=_bool(vm, "launchPaused", default="false"),
-        resume_behavior=text_of(vm, "ovirt-vm:resumeBehavior", "auto_resume"),
         ballooning_enabled=_bool(vm, "ballooningEnabled", default="true"),
         min_guaranteed_memory_mib=_whole_number(vm, "minGuaranteedMemoryMb"),
         destroy_on_reboot=_bool(vm, "destroy_on_reboot", default="false"),

@@ -23,12 +23,12 @@ _SOONEST_S = 1.0
 
 class Sampler:
     def __init__(
-        self, hypervisor: Hypervisor, samples: Samples, wanted: Callable[[], bool], *, period_s: float = PERIOD_S
+        self, hypervisor: Hypervisor, samples: Samples, running: Callable[[], set[str]], *, period_s: float = PERIOD_S
     ) -> None:
-        """``wanted`` tells whether any VM runs."""
+        """``running`` tells which VMs of ours run now."""
         self._hypervisor = hypervisor
         self._samples = samples
-        self._wanted = wanted
+        self._running = running
         self._period_s = period_s
         self._soon = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -47,9 +47,10 @@ class Sampler:
 
     async def _run(self) -> None:
         while True:
-            if self._wanted():
+            if self._running():
                 try:
-                    self._samples.put(await self._hypervisor.statistics())
+                    stats = await self._hypervisor.statistics()
+                    self._samples.put(stats, self._running())
                 except (VirtError, DeadlineExceeded) as e:
                     log.warning("no statistics: %s", e)
             try:

@@ -3,12 +3,15 @@
 
 A VM that a sample lacks did not answer in time (the bulk call does not wait for stuck ones): its age grows,
 and past `UNRESPONSIVE_S` it is reported as not responding.
+
+Kept are samples of the VMs that run here and are ours; the bulk call tells of foreign domains, too, and may have begun
+before a VM ended.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +61,14 @@ class Samples:
         self._windows: dict[str, Window] = {}
         self._since: dict[str, float] = {}
 
-    def put(self, stats: Stats) -> None:
+    def put(self, stats: Stats, running: Collection[str]) -> None:
+        """What was sampled just now; of VMs that are not ``running`` nothing is kept."""
         taken_s = self._now()
+        for vm_id in (self._windows.keys() | self._since.keys()) - set(running):
+            self.forget(vm_id)
         for vm_id, values in stats.items():
+            if vm_id not in running:
+                continue
             old = self._windows.get(vm_id)
             self._windows[vm_id] = Window(None if old is None else old.last, Sample(taken_s, values))
 
