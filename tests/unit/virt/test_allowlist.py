@@ -192,6 +192,8 @@ def test_what_an_engine_writes_for_a_plain_vm_is_allowed() -> None:
             "<ovirt-vm:custom><ovirt-vm:hook>x</ovirt-vm:hook></ovirt-vm:custom>",
             "custom property 'hook'",
         ),
+        ("<ovirt-vm:custom/>\n", "<custom><hook>x</hook></custom>", "custom[1] is not on the list"),
+        ("<ovirt-vm:custom/>\n", "<device devtype='disk' name='sdz'/>", "device[1] is not on the list"),
         ("<ovirt-tune:qos/>", '<x xmlns="y"/>', "unknown:x[1] is not on the list"),
         ("<features>", "<features><kvm><qemu:x state='on'/></kvm>", "qemu:x[1] is not on the list"),
     ],

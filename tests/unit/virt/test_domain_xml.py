@@ -140,3 +140,58 @@ def test_the_digest_is_stable_and_changes_with_devices() -> None:
 def test_a_domain_without_metadata_is_foreign() -> None:
     assert is_ours(parse(xml_of(), what="test"))
     assert not is_ours(parse(f"<domain><uuid>{VM}</uuid></domain>", what="test"))
+
+
+OLD = (
+    "<launchPaused>true</launchPaused><minGuaranteedMemoryMb type='int'>7</minGuaranteedMemoryMb>"
+    "<ballooningEnabled>false</ballooningEnabled><startTime type='float'>5.5</startTime>"
+    "<destroy_on_reboot type='bool'>True</destroy_on_reboot><custom><color>blue</color></custom>"
+)
+
+
+def test_metadata_without_prefix_is_read() -> None:
+    metadata = read_metadata(parse(xml_of(metadata=OLD), what="test"))
+    assert metadata.launch_paused and metadata.destroy_on_reboot and not metadata.ballooning_enabled
+    assert (metadata.min_guaranteed_memory_mib, metadata.started_at_s) == (7, 5.5)
+    assert metadata.custom == {"color": "blue"}
+
+
+def test_disks_are_found_by_metadata_without_prefix() -> None:
+    element, metadata = disk()
+    without = metadata.replace("ovirt-vm:", "")
+    assert [d.image for d in describe(parse(xml_of(disks=[(element, without)]), what="test")).drives] == [
+        d.image for d in describe(parse(xml_of(disks=[(element, metadata)]), what="test")).drives
+    ]
+
+
+def test_a_value_without_prefix_is_changed_in_its_place() -> None:
+    root = parse(xml_of(metadata=OLD), what="test")
+    write_value(root, "startTime", 9.5)
+    assert to_text(root).count("startTime") == 2  # one element
+    assert read_metadata(parse(to_text(root), what="test")).started_at_s == 9.5
+
+
+def test_the_prefix_wins_where_both_stand() -> None:
+    both = "<launchPaused>true</launchPaused><ovirt-vm:launchPaused>false</ovirt-vm:launchPaused>"
+    assert not read_metadata(parse(xml_of(metadata=both), what="test")).launch_paused
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        "<ovirt-vm:GUID>3600140</ovirt-vm:GUID>",
+        "<ovirt-vm:GUID>3600140</ovirt-vm:GUID><ovirt-vm:imageID>3600140</ovirt-vm:imageID>",
+        "<GUID>3600140</GUID><imageID>3600140</imageID>",
+        "<ovirt-vm:managed>true</ovirt-vm:managed><ovirt-vm:RBD>3600140</ovirt-vm:RBD>",
+    ],
+)
+def test_a_direct_lun_is_no_image(ids: str) -> None:
+    lun = f"<ovirt-vm:device devtype='disk' name='sda'>{ids}</ovirt-vm:device>"
+    (drive,) = describe(parse(xml_of(disks=[("<disk><target dev='sda'/></disk>", lun)]), what="test")).drives
+    assert (drive.image, drive.lun) == (None, "3600140")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "soon"])
+def test_a_start_time_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BadDomainXml, match="startTime"):
+        read_metadata(parse(xml_of(metadata=f"<ovirt-vm:startTime>{text}</ovirt-vm:startTime>"), what="test"))

@@ -280,3 +280,19 @@ async def test_destroy_on_reboot_ends_with_its_reason(world: World) -> None:
     world.hypervisor.tell(VM, Change.REBOOTED)
     await until(lambda: vm.status.down)
     assert [d["exitReason"] for d in world.events.downs()] == [13]
+
+
+async def test_a_vm_of_an_older_engine_starts_paused(world: World) -> None:
+    vm = await up(world, xml_of(disks=[disk()], metadata="<launchPaused>true</launchPaused>"))
+    assert vm.status.reported == "Paused"
+
+
+async def test_a_vm_with_a_direct_lun_starts_and_tells_of_it(world: World) -> None:
+    lun = (
+        "<disk type='block' device='lun'><source dev='/dev/mapper/3600140'/><target dev='sda'/></disk>",
+        "<ovirt-vm:device devtype='disk' name='sda'><ovirt-vm:GUID>3600140</ovirt-vm:GUID>"
+        "<ovirt-vm:imageID>3600140</ovirt-vm:imageID></ovirt-vm:device>",
+    )
+    await up(world, xml_of(disks=[lun]))
+    assert world.storage.calls == []
+    assert "/dev/mapper/3600140" in world.hypervisor.found[VM].xml

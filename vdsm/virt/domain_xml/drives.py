@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from vdsm.virt.domain_xml.errors import BadDomainXml
-from vdsm.virt.domain_xml.metadata import ImageId, device_metadata, read_image_id
+from vdsm.virt.domain_xml.metadata import ImageId, device_metadata, read_image_id, read_lun
 from vdsm.virt.domain_xml.names import children
 
 _DRIVER_TYPES = {"raw": "raw", "cow": "qcow2"}
@@ -23,10 +23,13 @@ MAX_DRIVES = 500
 
 @dataclass(frozen=True)
 class Drive:
+    """``lun``: the id of a LUN that is shown as it is."""
+
     target: str
     device: str
     image: ImageId | None
     path: str
+    lun: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Source:
 
 def read_drives(root: etree._Element) -> list[Drive]:
     """The disks in their order; `BadDomainXml` when it can be doubted which image one of them shows."""
-    images = _images(root)
+    metadata = _metadata(root)
     drives: dict[str, Drive] = {}
     for disk in root.findall("devices/disk"):
         target = _target(disk)
@@ -48,21 +51,23 @@ def read_drives(root: etree._Element) -> list[Drive]:
             raise BadDomainXml(f"disk {target}", "two disks have this target")
         if len(drives) == MAX_DRIVES:
             raise BadDomainXml("devices", f"more than {MAX_DRIVES} disks")
-        drives[target] = Drive(target, disk.get("device", "disk"), images.pop(target, None), _path(disk))
-    orphans = [name for name, image in images.items() if image is not None]
+        image, lun = metadata.pop(target, (None, ""))
+        drives[target] = Drive(target, disk.get("device", "disk"), image, _path(disk), lun)
+    orphans = [name for name, (image, _) in metadata.items() if image is not None]
     if orphans:
         raise BadDomainXml(f"metadata of disk {orphans[0]}", "the domain has no disk with this target")
     return list(drives.values())
 
 
-def _images(root: etree._Element) -> dict[str, ImageId | None]:
-    images: dict[str, ImageId | None] = {}
+def _metadata(root: etree._Element) -> dict[str, tuple[ImageId | None, str]]:
+    """Image and LUN by target."""
+    found: dict[str, tuple[ImageId | None, str]] = {}
     for device in device_metadata(root, "disk"):
         target = device.get("name", "")
-        if target in images:
+        if target in found:
             raise BadDomainXml(f"metadata of disk {target}", "it stands there twice")
-        images[target] = read_image_id(device)
-    return images
+        found[target] = read_image_id(device), read_lun(device)
+    return found
 
 
 def set_source(root: etree._Element, target: str, source: Source) -> None:

@@ -6,6 +6,7 @@ Elements that nobody here knows stay as they are: other hosts and later versions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,7 +14,15 @@ from lxml import etree
 
 from vdsm.common.ids import check_uuid
 from vdsm.virt.domain_xml.errors import BadDomainXml
-from vdsm.virt.domain_xml.names import NAMESPACES, children, local_name, text_of, vm_metadata, vm_tag
+from vdsm.virt.domain_xml.names import (
+    children,
+    local_name,
+    vm_child,
+    vm_children,
+    vm_metadata,
+    vm_tag,
+    vm_text,
+)
 
 _TRUE = frozenset({"true", "yes", "1"})
 
@@ -43,7 +52,7 @@ def read_metadata(root: etree._Element) -> VmMetadata:
     vm = vm_metadata(root)
     if vm is None:
         return VmMetadata()
-    custom = vm.find("ovirt-vm:custom", NAMESPACES)
+    custom = vm_child(vm, "custom")
     return VmMetadata(
         custom={} if custom is None else {local_name(c): c.text or "" for c in children(custom)},
         launch_paused=_bool(vm, "launchPaused", default="false"),
@@ -56,16 +65,24 @@ def read_metadata(root: etree._Element) -> VmMetadata:
 
 def device_metadata(root: etree._Element, device_type: str) -> list[etree._Element]:
     vm = vm_metadata(root)
-    return [] if vm is None else vm.findall(f"ovirt-vm:device[@devtype='{device_type}']", NAMESPACES)
+    return [] if vm is None else [d for d in vm_children(vm, "device") if d.get("devtype") == device_type]
 
 
 def read_image_id(device: etree._Element) -> ImageId | None:
-    """The image that a disk's metadata names; None for a disk without one (a LUN, an empty CD)."""
-    found = {name: text_of(device, f"ovirt-vm:{name}") for name in ("poolID", "domainID", "imageID", "volumeID")}
-    if not found["imageID"] and not found["domainID"]:
+    """The image that a disk's metadata names; None for a disk without one: an empty CD, a LUN, a managed volume.
+
+    Agents of the field write the id of a LUN into imageID as well.
+    """
+    found = {name: vm_text(device, name) for name in ("poolID", "domainID", "imageID", "volumeID")}
+    if not found["domainID"] and (not found["imageID"] or read_lun(device)):
         return None
     where = f"metadata of disk {device.get('name', '?')}: "
     return ImageId(*(check_uuid(where + name, value) for name, value in found.items()))
+
+
+def read_lun(device: etree._Element) -> str:
+    """The id of the LUN that a disk's metadata names, or of a managed volume; empty for an image."""
+    return vm_text(device, "GUID") or vm_text(device, "RBD")
 
 
 def write_value(root: etree._Element, name: str, value: str | float | bool) -> None:
@@ -76,7 +93,7 @@ def write_value(root: etree._Element, name: str, value: str | float | bool) -> N
     vm = vm_metadata(root)
     if vm is None:
         vm = etree.SubElement(parent, vm_tag("vm"))
-    element = vm.find(f"ovirt-vm:{name}", NAMESPACES)
+    element = vm_child(vm, name)
     if element is None:
         element = etree.SubElement(vm, vm_tag(name))
     element.attrib.pop("type", "")
@@ -86,11 +103,11 @@ def write_value(root: etree._Element, name: str, value: str | float | bool) -> N
 
 
 def _bool(vm: etree._Element, name: str, *, default: str) -> bool:
-    return text_of(vm, f"ovirt-vm:{name}", default).lower() in _TRUE
+    return vm_text(vm, name, default).lower() in _TRUE
 
 
 def _whole_number(vm: etree._Element, name: str) -> int | None:
-    text = text_of(vm, f"ovirt-vm:{name}")
+    text = vm_text(vm, name)
     if not text:
         return None
     if not text.isdecimal() or len(text) > 18:
@@ -99,8 +116,11 @@ def _whole_number(vm: etree._Element, name: str) -> int | None:
 
 
 def _seconds(vm: etree._Element, name: str) -> float | None:
-    text = text_of(vm, f"ovirt-vm:{name}")
+    text = vm_text(vm, name)
     try:
-        return float(text) if text else None
+        number = float(text) if text else None
     except ValueError:
-        raise BadDomainXml(f"metadata {name}", f"{text[:40]!r} is not a number") from None
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise BadDomainXml(f"metadata {name}", f"{text[:40]!r} is not a number")
+    return number
