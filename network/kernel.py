@@ -9,6 +9,7 @@ Calls block; the helper makes them in a worker thread.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ class Kernel:
             "bridge_add": self._bridge_add,
             "link_del": self._link_del,
             "link_set": self._link_set,
-            "ipv6_off": _ipv6_off,
+            "ipv6_set": _ipv6_set,
             "addr_add": lambda **a: self._address("add", Address(**a), errno.EEXIST),
             "addr_del": lambda **a: self._address("del", Address(**a), errno.EADDRNOTAVAIL),
             "route_add": lambda **a: self._route("add", Route(**a), errno.EEXIST),
@@ -47,6 +48,13 @@ class Kernel:
         }
 
     def state(self) -> State:
+        """Raises `StepFailed`."""
+        try:
+            return self._state()
+        except (NetlinkError, OSError) as e:
+            raise StepFailed("reading what the kernel has", str(e)) from e
+
+    def _state(self) -> State:
         raw = list(self._netlink.get_links())
         names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in raw}
         return State(
@@ -173,13 +181,16 @@ def _already(harmless: int) -> Iterator[None]:
             raise
 
 
-def _ipv6_off(*, name: str) -> None:
-    """Guests of a bridge must not reach the host by a link-local address that nobody asked for."""
-    try:
-        with open(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6", "w") as f:
-            f.write("1")
-    except FileNotFoundError:  # a kernel without IPv6: nothing to turn off
-        pass
+def _ipv6_set(*, name: str, off: bool) -> None:
+    """Guests of a bridge must not reach the host by an address that nobody asked for: link-local or by their RAs."""
+    wanted = {"disable_ipv6": "1"} if off else {"accept_ra": "0", "autoconf": "0", "disable_ipv6": "0"}
+    for key, value in wanted.items():
+        try:
+            with open(f"/proc/sys/net/ipv6/conf/{name}/{key}", "w") as f:
+                f.write(value)
+        except FileNotFoundError:  # a kernel without IPv6, or a device that is gone: nothing to turn off
+            if not off and os.path.exists(f"/sys/class/net/{name}"):
+                raise
 
 
 def _link(message: Any, names: Mapping[int, str]) -> Link:
@@ -198,7 +209,17 @@ def _link(message: Any, names: Mapping[int, str]) -> Link:
         master=names.get(message.get_attr("IFLA_MASTER") or 0, ""),
         stp=bool(data.get_attr("IFLA_BR_STP_STATE")) if data else False,
         loopback=bool(flags & _IFF_LOOPBACK),
+        least_mtu=message.get_attr("IFLA_MIN_MTU") or 0,
+        most_mtu=message.get_attr("IFLA_MAX_MTU") or 0,
+        ipv6_off=_has_no_ipv6(message),
     )
+
+
+def _has_no_ipv6(message: Any) -> bool:
+    per_family = message.get_attr("IFLA_AF_SPEC")
+    ipv6 = per_family.get_attr("AF_INET6") if per_family else None
+    conf = ipv6.get_attr("IFLA_INET6_CONF") if ipv6 else None
+    return not conf or bool(conf["disable_ipv6"])
 
 
 def _address(message: Any, names: Mapping[int, str]) -> Address:

@@ -2,16 +2,16 @@
 """What a client asks for: typed, canonical, checked. Pure.
 
 A request is checked twice: `parse` looks at each network alone, `check` at the whole that would result,
-beside what the kernel has. Whatever is not built (VLAN, bond, Open vSwitch, DHCP, QoS) is refused by name;
-nothing is ever ignored. Order and error classes follow the field's agent.
+beside what the kernel has. Whatever is not built (VLAN, bond, Open vSwitch, DHCP, QoS) is refused by name.
+Order and error classes follow the field's agent.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from network.errors import BadAddress, BadBonding, BadBridge, BadNic, BadParams, BadVlan, UsedBridge, UsedNic
@@ -19,6 +19,7 @@ from network.state import State
 from vdsm.common.errors import InvalidParameter
 
 DEFAULT_MTU = 1500
+LEAST_MTU_OF_IPV6 = 1280
 _NAME = re.compile(r"[^-:.\s/%][^:.\s/%]{0,14}\Z")
 _KNOWN = frozenset(
     {
@@ -112,17 +113,23 @@ def parse(networks: Mapping[str, Any], bondings: Mapping[str, Any]) -> Request:
 
 
 def parse_options(raw: Mapping[str, Any]) -> Options:
-    for key in raw:
-        if key not in ("connectivityCheck", "connectivityTimeout", "commitOnSuccess"):
-            raise BadParams(f"options.{key}", _shown(raw[key]), "unknown option")
-    seconds = _number(raw, "connectivityTimeout", "options", 4, BadParams)
-    if not 1 <= seconds <= 600:
-        raise BadParams("options.connectivityTimeout", str(seconds), "from 1 to 600 seconds")
+    """Other options than these are no error: clients of the field add their own (``_caller``)."""
     return Options(
         check=_flag(raw, "connectivityCheck", "options", default=True),
-        timeout_s=float(seconds),
+        timeout_s=_seconds(raw.get("connectivityTimeout")),
         commit=_flag(raw, "commitOnSuccess", "options", default=False),
     )
+
+
+def _seconds(value: object) -> float:
+    """Fractions are cut off, as the field does; less than a second is one look."""
+    try:
+        seconds = 4.0 if value in (None, "") else float(str(value))
+    except ValueError:
+        seconds = -1.0
+    if isinstance(value, bool) or not 0 <= seconds <= 600:
+        raise BadParams("options.connectivityTimeout", _shown(value), "from 0 to 600 seconds")
+    return float(max(1, int(seconds)))
 
 
 def _network(name: str, raw: Mapping[str, Any], place: str) -> Network:
@@ -149,6 +156,8 @@ def _network(name: str, raw: Mapping[str, Any], place: str) -> Network:
         raise BadParams(f"{place}.custom.bridge_opts", _shown(custom["bridge_opts"]), "not built in this version")
     ipv4, gateway = _ipv4(raw, place)
     ipv6, ipv6_gateway = _ipv6(raw, place)
+    if ipv6 and mtu < LEAST_MTU_OF_IPV6:
+        raise BadParams(f"{place}.mtu", str(mtu), f"IPv6 needs at least {LEAST_MTU_OF_IPV6}")
     default = _flag(raw, "defaultRoute", place, default=False)
     for key, value in (("gateway", gateway), ("ipv6gateway", ipv6_gateway)):
         if value and not default:
@@ -187,7 +196,9 @@ def _ipv4(raw: Mapping[str, Any], place: str) -> tuple[str, str]:
             if value not in (None, ""):
                 raise BadAddress(f"{place}.{key}", _shown(value), "needs ipaddr")
         return "", ""
-    length = mask or str(_number(raw, "prefix", place, 32, BadAddress))
+    if not mask and prefix in (None, ""):
+        raise BadAddress(f"{place}.ipaddr", address, "needs netmask or prefix")
+    length = mask or str(_number(raw, "prefix", place, 0, BadAddress))
     try:
         interface = ipaddress.IPv4Interface(f"{ipaddress.IPv4Address(address)}/{length}")
     except ValueError as e:
@@ -220,6 +231,9 @@ def _ipv6(raw: Mapping[str, Any], place: str) -> tuple[str, str]:
 def _of_a_host(own: ipaddress.IPv4Interface | ipaddress.IPv6Interface, place: str) -> None:
     if own.ip.is_unspecified or own.ip.is_loopback or own.ip.is_multicast:
         raise BadAddress(place, str(own), "no address that a host can have on a network")
+    if own.version == 4 and own.network.prefixlen < 31 and own.ip in (own.network[0], own.network[-1]):
+        word = "network itself" if own.ip == own.network[0] else "broadcast"
+        raise BadAddress(place, str(own), f"it is the address of the {word}, not of a host")
 
 
 def _gateway(text: str, own: ipaddress.IPv4Interface | ipaddress.IPv6Interface, place: str) -> None:
@@ -231,12 +245,18 @@ def _gateway(text: str, own: ipaddress.IPv4Interface | ipaddress.IPv6Interface, 
         raise BadAddress(place, text, "without a zone: the network says the device")
     if address.version != own.version or not (address in own.network or address.is_link_local):
         raise BadAddress(place, text, f"it is not in {own.network}")
+    if address == own.ip:
+        raise BadAddress(place, text, "it is the host's own address")
 
 
-def check(request: Request, running: Networks, state: State) -> Networks:
-    """The networks that would be there afterwards. Raises the error that the kernel's state calls for."""
+def check(request: Request, running: Networks, state: State, waiting: Collection[str] = ()) -> Networks:
+    """The networks that would be there afterwards. Raises the error that the kernel's state calls for.
+
+    Networks that wait to be restored may be removed, too.
+    """
+    request = _with_role_moved(request, running)
     for name in request.removed:
-        if name not in running:
+        if name not in running and name not in waiting:
             raise BadBridge(f"networks.{name}", "remove", "there is no such network")
     result = {n: net for n, net in running.items() if n not in request.removed} | dict(request.networks)
     defaults = sorted(name for name, net in result.items() if net.default_route)
@@ -256,6 +276,21 @@ def check(request: Request, running: Networks, state: State) -> Networks:
     return result
 
 
+def _with_role_moved(request: Request, running: Networks) -> Request:
+    """Naming only the new default route takes the role from the old network, which becomes part of the request.
+
+    That one keeps its gateway on record: it is what was asked for, and not used without the role.
+    """
+    if not any(net.default_route for net in request.networks.values()):
+        return request
+    losers = {
+        name: replace(net, default_route=False)
+        for name, net in running.items()
+        if net.default_route and name not in request.networks and name not in request.removed
+    }
+    return replace(request, networks={**request.networks, **losers})
+
+
 def _check_devices(name: str, net: Network, running: Networks, state: State) -> None:
     owned = running.get(name)
     if net.bridged and state.link(name) is not None and not (owned and owned.bridged):
@@ -267,6 +302,9 @@ def _check_devices(name: str, net: Network, running: Networks, state: State) -> 
         raise BadNic(f"networks.{name}.nic", net.nic, "there is no such NIC")
     if link.master and link.master not in running:
         raise UsedNic(f"networks.{name}.nic", net.nic, f"it is a port of {link.master}, which is not ours")
+    if net.mtu < link.least_mtu or (link.most_mtu and net.mtu > link.most_mtu):
+        limits = f"{net.nic} takes from {link.least_mtu} to {link.most_mtu or 'any'}"
+        raise BadParams(f"networks.{name}.mtu", str(net.mtu), limits)
 
 
 def _text(raw: Mapping[str, Any], key: str, place: str) -> str:

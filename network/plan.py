@@ -5,8 +5,9 @@ Every inverse may run although its step did not, and may run twice: rolling back
 from the last to the first, wherever the change died. A step names only devices of the request or of networks
 that we run; nothing else is touched.
 
-Order: bridges are made, routes then addresses leave the NICs, NICs become ports, links go up, addresses then
-routes arrive, bridges without network go. So the last route is gone for a few milliseconds only.
+Order: bridges are made, routes then addresses leave the NICs, bridges without network go, NICs become ports, links
+go up, addresses then routes arrive. So the last route is gone for a few milliseconds only. A NIC that no network
+uses any more gets the usual MTU back, unless somebody else has changed it meanwhile.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from network.model import Network, Networks
+from network.model import DEFAULT_MTU, Network, Networks
 from network.state import MAIN_TABLE, OUR_PROTOCOL, V4, V6, Address, Link, Route, State
 
 Args = Mapping[str, Any]
@@ -61,7 +62,7 @@ def routes_of(net: Network) -> list[Route]:
     return [
         Route(net.holder, family, "", 0, gateway, "", MAIN_TABLE, 1024 if family == V6 else 0, 0, OUR_PROTOCOL)
         for gateway, family in ((net.gateway, V4), (net.ipv6_gateway, V6))
-        if gateway
+        if gateway and net.default_route
     ]
 
 
@@ -89,6 +90,8 @@ class _Planner:
                 self._delete_bridge(net.name)
         for net in touched:
             self._links(net)
+        for net in self._running.values():
+            self._give_back(net)
         for net in touched:
             self._fill(net)
         return self._made
@@ -111,15 +114,13 @@ class _Planner:
         nic = self._state.link(net.nic) if net.nic else None
         args = {"name": net.name, "mac": nic.mac if nic else "", "mtu": net.mtu, "stp": net.stp}
         self._change(Step("bridge_add", args), Step("link_del", {"name": net.name}))
-        if not net.ipv6:
-            self._change(Step("ipv6_off", {"name": net.name}))
+        self._change(Step("ipv6_set", {"name": net.name, "off": not net.ipv6}))
 
     def _delete_bridge(self, name: str) -> None:
         link = self._state.link(name)
         assert link is not None
         back = [Step("bridge_add", {"name": name, "mac": link.mac, "mtu": link.mtu, "stp": link.stp})]
-        if not any(a.family == V6 for a in self._state.addresses if a.device == name):
-            back.append(Step("ipv6_off", {"name": name}))
+        back.append(Step("ipv6_set", {"name": name, "off": link.ipv6_off}))
         for port in self._state.ports(name):
             back.append(Step("link_set", {"name": port, "master": name}))
         back.append(Step("link_set", {"name": name, "up": link.up}))
@@ -150,6 +151,9 @@ class _Planner:
             self._release_old_nic(net, bridge)
             self._set(net.name, "mtu", net.mtu, bridge.mtu)
             self._set(net.name, "stp", net.stp, bridge.stp)
+            if bridge.ipv6_off == bool(net.ipv6):
+                on, off = (Step("ipv6_set", {"name": net.name, "off": is_off}) for is_off in (False, True))
+                self._change(*((on, off) if net.ipv6 else (off, on)))
         if nic is not None:
             self._set(nic.name, "up", True, nic.up)
         if net.bridged:
@@ -161,6 +165,12 @@ class _Planner:
             taken = any(other.nic == old.nic for other in self._wanted.values())
             if not taken and old.nic in self._state.ports(bridge.name):
                 self._set(old.nic, "master", "", bridge.name)
+
+    def _give_back(self, net: Network) -> None:
+        nic = self._state.link(net.nic) if net.nic else None
+        if nic is None or nic.mtu != net.mtu or any(other.nic == net.nic for other in self._wanted.values()):
+            return
+        self._set(nic.name, "mtu", min(DEFAULT_MTU, nic.most_mtu or DEFAULT_MTU), nic.mtu)
 
     def _fill(self, net: Network) -> None:
         has = {(a.address, a.prefix) for a in self._state.addresses_of(net.holder)}
@@ -199,6 +209,8 @@ def problems(wanted: Networks, state: State) -> list[str]:
                 found.append(f"{name}: {device} is a port of {link.master or 'nothing'}")
             if device == name and net.bridged and (link.kind != "bridge" or link.stp != net.stp):
                 found.append(f"{name}: {device} is not the bridge that was asked for")
+            if device == name and net.bridged and not net.ipv6 and not link.ipv6_off:
+                found.append(f"{name}: {device} has IPv6, which was not asked for")
         has = {(a.address, a.prefix) for a in state.addresses_of(net.holder)}
         want = {(a.address, a.prefix) for a in addresses_of(net)}
         if has != want:

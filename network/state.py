@@ -18,6 +18,9 @@ class Link:
     master: str
     stp: bool = False
     loopback: bool = False
+    least_mtu: int = 0  # of what the device takes; 0: it does not say
+    most_mtu: int = 0
+    ipv6_off: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from network.errors import BadAddress, BadBridge, BadNic, BadParams, UsedBridge, UsedNic
-from network.model import Network, check, parse
+from network.model import Network, Request, check, parse, parse_options
 from network.plan import Change, Step, plan, problems
 from network.state import Address, Link, Route, State
 
@@ -34,6 +34,9 @@ class Model:
             name = args.pop("name")
             if name in self.links:
                 self.links[name] = replace(self.links[name], **args)
+        elif step.op == "ipv6_set":
+            if args["name"] in self.links:
+                self.links[args["name"]] = replace(self.links[args["name"]], ipv6_off=args["off"])
         elif step.op == "addr_add":
             self.addresses.add(Address(**args))
         elif step.op == "addr_del":
@@ -51,7 +54,8 @@ class Model:
 
 
 def nic(name: str, index: int, master: str = "") -> Link:
-    return Link(name, index, "", f"02:00:00:00:00:0{index}", 1500, True, True, master)
+    mac = f"02:00:00:00:00:0{index}"
+    return Link(name, index, "", mac, 1500, True, True, master, least_mtu=100, most_mtu=9000)
 
 
 START = State(
@@ -60,6 +64,7 @@ START = State(
     (Route("eth0", 2, "", 0, "10.0.0.1", "", 254, 0, 0, 3),),
 )
 BLUE = Network("blue", "eth0", mtu=1400, ipv4="10.0.0.2/24", gateway="10.0.0.1", default_route=True)
+ADDRESS = {"nic": "eth0", "ipaddr": "10.0.0.2", "prefix": "24"}
 CHANGES = {
     "add": ({}, {"blue": BLUE}),
     "remove": ({"blue": BLUE}, {}),
@@ -67,6 +72,9 @@ CHANGES = {
     "other nic": ({"blue": BLUE}, {"blue": replace(BLUE, nic="eth1")}),
     "other name": ({"blue": BLUE}, {"red": replace(BLUE, name="red")}),
     "without bridge": ({"blue": BLUE}, {"blue": replace(BLUE, bridged=False)}),
+    "ipv6": ({"blue": BLUE}, {"blue": replace(BLUE, ipv6="2001:db8::2/64")}),
+    "no ipv6": ({"blue": replace(BLUE, ipv6="2001:db8::2/64")}, {"blue": BLUE}),
+    "no default route": ({"blue": BLUE}, {"blue": replace(BLUE, default_route=False)}),
     "stp": ({"blue": BLUE}, {"blue": replace(BLUE, stp=True)}),
 }
 
@@ -126,6 +134,13 @@ def test_all_inverses_lead_back_from_any_step(kind: str) -> None:
         (BadAddress, {"blue": {"nic": "eth0", "ipv6addr": "nonsense"}}),
         (BadAddress, {"blue": {"nic": "eth0", "ipaddr": "10.0.0.2", "prefix": "24", "gateway": "10.9.0.1"}}),
         (UsedNic, {"blue": {"nic": "taken"}}),
+        (BadAddress, {"blue": {"nic": "eth0", "ipaddr": "10.0.0.2"}}),
+        (BadAddress, {"blue": {"nic": "eth0", "ipaddr": "10.0.0.0", "prefix": "24"}}),
+        (BadAddress, {"blue": {"nic": "eth0", "ipaddr": "10.0.0.255", "netmask": "255.255.255.0"}}),
+        (BadAddress, {"blue": {**ADDRESS, "gateway": "10.0.0.2", "defaultRoute": True}}),
+        (BadParams, {"blue": {"nic": "eth0", "ipv6addr": "2001:db8::1/64", "mtu": "1279"}}),
+        (BadParams, {"blue": {"nic": "eth0", "mtu": "9001"}}),
+        (BadParams, {"blue": {"nic": "eth0", "mtu": "99"}}),
     ],
 )
 def test_a_wrong_request_is_refused(error: type[Exception], networks: dict[str, Any]) -> None:
@@ -166,3 +181,79 @@ def test_inverses_add_several_addresses_in_their_old_order() -> None:
     added = [s.args["address"] for c in reversed(changes) for s in c.inverses if s.op == "addr_add"]
     assert [a for a in added if "." in a] == ["10.0.0.1", "10.0.0.2"]
     assert [a for a in added if ":" in a] == ["2001:db8::1", "2001:db8::2"]
+
+
+@pytest.mark.parametrize("address", ["10.0.0.0/31", "10.0.0.1/31", "10.0.0.1/32"])
+def test_small_networks_have_no_address_of_their_own(address: str) -> None:
+    host, prefix = address.split("/")
+    assert parse({"blue": {"nic": "eth0", "ipaddr": host, "prefix": prefix}}, {}).networks["blue"].ipv4 == address
+
+
+def test_the_least_mtu_of_ipv6_is_taken() -> None:
+    parse({"blue": {"nic": "eth0", "ipv6addr": "2001:db8::1/64", "mtu": "1280"}}, {})
+
+
+RED = Network("red", "eth1", ipv4="10.0.1.2/24", gateway="10.0.1.1", default_route=True)
+
+
+def test_naming_only_the_new_network_moves_the_default_route() -> None:
+    model = _begin({"blue": BLUE})
+    wanted = check(Request({"red": RED}, ()), {"blue": BLUE}, model.state())
+    for change in plan({"blue": BLUE}, wanted, model.state()):
+        model.do(change.step)
+    assert [(r.device, r.gateway) for r in model.routes if not r.target] == [("red", "10.0.1.1")]
+    assert wanted["blue"] == replace(BLUE, default_route=False)
+    assert [a.address for a in model.addresses if a.device == "blue"] == ["10.0.0.2"]
+
+
+def test_removing_the_new_default_route_gives_it_to_nobody() -> None:
+    blue = replace(BLUE, default_route=False)
+    model = _begin({"blue": blue, "red": RED})
+    wanted = check(parse({"red": {"remove": "true"}}, {}), {"blue": blue, "red": RED}, model.state())
+    for change in plan({"blue": blue, "red": RED}, wanted, model.state()):
+        model.do(change.step)
+    assert [r for r in model.routes if not r.target] == []
+
+
+def test_two_default_routes_in_one_request_are_refused() -> None:
+    with pytest.raises(BadParams):
+        check(Request({"red": RED, "blue": BLUE}, ()), {}, START)
+
+
+@pytest.mark.parametrize("bridged", [True, False])
+@pytest.mark.parametrize("wanted", [{}, {"blue": replace(BLUE, nic="eth1")}], ids=["removed", "other nic"])
+def test_a_nic_that_no_network_uses_any_more_has_the_usual_mtu(wanted: dict[str, Network], bridged: bool) -> None:
+    running = {"blue": replace(BLUE, mtu=9000, bridged=bridged)}
+    model = _begin(running)
+    assert model.links["eth0"].mtu == 9000
+    for change in plan(running, wanted, model.state()):
+        model.do(change.step)
+    assert model.links["eth0"].mtu == 1500
+
+
+def test_an_mtu_that_somebody_else_has_set_meanwhile_stays() -> None:
+    model = _begin({"blue": BLUE})
+    model.links["eth0"] = replace(model.links["eth0"], mtu=4000)
+    for change in plan({"blue": BLUE}, {}, model.state()):
+        model.do(change.step)
+    assert model.links["eth0"].mtu == 4000
+
+
+def test_a_bridge_without_ipv6_address_has_no_ipv6() -> None:
+    assert _begin({"blue": BLUE}).links["blue"].ipv6_off
+    assert not _begin({"blue": replace(BLUE, ipv6="2001:db8::2/64")}).links["blue"].ipv6_off
+
+
+@pytest.mark.parametrize(("sent", "seconds"), [("0.1", 1), (0, 1), ("20", 20), (2.9, 2), (None, 4), (120, 120)])
+def test_the_time_for_a_confirmation_is_cut_to_whole_seconds(sent: object, seconds: float) -> None:
+    assert parse_options({"connectivityTimeout": sent}).timeout_s == seconds
+
+
+@pytest.mark.parametrize("sent", ["soon", -1, "nan", 601, True])
+def test_a_time_that_is_none_is_refused(sent: object) -> None:
+    with pytest.raises(BadParams):
+        parse_options({"connectivityTimeout": sent})
+
+
+def test_options_of_other_clients_are_no_error() -> None:
+    assert parse_options({"_caller": "test"}) == parse_options({})
