@@ -47,7 +47,13 @@ class SetupFailed(AgentError):
 class RollbackIncomplete(AgentError):
     what: str
     msg = "The old network configuration is not wholly back: {self.what}"
-    remedy = "The journal is kept; it is tried again when the root helper starts"
+    remedy = "The journal is kept; it is tried again by the next change, and when the root helper starts"
+
+
+class NotWritten(AgentError):
+    reason: str
+    msg = "The networks are changed and stay so, but that could not be written down: {self.reason}"
+    remedy = "Make room below /var/lib/vdsm-root; the next change or start of the root helper writes it again"
 
 
 class ConnectivityLost(AgentError):

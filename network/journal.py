@@ -2,8 +2,11 @@
 """What is on disk: the journal of a change that is under way, and the configurations.
 
     journal   there while a change is not kept: all its steps with their inverses, the deadline, what to keep
-    running   the networks that we run; of one boot (tagged with its id), so that a reboot falls back
+    running   the networks that we run, and those that wait; of one boot (tagged with its id): a reboot falls back
     persistent  the networks that come back at boot
+
+A network *waits* from boot until it runs again, is asked for anew or is removed: one whose NIC comes late is not
+forgotten, whatever is changed and kept meanwhile.
 
 All of it lies in a folder that only root can write: whoever writes a journal decides what root does.
 Phases: *applying* (all inverses run when anybody finds it), *committing* (what to keep is written again).
@@ -17,7 +20,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
@@ -49,12 +52,14 @@ class Journal:
     inverses: tuple[Step, ...]  # in the order in which they run
     running: dict[str, Net]  # what runs when the change is kept
     persist: bool
+    waiting: dict[str, Net] = field(default_factory=dict)  # and what waits then
 
 
 @dataclass(frozen=True)
 class Config:
     boot_id: str
     networks: dict[str, Net]
+    waiting: dict[str, Net] = field(default_factory=dict)
 
 
 class Folder:
@@ -73,29 +78,33 @@ class Folder:
 
     def running(self) -> dict[str, Net]:
         """The networks that we run in this boot."""
-        config = self._read("running", Config)
-        return config.networks if config is not None and config.boot_id == boot_id() else {}
+        config = self._of_this_boot()
+        return config.networks if config is not None else {}
 
-    def has_booted(self) -> bool:
-        """False when nothing was written in this boot: the persistent networks are to be restored."""
-        config = self._read("running", Config)
-        return config is not None and config.boot_id == boot_id()
+    def waiting(self) -> dict[str, Net]:
+        """The persistent networks that were not restored in this boot: all, as long as nothing was written in it."""
+        config = self._of_this_boot()
+        return config.waiting if config is not None else self.persistent()
 
-    def write_running(self, networks: Networks) -> None:
-        self._write("running", msgspec.json.encode(Config(boot_id(), dict(networks))))
+    def _of_this_boot(self) -> Config | None:
+        config = self._read("running", Config)
+        return config if config is not None and config.boot_id == boot_id() else None
+
+    def write_running(self, networks: Networks, waiting: Networks) -> None:
+        self._write("running", msgspec.json.encode(Config(boot_id(), dict(networks), dict(waiting))))
 
     def persistent(self) -> dict[str, Net]:
         return self._read("persistent", dict[str, Net]) or {}
 
-    def write_persistent(self, networks: Networks) -> None:
-        self._write("persistent", msgspec.json.encode(dict(networks)))
+    def write_persistent(self, running: Networks, waiting: Networks) -> None:
+        self._write("persistent", msgspec.json.encode({**waiting, **running}))
 
-    def keep(self, journal: Journal) -> None:
-        """The end of a change that is kept; may be done again after a crash."""
-        self.write_running(journal.running)
+    def write_kept(self, journal: Journal) -> None:
+        """The configurations of a change that is kept; done again after a crash, also in a later boot."""
+        if journal.boot_id == boot_id():
+            self.write_running(journal.running, journal.waiting)
         if journal.persist:
-            self.write_persistent(journal.running)
-        self.clear_journal()
+            self.write_persistent(journal.running, journal.waiting)
 
     @contextmanager
     def locked(self, wait_s: float) -> Iterator[bool]:

@@ -43,7 +43,10 @@ def undo(kernel: Kernel, journal: Journal) -> None:
 def _of_a_device_that_is_gone(kernel: Kernel, step: Step) -> bool:
     """There is nothing to put back on a bridge that was never made, nor on a NIC that was pulled out meanwhile."""
     device = step.args.get("name") or step.args.get("device")
-    return step.op != "bridge_add" and device is not None and kernel.state().link(str(device)) is None
+    try:
+        return step.op != "bridge_add" and device is not None and kernel.state().link(str(device)) is None
+    except StepFailed:  # it may be there
+        return False
 
 
 def finish(folder: Folder, wanted_id: str = "") -> str:
@@ -52,18 +55,20 @@ def finish(folder: Folder, wanted_id: str = "") -> str:
         journal = folder.journal()
         if journal is None or (wanted_id and journal.id != wanted_id):
             return ""
-        if journal.phase is Phase.COMMITTING:
-            if journal.boot_id == boot_id():
-                folder.write_running(journal.running)
-            if journal.persist:
-                folder.write_persistent(journal.running)
-            folder.clear_journal()
-            return "kept"
-        if journal.boot_id == boot_id():
-            with opened() as kernel:
-                undo(kernel, journal)
+        return end(folder, journal)
+
+
+def end(folder: Folder, journal: Journal) -> str:
+    """The same, by the holder of the folder's lock. Raises `RollbackIncomplete`; the journal is kept then."""
+    if journal.phase is Phase.COMMITTING:
+        folder.write_kept(journal)
         folder.clear_journal()
-        return "rolled back"
+        return "kept"
+    if journal.boot_id == boot_id():
+        with opened() as kernel:
+            undo(kernel, journal)
+    folder.clear_journal()
+    return "rolled back"
 
 
 def main() -> None:

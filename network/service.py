@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class Network:
         self._dirty = False
 
     async def capabilities(self) -> dict[str, Any]:
-        state, running = await self._state()
+        state, running = _read(await self._root.call("Network.state", {}, timeout_s=READ_S))
         speeds = await asyncio.to_thread(lambda: {link.name: _speed(link.name) for link in state.links})
         return {**report.capabilities(running, state, speeds), "netConfigDirty": str(self._dirty)}
 
@@ -96,11 +97,6 @@ class Network:
         """In what the kernel differs from the networks that we run, one sentence each."""
         answer = await self._root.call("Network.state", {}, timeout_s=READ_S)
         return list(answer["drift"])
-
-    async def _state(self) -> tuple[State, dict[str, model.Network]]:
-        answer = await self._root.call("Network.state", {}, timeout_s=READ_S)
-        running = msgspec.convert(answer["running"], dict[str, model.Network])
-        return msgspec.convert(answer["state"], State), running
 
     async def _run(self, networks: Mapping[str, Any], bondings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         document = {"networks": dict(networks), "bondings": dict(bondings), "options": dict(options)}
@@ -115,8 +111,9 @@ class Network:
 
     async def _change(self, document: dict[str, Any], clock: Clock) -> None:
         with clock.step("check"):
-            state, running = await self._state()
-            chosen = self._checked(document, running, state)
+            answer = await self._root.call("Network.state", {}, timeout_s=READ_S)
+            check = _Check(*_read(answer), tuple(answer["waiting"]))
+            chosen = check(document)
         with clock.step("hook"):
             answer = await self._run_hook("before_network_setup", {"request": document})
             edited = answer.get("request") if isinstance(answer, dict) else None
@@ -124,7 +121,7 @@ class Network:
                 raise BadParams("request", "nothing", "before_network_setup must leave an object 'request'")
             if edited != document:
                 document = {key: edited.get(key) or {} for key in ("networks", "bondings", "options")}
-                chosen = self._checked(document, running, state)
+                chosen = check(document)
         self._dirty = True
         wait_s = chosen.timeout_s if chosen.check else 0.0
         with clock.step("apply"):
@@ -144,15 +141,6 @@ class Network:
                 raise ConnectivityLost(wait_s) from None
         self._dirty = not chosen.commit
 
-    @staticmethod
-    def _checked(document: Mapping[str, Any], running: model.Networks, state: State) -> model.Options:
-        for key in ("networks", "bondings", "options"):
-            if not isinstance(document[key], dict):
-                raise BadParams(key, repr(document[key])[:80], "expected an object")
-        options = model.parse_options(document["options"])
-        model.check(model.parse(document["networks"], document["bondings"]), running, state)
-        return options
-
     async def _wait(self, change: str, seconds: float) -> None:
         self._confirmed.clear()
         try:
@@ -166,6 +154,28 @@ class Network:
             await self._run_hook(point, {"request": document})
         except AgentError as e:
             log.error("%s", e)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A request, also one that a hook has rewritten, beside what was there when it came."""
+
+    state: State
+    running: model.Networks
+    waiting: tuple[str, ...]
+
+    def __call__(self, document: Mapping[str, Any]) -> model.Options:
+        for key in ("networks", "bondings", "options"):
+            if not isinstance(document[key], dict):
+                raise BadParams(key, repr(document[key])[:80], "expected an object")
+        options = model.parse_options(document["options"])
+        request = model.parse(document["networks"], document["bondings"])
+        model.check(request, self.running, self.state, self.waiting)
+        return options
+
+
+def _read(answer: Mapping[str, Any]) -> tuple[State, dict[str, model.Network]]:
+    return msgspec.convert(answer["state"], State), msgspec.convert(answer["running"], dict[str, model.Network])
 
 
 def _speed(name: str) -> int:

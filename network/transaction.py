@@ -3,7 +3,8 @@
 
     journal fsynced -> switch armed -> steps -> read back -> (the agent waits) -> committing -> configs -> cleared
 
-A process that dies anywhere before *committing* leads to the old networks, after it to the new ones.
+A process that dies anywhere before *committing* leads to the old networks, after it to the new ones. Whatever fails
+in between, of any kind, is undone at once; a journal that nobody waits for is ended before the next change begins.
 Everything here blocks and runs in a worker thread of the helper.
 """
 
@@ -14,11 +15,12 @@ import select
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 from network import model, rollback
-from network.errors import NotPending, RollbackIncomplete, SetupFailed
+from network.errors import NotPending, NotWritten, RollbackIncomplete, SetupFailed
 from network.journal import Folder, Journal, Phase, boot_id
 from network.kernel import Kernel, StepFailed, opened
 from network.plan import Change, plan, problems
@@ -28,12 +30,14 @@ APPLY_S = 20.0
 # a Python's start, on a host that swaps or has just lost a disk
 ARM_S = 30.0
 LOCK_S = 10.0
+# after a byte that disarms it; one that has fired waits for the lock first
+SWITCH_END_S = rollback.LOCK_WAIT_S + 5.0
 
 JOURNALED = crash_point("network.setup.journaled", "the journal is on disk, no switch is armed")
 ARMED = crash_point("network.setup.armed", "the switch is armed, nothing is changed")
 STEPS = {
     op: crash_point(f"network.setup.step.{op}", f"a step {op} is done, others are not")
-    for op in ("bridge_add", "ipv6_off", "route_del", "addr_del", "link_set", "addr_add", "route_add")
+    for op in ("bridge_add", "ipv6_set", "route_del", "addr_del", "link_set", "addr_add", "route_add")
 }
 STEP_REMOVED = crash_point("network.remove.step.link_del", "the bridge is gone, the journal is not")
 VERIFIED = crash_point("network.setup.verified", "all is applied and read back, nothing is confirmed")
@@ -41,26 +45,29 @@ INTENT = crash_point("network.commit.intent", "the change is to be kept, no conf
 RUNNING_WRITTEN = crash_point("network.commit.written", "configurations are written, the journal is there")
 UNDONE = crash_point("network.rollback.undone", "all inverses have run, the journal is there")
 
-Decide = Callable[[model.Networks, Kernel], model.Networks]
-
 
 class Switch:
     """The process that undoes the change when we can't."""
 
     def __init__(self, folder: Folder, journal_id: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "network.rollback", folder.path, journal_id],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            cwd="/",
-        )
+        with _failing("arming the rollback"):
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "network.rollback", folder.path, journal_id],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+                cwd="/",
+            )
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], ARM_S)
         if not ready or os.read(self._process.stdout.fileno(), 16) != b"armed\n":
             self._process.kill()
             self._process.wait()
             raise SetupFailed("arming the rollback", f"its process is not ready after {ARM_S:g} s")
+
+    @property
+    def is_armed(self) -> bool:
+        return self._process.poll() is None
 
     def disarm(self) -> None:
         assert self._process.stdin is not None
@@ -69,7 +76,10 @@ class Switch:
             self._process.stdin.close()
         except BrokenPipeError:  # it has fired and ended
             pass
-        self._process.wait()
+        try:
+            self._process.wait(SWITCH_END_S)
+        except subprocess.TimeoutExpired:  # it hangs in the kernel; the change has its end without it
+            self._process.kill()
         if self._process.stdout is not None:
             self._process.stdout.close()
 
@@ -81,44 +91,20 @@ class Transactions:
 
     def setup(self, request: model.Request, *, wait_s: float, persist: bool) -> str:
         """Apply; the id of a change that now waits for `keep` or `undo`, at most ``wait_s``."""
-        with self._folder.locked(LOCK_S) as alone, opened() as kernel:
-            if not alone or self._folder.journal() is not None:
-                raise SetupFailed("beginning", "another change is not finished")
-            running = self._folder.running()
-            state = kernel.state()
-            wanted = model.check(request, running, state)
-            changes = plan(running, wanted, state)
-            journal = _journal(changes, wanted, wait_s, persist)
-            self._folder.write_journal(journal)
-            JOURNALED.reach()
-            try:
-                self._disarm()  # one of a change that somebody else ended
-                self._switch = Switch(self._folder, journal.id)
-                ARMED.reach()
-                self._apply(kernel, changes, wanted)
-            except (SetupFailed, StepFailed) as e:
-                self._undo(kernel, journal)
-                if isinstance(e, SetupFailed):
-                    raise
-                raise SetupFailed(e.step, e.reason) from e
-            VERIFIED.reach()
-            return journal.id
+        with self._alone() as kernel:
+            return self._begin(kernel, request, wait_s, persist).id
+
+    def restore(self, network: model.Network) -> None:
+        """Let a network that waits since boot run again."""
+        with self._alone() as kernel:
+            self._keep(kernel, self._begin(kernel, model.Request({network.name: network}, ()), 0.0, False))
 
     def keep(self, journal_id: str) -> None:
-        """The change stays. Raises `NotPending` when it was rolled back meanwhile."""
-        with self._folder.locked(LOCK_S) as alone:
+        """The change stays. Raises `NotPending` when it was rolled back meanwhile, `NotWritten`, `SetupFailed`."""
+        with self._folder.locked(LOCK_S) as alone, opened() as kernel:
             if not alone:  # the rollback is at work
                 raise NotPending
-            journal = self._pending(journal_id)
-            journal = replace(journal, phase=Phase.COMMITTING)
-            self._folder.write_journal(journal)
-            INTENT.reach()
-            self._folder.write_running(journal.running)
-            if journal.persist:
-                self._folder.write_persistent(journal.running)
-            RUNNING_WRITTEN.reach()
-            self._folder.clear_journal()
-        self._disarm()
+            self._keep(kernel, self._pending(journal_id))
 
     def undo(self, journal_id: str) -> None:
         """The old configuration comes back. Nothing happens when it has already."""
@@ -128,6 +114,64 @@ class Transactions:
             journal = self._folder.journal()
             if journal is not None and journal.id == journal_id and journal.phase is Phase.APPLYING:
                 self._undo(kernel, journal)
+        self._disarm()
+
+    @contextmanager
+    def _alone(self) -> Iterator[Kernel]:
+        """Nobody else changes anything, and no change waits for its end."""
+        with _failing("beginning"), self._folder.locked(LOCK_S) as alone, opened() as kernel:
+            journal = self._folder.journal()
+            awaited = journal is not None and journal.phase is Phase.APPLYING and self._switch_is_armed()
+            if not alone or awaited:
+                raise SetupFailed("beginning", "another change is not finished")
+            if journal is not None:  # its end failed, for a reason that may be gone now
+                rollback.end(self._folder, journal)
+            yield kernel
+
+    def _switch_is_armed(self) -> bool:
+        return self._switch is not None and self._switch.is_armed
+
+    def _begin(self, kernel: Kernel, request: model.Request, wait_s: float, persist: bool) -> Journal:
+        running, waiting = self._folder.running(), self._folder.waiting()
+        try:
+            state = kernel.state()
+        except StepFailed as e:
+            raise SetupFailed(e.step, e.reason) from e
+        wanted = model.check(request, running, state, waiting)
+        still = {name: net for name, net in waiting.items() if name not in wanted and name not in request.removed}
+        changes = plan(running, wanted, state)
+        journal = _journal(changes, wanted, still, wait_s, persist)
+        try:
+            with _failing("writing the journal"):
+                self._folder.write_journal(journal)
+            JOURNALED.reach()
+            self._disarm()  # one of a change that somebody else ended
+            self._switch = Switch(self._folder, journal.id)
+            ARMED.reach()
+            self._apply(kernel, changes, wanted)
+        except Exception as e:  # of any kind, for the caller: a journal that stays would refuse every later change
+            self._undo(kernel, journal)
+            if isinstance(e, StepFailed):
+                raise SetupFailed(e.step, e.reason) from e
+            raise
+        VERIFIED.reach()
+        return journal
+
+    def _keep(self, kernel: Kernel, journal: Journal) -> None:
+        journal = replace(journal, phase=Phase.COMMITTING)
+        try:
+            with _failing("writing down that it stays"):
+                self._folder.write_journal(journal)
+        except SetupFailed:
+            self._undo(kernel, journal)
+            raise
+        INTENT.reach()
+        try:
+            self._folder.write_kept(journal)
+            RUNNING_WRITTEN.reach()
+            self._folder.clear_journal()
+        except OSError as e:  # the journal says that it stays: whoever finds it writes it again
+            raise NotWritten(e.strerror or str(e)) from e
         self._disarm()
 
     def _apply(self, kernel: Kernel, changes: list[Change], wanted: model.Networks) -> None:
@@ -148,7 +192,8 @@ class Transactions:
     def _undo(self, kernel: Kernel, journal: Journal) -> None:
         rollback.undo(kernel, journal)
         UNDONE.reach()
-        self._folder.clear_journal()
+        with _failing("clearing the journal"):
+            self._folder.clear_journal()
         self._disarm()
 
     def _disarm(self) -> None:
@@ -157,7 +202,18 @@ class Transactions:
             self._switch = None
 
 
-def _journal(changes: list[Change], wanted: model.Networks, wait_s: float, persist: bool) -> Journal:
+@contextmanager
+def _failing(step: str) -> Iterator[None]:
+    """What the system refuses outside the kernel's networking: a full disk, no more processes."""
+    try:
+        yield
+    except OSError as e:
+        raise SetupFailed(step, e.strerror or str(e)) from e
+
+
+def _journal(
+    changes: list[Change], wanted: model.Networks, waiting: model.Networks, wait_s: float, persist: bool
+) -> Journal:
     return Journal(
         id=str(uuid.uuid4()),
         boot_id=boot_id(),
@@ -167,4 +223,5 @@ def _journal(changes: list[Change], wanted: model.Networks, wait_s: float, persi
         inverses=tuple(step for change in reversed(changes) for step in change.inverses),
         running=dict(wanted),
         persist=persist,
+        waiting=dict(waiting),
     )

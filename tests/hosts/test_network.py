@@ -134,6 +134,7 @@ WRONG: list[tuple[str, int, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("networks.blue.vlan", 26, {"blue": {"nic": "eth0", "vlan": "7"}}, {}, {}),
     ("bondings.bond0", 25, {}, {"bond0": {"nics": ["eth0"]}}, {}),
     ("networks.blue.ipaddr", 22, {"blue": {"nic": "eth0", "ipaddr": "1.2.3.400", "prefix": "24"}}, {}, {}),
+    ("networks.blue.ipaddr", 22, {"blue": {"nic": "eth0", "ipaddr": "10.7.7.1"}}, {}, {}),
     ("networks.blue.gateway", 22, {"blue": {"nic": "eth0", "gateway": "10.0.0.1"}}, {}, {}),
     ("networks.blue.bootproto", 21, {"blue": {"nic": "eth0", "bootproto": "dhcp"}}, {}, {}),
     ("networks.blue.colour", 21, {"blue": {"nic": "eth0", "colour": "red"}}, {}, {}),
@@ -172,6 +173,45 @@ async def test_persistent_networks_come_back_after_a_reboot(net_host: PrivateHos
         caps = await client.call("Host.getCapabilities")
     assert caps["networks"]["blue"]["ports"] == ["eth0"]
     assert caps["networks"]["blue"]["gateway"] == net_host.spec.gateway.split("/")[0]
+
+
+async def test_a_network_whose_nic_comes_late_is_restored_when_it_comes(net_host: PrivateHost) -> None:
+    net_host.run(["ip", "link", "add", "nic7", "type", "veth", "peer", "name", "far7"])
+    async with net_host.client() as client:
+        late = {"nic": "nic7", "ipaddr": "10.7.7.1", "netmask": "255.255.255.0", "mtu": "1400"}
+        await setup(client, {"blue": wanted(net_host), "late": late})
+    net_host.kill_agent()
+    net_host.kill_root_helper()
+    running = net_host.path(f"{FOLDER}/running")
+    running.write_text(json.dumps({**json.loads(running.read_text()), "boot_id": "an older boot"}))
+    for device in ("blue", "late", "nic7"):
+        net_host.run(["ip", "link", "del", device])
+    net_host.start_agent()
+    async with net_host.client() as client:
+        assert set((await client.call("Host.getCapabilities"))["networks"]) == {"blue"}
+        net_host.run(["ip", "link", "add", "nic7", "type", "veth", "peer", "name", "far7"])
+        async with asyncio.timeout(15):
+            while "late" not in (caps := await client.call("Host.getCapabilities"))["networks"]:
+                await asyncio.sleep(0.1)
+    assert (caps["networks"]["late"]["addr"], caps["networks"]["late"]["mtu"]) == ("10.7.7.1", "1400")
+
+
+async def test_a_bridge_is_given_ipv6_later_and_loses_it_again(net_host: PrivateHost) -> None:
+    net_host.run(["ip", "link", "add", "nic7", "type", "veth", "peer", "name", "far7"])
+
+    def switched_off() -> bytes:
+        return net_host.run(["cat", "/proc/sys/net/ipv6/conf/blue/disable_ipv6"]).stdout
+
+    async with net_host.client() as client:
+        await setup(client, {"blue": {"nic": "nic7", "mtu": "9000"}})
+        assert switched_off() == b"1\n"
+        await setup(client, {"blue": {"nic": "nic7", "ipv6addr": "2001:db8::1/64"}})
+        caps = await client.call("Host.getCapabilities")
+        assert caps["networks"]["blue"]["ipv6addrs"] == ["2001:db8::1/64"]
+        await setup(client, {"blue": {"nic": "nic7", "mtu": "9000"}})
+        assert switched_off() == b"1\n"
+        await setup(client, {"blue": {"remove": "true"}})
+        assert (await client.call("Host.getCapabilities"))["nics"]["nic7"]["mtu"] == "1500"
 
 
 async def test_a_hook_may_rewrite_the_request_but_not_past_the_checks(net_host: PrivateHost) -> None:

@@ -19,5 +19,6 @@ CODES: dict[type[AgentError], int] = {
     errors.UsedBridge: 28,
     errors.SetupFailed: 29,
     errors.RollbackIncomplete: 29,
+    errors.NotWritten: 29,
     errors.SetupRunning: 40,
 }

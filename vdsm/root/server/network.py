@@ -16,6 +16,7 @@ from network.journal import Folder
 from network.kernel import opened
 from network.plan import problems
 from network.transaction import Transactions
+from network.waiting import Restorer, pick_up
 from vdsm.common.clocks import Clock
 from vdsm.common.errors import AgentError
 from vdsm.common.types import Json
@@ -24,6 +25,7 @@ from vdsm.root.server.registry import Helper, root_verb
 log = logging.getLogger("vdsm.network")
 
 _transactions: dict[str, Transactions] = {}
+_late: set[asyncio.Task[None]] = set()  # a task that nobody holds may be collected
 
 
 class NoParams(msgspec.Struct, forbid_unknown_fields=True):
@@ -65,6 +67,7 @@ def _state(folder: Folder) -> Json:
             "state": asdict(seen),
             "running": {name: asdict(net) for name, net in running.items()},
             "persistent": {name: asdict(net) for name, net in folder.persistent().items()},
+            "waiting": sorted(folder.waiting()),
             "drift": problems(running, seen),
         }
     )
@@ -103,33 +106,34 @@ async def finish(helper: Helper, params: NoParams) -> Json:
 @root_verb("Network.persist", NoParams)
 async def persist(helper: Helper, params: NoParams) -> Json:
     folder = _folder(helper)
-    await asyncio.to_thread(lambda: folder.write_persistent(folder.running()))
+    await asyncio.to_thread(lambda: folder.write_persistent(folder.running(), folder.waiting()))
     return None
 
 
 async def recover(helper: Helper) -> None:
-    """At the helper's start: finish a change that a crash left, restore what is persisted, once in a boot."""
+    """At the helper's start: finish a change that a crash left, restore what waits since boot, then look for drift."""
+    restorer = Restorer(_folder(helper), _changes(helper).restore)
     try:
-        await asyncio.to_thread(_recover, _folder(helper), _changes(helper))
-    except OSError as e:  # a record that can't be read: the helper serves all else
+        waits = await asyncio.to_thread(_recover, _folder(helper), restorer)
+    except (OSError, AgentError) as e:  # a record that can't be read: the helper serves all else
         log.error("networks were not recovered: %s", e)
+        return
+    if waits:
+        task = asyncio.get_running_loop().create_task(pick_up(restorer))
+        _late.add(task)
+        task.add_done_callback(_late.discard)
 
 
-def _recover(folder: Folder, changes: Transactions) -> None:
+def _recover(folder: Folder, restorer: Restorer) -> bool:
+    """Whether a network still waits."""
     try:
         end = rollback.finish(folder)
         if end:
             log.warning("a change of networks that was interrupted was %s", end)
-    except AgentError as e:
+    except AgentError as e:  # it is tried again by whatever is changed next
         log.error("%s", e)
-        return
-    if not folder.has_booted():
-        folder.write_running({})
-        for name, net in folder.persistent().items():
-            try:
-                changes.keep(changes.setup(model.Request({name: net}, ()), wait_s=0, persist=False))
-            except AgentError as e:  # one network that can't come back does not hold up the others
-                log.error("network %s was not restored: %s", name, e)
+    waits = restorer.look()
     with opened() as kernel:
         for line in problems(folder.running(), kernel.state()):
             log.warning("drift: %s", line)
+    return waits
