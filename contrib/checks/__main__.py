@@ -15,6 +15,7 @@ CHECKS: dict[str, list[str]] = {
     "ruff": [str(BIN / "ruff"), "check", "--quiet", "--no-cache"],
     "mypy": [str(BIN / "mypy"), "--no-error-summary"],
     "lint-imports": [str(BIN / "lint-imports")],
+    "circles": [sys.executable, "-m", "contrib.checks.circles"],
     "ratchet": [sys.executable, "-m", "contrib.checks.ratchet"],
     "forgotten": [sys.executable, "-m", "contrib.checks.forgotten"],
 }

@@ -11,6 +11,8 @@ The guest says on its serial console, a line each:
     guest: power button                           (then it switches itself off)
 
 A disk whose first word is ``lab-write`` gets ``guest wrote <token>`` into its second sector.
+
+``python -m contrib.lab.guest`` builds it for the kernel in the cache.
 """
 
 from __future__ import annotations
@@ -95,3 +97,7 @@ def archive(kernel: kernels.Kernel) -> bytes:
         folders=("etc", "etc/acpi", "etc/acpi/PWRF"),
         scripts={"etc/acpi/PWRF/00000080": POWER_BUTTON},
     )
+
+
+if __name__ == "__main__":
+    print(prepare())

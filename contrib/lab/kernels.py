@@ -108,13 +108,9 @@ def _command(*argv: str, cwd: Path) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """``python -m contrib.lab.kernels guest|lab``: fetch into the cache, and build the guest for the guests' kernel."""
-    from contrib.lab import guest
-
+    """``python -m contrib.lab.kernels guest|lab``: fetch into the cache."""
     for flavour in argv:
         print(fetch(flavour))
-        if flavour == "guest":
-            print(guest.prepare())
     return 0
 
 

@@ -198,7 +198,11 @@ kernel() {
     cd "$top" && "$venv/bin/python" -m contrib.lab.kernels "$1"
 }
 
-step "kernel for guests (.cache/kernels/guest)" kernel guest
+kernel_of_guests() {
+    kernel guest && "$venv/bin/python" -m contrib.lab.guest
+}
+
+step "kernel for guests (.cache/kernels/guest)" kernel_of_guests
 step "kernel for test machines (.cache/kernels/lab)" kernel lab
 
 # programs for test machines only: unpacked, too

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from contrib.checks import forgotten, settings_page
+from contrib.checks.circles import circle
 from contrib.checks.forgotten import TOP
 from vdsm import config
 from vdsm.api import event_catalogue
@@ -80,6 +81,11 @@ def test_a_function_that_only_tests_use_and_an_excuse_that_is_no_longer_needed(
     told = list(forgotten.unused())
     assert [line.split(" ")[0] for line in told] == ["vdsm/it.py:lonely", "contrib/checks/unused.txt:"]
     assert "vdsm/it.py:used" in told[1]
+
+
+def test_modules_that_import_each_other_over_a_third() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == ["a", "b", "c", "a"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.parametrize(("name", "page"), [("events.md", event_catalogue.page), ("settings.md", settings_page.page)])
