@@ -61,6 +61,14 @@ class ForeignDomain(VirtError):
     msg = "libvirt has a domain {self.name!r} with the uuid {self.vm_id} that is not the agent's: it is left alone"
 
 
+class HostLacks(VirtError):
+    """``missing``: each thing with what to do."""
+
+    missing: str
+    msg = "The domain XML names what is not on this host: {self.missing}"
+    remedy = "Make it as the message says, or start the VM on a host that has it"
+
+
 class DestroyFailed(VirtError):
     vm_id: str
     reason: str

@@ -124,3 +124,9 @@ class Hypervisor(Protocol):
 
     async def statistics(self) -> Stats:
         """Statistics of all running domains by id, in one call that does not wait for stuck ones."""
+
+    async def active_networks(self) -> frozenset[str]:
+        """Names of libvirt's own networks."""
+
+    async def filters(self) -> frozenset[str]:
+        """Names of libvirt's network filters."""

@@ -22,5 +22,7 @@ class Parts:
     records: Records
     facts: HostFacts
     run_folder: str
+    # the root folder of the host, for looks at its files
+    host_root: str
     # at most so many VMs start or are recovered at once
     slots: asyncio.Semaphore

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From an accepted domain XML to a running QEMU, step by step.
 
-    record `starting` -> images prepared -> before_vm_start -> record `launching` -> defined -> QEMU started
-    -> record `running` -> the VM is Up -> after_vm_start
+    record `starting` -> images prepared -> before_vm_start -> the host has what the XML names
+    -> record `launching` -> defined -> QEMU started -> record `running` -> the VM is Up -> after_vm_start
 
 Someone may destroy the VM meanwhile: that is looked at between the steps, and a running hook is killed.
 A step itself is never interrupted. Nothing is undone here: whatever fails, the owner releases the VM,
@@ -23,11 +23,13 @@ from vdsm.common.clocks import Clock
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError
 from vdsm.common.xml import parse, to_text
+from vdsm.virt import host_objects
 from vdsm.virt.domain_xml.description import Description, is_ours, read_vm_id
 from vdsm.virt.domain_xml.drives import Source, set_source
 from vdsm.virt.domain_xml.errors import BadDomainXml
 from vdsm.virt.domain_xml.machine import fit_to_emulation, keep_through_reboot
 from vdsm.virt.domain_xml.metadata import write_value
+from vdsm.virt.domain_xml.named import read_named
 from vdsm.virt.domain_xml.placeholders import HostFacts, fill_placeholders
 from vdsm.virt.errors import DomainMissing, ForeignDomain, StartStopped, VmExists
 from vdsm.virt.hypervisor import Domain
@@ -140,6 +142,8 @@ class Startup:
     async def _launch(self, xml: str) -> Domain:
         hypervisor, vm_id = self._parts.hypervisor, self._record.vm_id
         flags = self._flags.read()
+        named = read_named(parse(xml, what=f"the domain XML of VM {vm_id}"))
+        await host_objects.check(hypervisor, named, root=self._parts.host_root)
         await self._make_way()
         self._record.phase = Phase.LAUNCHING
         await self._parts.records.save(self._record)

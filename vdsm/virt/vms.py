@@ -59,12 +59,13 @@ class Vms:
         facts: HostFacts,
         start_slots: int = 4,
         stats_interval_s: float = PERIOD_S,
+        host_root: str = "/",
     ) -> None:
         self._vms: dict[str, Vm] = {}
         self._records = Records(os.path.join(paths.state, "vms"))
         self._slots = asyncio.Semaphore(start_slots)
         self._parts = Parts(
-            hypervisor, SharedImages(storage), hooks, events, self._records, facts, paths.run, self._slots
+            hypervisor, SharedImages(storage), hooks, events, self._records, facts, paths.run, host_root, self._slots
         )
         self._samples = Samples()
         self._sampler = Sampler(hypervisor, self._samples, self._running, period_s=stats_interval_s)

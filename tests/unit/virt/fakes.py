@@ -64,6 +64,8 @@ class FakeHypervisor:
     before: dict[str, Callable[[str], Awaitable[None]]] = field(default_factory=dict)
     hear: Callable[[HypervisorEvent], None] = lambda _event: None
     statistics_now: dict[str, dict[str, Any]] = field(default_factory=dict)
+    networks: set[str] = field(default_factory=set)
+    known_filters: set[str] = field(default_factory=set)
 
     async def start(self, hear: Callable[[HypervisorEvent], None]) -> None:
         self.hear = hear
@@ -120,6 +122,12 @@ class FakeHypervisor:
 
     async def statistics(self) -> Stats:
         return self.statistics_now
+
+    async def active_networks(self) -> frozenset[str]:
+        return frozenset(self.networks)
+
+    async def filters(self) -> frozenset[str]:
+        return frozenset(self.known_filters)
 
     # what tests do to it
 
@@ -227,6 +235,7 @@ class World:
     """One host whose agent can be killed and started again: edges and files stay, the parts are new."""
 
     def __init__(self, folder: Path) -> None:
+        self.root = folder / "root"
         self.paths = Paths(run=str(folder / "run"), state=str(folder / "state"))
         Path(self.paths.run).mkdir()
         self.hypervisor = FakeHypervisor()
@@ -244,6 +253,7 @@ class World:
             hypervisor=self.hypervisor,
             facts=FACTS,
             stats_interval_s=0.05,
+            host_root=str(self.root),
         )
 
     async def restart(self) -> None:

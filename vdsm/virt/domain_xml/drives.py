@@ -71,12 +71,17 @@ def _metadata(root: etree._Element) -> dict[str, tuple[ImageId | None, str]]:
 
 
 def set_source(root: etree._Element, target: str, source: Source) -> None:
-    """Let the disk at ``target`` use ``source``, without libvirt changing its ownership."""
+    """Let the disk at ``target`` use ``source``, without libvirt changing its ownership.
+
+    Where another host saw the layers below, and what it copied to, is dropped: here they lie where the image was prepared.
+    """
     attribute = _SOURCE_ATTRIBUTES.get(source.kind)
     driver_type = _DRIVER_TYPES.get(source.format)
     if attribute is None or driver_type is None:
         raise BadDomainXml(f"disk {target}", f"no disk of kind {source.kind} and format {source.format} is known")
     disk = next(d for d in root.findall("devices/disk") if _target(d) == target)
+    for elsewhere in [child for child in children(disk) if child.tag in ("backingStore", "mirror")]:
+        disk.remove(elsewhere)
     disk.set("type", source.kind)
     _set_path(disk, attribute, source.path)
     driver = disk.find("driver")

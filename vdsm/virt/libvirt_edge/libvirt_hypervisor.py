@@ -119,6 +119,12 @@ class LibvirtHypervisor:
 
         return await self._call(self._reads, "read statistics", _STATISTICS_S, run)
 
+    async def active_networks(self) -> frozenset[str]:
+        return await self._call(self._reads, "list networks", _READ_S, lambda c: frozenset(c.listNetworks()))
+
+    async def filters(self) -> frozenset[str]:
+        return await self._call(self._reads, "list network filters", _READ_S, lambda c: frozenset(c.listNWFilters()))
+
     async def host_documents(self, domain_type: str) -> tuple[str, str, int, int]:
         """What libvirt can do here: capabilities XML, domain capabilities XML, its version, QEMU's version."""
 
