@@ -88,8 +88,6 @@ def _exit_of(record: Record, domain: Domain | None) -> Exit:
         return exit_for(ExitReason.GENERIC_ERROR, _INTERRUPTED)
     if domain is None:
         return exit_for(ExitReason.DOMAIN_MISSING)
-    if domain.reason == "destroyed":  # on purpose, while no agent could hear why
-        return exit_for(ExitReason.ADMIN_SHUTDOWN)
     return exit_for(reason_of_off(domain.reason))
 
 

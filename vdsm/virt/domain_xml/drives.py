@@ -73,7 +73,7 @@ def _metadata(root: etree._Element) -> dict[str, tuple[ImageId | None, str]]:
 def set_source(root: etree._Element, target: str, source: Source) -> None:
     """Let the disk at ``target`` use ``source``, without libvirt changing its ownership.
 
-    Where another host saw the layers below, and what it copied to, is dropped: here they lie where the image was prepared.
+    Where another host saw the layers below, and what it copied to, is dropped: here they lie where the image is.
     """
     attribute = _SOURCE_ATTRIBUTES.get(source.kind)
     driver_type = _DRIVER_TYPES.get(source.format)

@@ -5,19 +5,25 @@ A close callback (libvirtd stopped or killed, or keep-alive unanswered for 30 s)
 at once and then every 0.1 to 2 s. Calls wait for the connection as a part of their own deadline, so
 a restart of libvirtd looks like a slow call. After each later connection the owner is told, because
 events of the time between are lost.
+
+A connection that is given up may live on (one call failed, or its peer hangs): its events must not arrive beside
+those of its successor, so its subscriptions are ended. It is closed when the last call that uses it lets go of it, not
+before: libvirt frees what it closes, under a call of another thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import libvirt
 
 from vdsm.common.deadlines import deadline
-from vdsm.common.errors import DeadlineExceeded
+from vdsm.common.errors import AgentError, DeadlineExceeded
 from vdsm.virt.errors import HypervisorLost, VirtError
 from vdsm.virt.libvirt_edge.event_loop import ensure_event_loop
 from vdsm.virt.libvirt_edge.failures import is_connection_loss, translate
@@ -26,6 +32,7 @@ from vdsm.virt.libvirt_edge.workers import Workers
 log = logging.getLogger("vdsm.virt.libvirt")
 
 _OPEN_TIMEOUT_S = 20.0
+_LEAVE_TIMEOUT_S = 5.0
 _RETRY_FIRST_S, _RETRY_LAST_S = 0.1, 2.0
 _KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 10, 2
 
@@ -33,15 +40,19 @@ T = TypeVar("T")
 
 
 class Connection:
-    def __init__(self, uri: str, register: Callable[[libvirt.virConnect], None], reconnected: Callable[[], None]):
-        """``register`` subscribes to events on a fresh connection, in a thread; ``reconnected`` is
-        called on the event loop after every connection but the first."""
+    def __init__(
+        self, uri: str, register: Callable[[libvirt.virConnect], Callable[[], None]], reconnected: Callable[[], None]
+    ):
+        """``register`` subscribes to events on a fresh connection, in a thread, and returns what ends that;
+        ``reconnected`` is called on the event loop after every connection but the first."""
         self._uri = uri
         self._register = register
         self._reconnected = reconnected
         self._connect: libvirt.virConnect | None = None
         self._ready = asyncio.Event()
-        self._openers = Workers("libvirt/open", 1)
+        self._unsubscribe: Callable[[], None] = _nothing
+        self._openers = Workers("libvirt/open", 2)
+        self._leaving: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
 
@@ -54,13 +65,10 @@ class Connection:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
-        connect = self._connect
-        if connect is not None and self._ready.is_set():
-            self._ready.clear()
-            try:
-                await self._openers.call("close the connection to libvirt", 5.0, connect.close)
-            except (DeadlineExceeded, libvirt.libvirtError) as e:
-                log.warning("closing the connection to libvirt: %s", e)
+        self._ready.clear()
+        await self._leave()
+        if self._leaving:
+            await asyncio.wait(self._leaving)
         self._openers.stop()
 
     async def call(
@@ -86,7 +94,9 @@ class Connection:
         first = True
         while True:
             try:
-                self._connect = await self._openers.call("open libvirt", _OPEN_TIMEOUT_S, self._open)
+                self._connect, self._unsubscribe = await self._openers.call(
+                    "open libvirt", _OPEN_TIMEOUT_S, self._open
+                )
             except (libvirt.libvirtError, DeadlineExceeded, VirtError) as e:
                 log.warning("can't connect to libvirt %s: %s; trying again in %.1f s", self._uri, e, delay_s)
                 await asyncio.sleep(delay_s)
@@ -100,13 +110,41 @@ class Connection:
                 self._reconnected()
             first = False
             await self._lost.wait()
+            leaving = asyncio.create_task(self._leave(), name="leave a libvirt connection")
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
 
-    def _open(self) -> libvirt.virConnect:
+    async def _leave(self) -> None:
+        """Hear no more of the connection; a new one does not wait for this."""
+        unsubscribe, self._unsubscribe, self._connect = self._unsubscribe, _nothing, None
+        try:
+            await self._openers.call("leave the connection to libvirt", _LEAVE_TIMEOUT_S, unsubscribe)
+        except AgentError as e:
+            log.warning("%s", e)
+
+    def _open(self) -> tuple[libvirt.virConnect, Callable[[], None]]:
+        started = time.monotonic()
         connect = libvirt.open(self._uri)
-        connect.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
-        connect.registerCloseCallback(self._on_close, self._loop)
-        self._register(connect)
-        return connect
+        watched = True
+        try:
+            connect.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
+            connect.registerCloseCallback(self._on_close, self._loop)
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+                raise
+            watched = False  # a driver in this process: nothing can break
+        end = self._register(connect)
+
+        def unsubscribe() -> None:
+            end()
+            if watched:
+                with contextlib.suppress(libvirt.libvirtError):  # it broke
+                    connect.unregisterCloseCallback()
+
+        if time.monotonic() - started > _OPEN_TIMEOUT_S:  # nobody waits for it any more
+            unsubscribe()
+            raise DeadlineExceeded("open libvirt", _OPEN_TIMEOUT_S)
+        return connect, unsubscribe
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop | None:
@@ -124,3 +162,7 @@ class Connection:
             log.warning("the connection to libvirt is closed; VMs run on")
             self._ready.clear()
             self._lost.set()
+
+
+def _nothing() -> None:
+    """No connection, nothing to end."""

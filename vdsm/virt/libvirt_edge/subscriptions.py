@@ -7,6 +7,7 @@ The callbacks run in libvirt's event thread: they translate and hand over, nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,15 @@ class Subscriptions:
         self._loop = loop
         self._hear = hear
 
-    def register(self, connect: libvirt.virConnect) -> None:
+    def register(self, connect: libvirt.virConnect) -> Callable[[], None]:
+        """In a thread, as is what it returns: that ends the subscription, also on a connection that broke."""
+        numbers: list[int] = []
+
+        def end() -> None:
+            for number in numbers:
+                with contextlib.suppress(libvirt.libvirtError):
+                    connect.domainEventDeregisterAny(number)
+
         for event_id, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reboot),
@@ -31,7 +40,12 @@ class Subscriptions:
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._io_error),
             (libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._agent),
         ):
-            connect.domainEventRegisterAny(None, event_id, callback, None)
+            try:
+                numbers.append(connect.domainEventRegisterAny(None, event_id, callback, None))
+            except libvirt.libvirtError:
+                end()
+                raise
+        return end
 
     def _lifecycle(self, _connect: object, domain: libvirt.virDomain, event: int, detail: int, _opaque: Any) -> None:
         change = lifecycle_change(event, detail)

@@ -113,19 +113,27 @@ class Workers:
             call.future.set_exception(error)
 
     def _work(self) -> None:
-        while (call := self._queue.get()) is not None:
-            if not call.move(_Phase.QUEUED, _Phase.RUNNING):
-                continue
-            result, error = None, None
-            try:
-                result = call.context.run(call.run)
-            except BaseException as e:  # noqa: BLE001 - the caller's future carries it
-                error = e
-            if call.move(_Phase.RUNNING, _Phase.DONE):
-                _tell(call.loop, self._finished, call, result, error)
-            else:
-                _tell(call.loop, self._came_back)
-                return
+        goes_on = True
+        while goes_on:
+            goes_on = self._work_once()
+
+    def _work_once(self) -> bool:
+        """Its own function, so that a thread which waits holds nothing of its last call. False: the thread ends."""
+        call = self._queue.get()
+        if call is None:
+            return False
+        if not call.move(_Phase.QUEUED, _Phase.RUNNING):
+            return True
+        result, error = None, None
+        try:
+            result = call.context.run(call.run)
+        except BaseException as e:  # noqa: BLE001 - the caller's future carries it
+            error = e
+        if call.move(_Phase.RUNNING, _Phase.DONE):
+            _tell(call.loop, self._finished, call, result, error)
+            return True
+        _tell(call.loop, self._came_back)
+        return False
 
 
 def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:
