@@ -1,26 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Load: ask Host.ping2 as fast as the agent answers, one request at a time on each connection.
+"""Load: ask one verb as fast as the agent answers, one request at a time on each connection, or a few.
 
 A process of its own, with as little client code as possible, so that the agent is what is measured::
 
-    python -m contrib.benchmarks.load http|ws|stomp ADDRESS CONNECTIONS SECONDS
+    python -m contrib.benchmarks.load http|ws|stomp ADDRESS CONNECTIONS SECONDS [PKI [VERB [AT_ONCE]]]
 
-ADDRESS is ``host:port`` or the path of a unix socket; ``stomp`` is STOMP over TLS with this host's own certificate.
-Prints one JSON object: requests, seconds, errors, p50_us, p99_us.
+ADDRESS is ``host:port`` or the path of a unix socket; ``stomp`` is STOMP over TLS with the certificate below PKI (this
+host's own). Prints one JSON object: requests, all (with the warm-up's), seconds, errors, p50_us, p99_us.
 """
 
 from __future__ import annotations
 
 import abc
 import asyncio
+import functools
 import json
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 
 from vdsm.client import tls
 
 BODY = b'{"jsonrpc":"2.0","method":"Host.ping2","id":1}'
-GOOD = b'"result":true'
+GOOD = b'"result":'
 WARM_UP_S = 0.5
 PKI = "/etc/pki/vdsm"
 
@@ -30,15 +33,17 @@ class Asker(asyncio.Protocol, abc.ABC):
 
     request: bytes
     tls = False
+    at_once = 1
 
     def __init__(self) -> None:
         self.latencies_ns: list[int] = []
+        self.answers = 0
         self.errors = 0
         self.counting = False
         self.stopped = False
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._buffer = b""
-        self._sent_ns = 0
+        self._sent_ns: deque[int] = deque()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -64,12 +69,14 @@ class Asker(asyncio.Protocol, abc.ABC):
         if self.stopped:
             self._transport.close()
             return
-        self._sent_ns = time.perf_counter_ns()
+        self._sent_ns.append(time.perf_counter_ns())
         self._transport.write(self.request)
 
     def answered(self, answer: bytes) -> None:
+        self.answers += 1
+        sent_ns = self._sent_ns.popleft()
         if self.counting:
-            self.latencies_ns.append(time.perf_counter_ns() - self._sent_ns)
+            self.latencies_ns.append(time.perf_counter_ns() - sent_ns)
         if GOOD not in answer:
             self.errors += 1
         self.ask()
@@ -127,12 +134,13 @@ class WebSocketAsker(Asker):
 
 class StompAsker(Asker):
     tls = True
-    request = (
-        b"SEND\ndestination:jms.topic.vdsm_requests\nreply-to:jms.topic.vdsm_responses\ncontent-length:%d\n\n"
-        % len(BODY)
-        + BODY
-        + b"\0"
-    )
+
+    def __init__(self, verb: str = "Host.ping2", at_once: int = 1) -> None:
+        super().__init__()
+        self.at_once = at_once
+        body = BODY.replace(b"Host.ping2", verb.encode())
+        head = b"SEND\ndestination:jms.topic.vdsm_requests\nreply-to:jms.topic.vdsm_responses\ncontent-length:%d\n\n"
+        self.request = head % len(body) + body + b"\0"
 
     def begin(self) -> None:
         self._transport.write(b"CONNECT\naccept-version:1.2\nhost:null\nheart-beat:0,15000\n\n\0")
@@ -154,18 +162,22 @@ class StompAsker(Asker):
 
     def answered(self, answer: bytes) -> None:
         if answer.startswith(b"CONNECTED"):
-            self.ask()
+            for _ in range(self.at_once):
+                self.ask()
         elif answer.startswith(b"MESSAGE"):
             super().answered(answer)
         elif answer != b"\n":
             self.errors += 1
 
 
-Kind = type[HttpAsker] | type[WebSocketAsker] | type[StompAsker]
-KINDS: dict[str, Kind] = {"http": HttpAsker, "ws": WebSocketAsker, "stomp": StompAsker}
+Way = type[HttpAsker] | type[WebSocketAsker] | type[StompAsker]
+KINDS: dict[str, Way] = {"http": HttpAsker, "ws": WebSocketAsker, "stomp": StompAsker}
 
 
-async def measure(kind: Kind, address: str, connections: int, seconds: float) -> dict[str, float]:
+async def measure(
+    kind: Callable[[], Asker], address: str, connections: int, seconds: float, pki: str = PKI
+) -> dict[str, float]:
+    """``kind`` makes the connections' protocols."""
     loop = asyncio.get_running_loop()
     askers: list[Asker] = []
     for _ in range(connections):
@@ -173,9 +185,8 @@ async def measure(kind: Kind, address: str, connections: int, seconds: float) ->
             _, asker = await loop.create_unix_connection(kind, address)
         else:
             host, _, port = address.rpartition(":")
-            _, asker = await loop.create_connection(
-                kind, host, int(port), ssl=tls.context(tls.own(PKI)) if kind.tls else None
-            )
+            context = tls.context(tls.own(pki)) if getattr(kind, "tls", True) else None
+            _, asker = await loop.create_connection(kind, host, int(port), ssl=context)
         askers.append(asker)
     await asyncio.sleep(WARM_UP_S)
     for asker in askers:
@@ -191,6 +202,7 @@ async def measure(kind: Kind, address: str, connections: int, seconds: float) ->
         raise SystemExit(f"no answer from {address}")
     return {
         "requests": len(latencies),
+        "all": sum(asker.answers for asker in askers),
         "seconds": elapsed,
         "errors": sum(asker.errors for asker in askers),
         "p50_us": latencies[len(latencies) // 2] / 1000,
@@ -199,8 +211,12 @@ async def measure(kind: Kind, address: str, connections: int, seconds: float) ->
 
 
 def main() -> None:
-    kind, address, connections, seconds = sys.argv[1:5]
-    print(json.dumps(asyncio.run(measure(KINDS[kind], address, int(connections), float(seconds)))))
+    way, address, connections, seconds = sys.argv[1:5]
+    pki, verb, at_once = (*sys.argv[5:], *(PKI, "Host.ping2", "1")[len(sys.argv) - 5 :])
+    kind: Callable[[], Asker] = KINDS[way]
+    if way == "stomp":
+        kind = functools.partial(StompAsker, verb, int(at_once))
+    print(json.dumps(asyncio.run(measure(kind, address, int(connections), float(seconds), pki))))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ def run(host: PrivateHost) -> list[Table]:
             )
     note = (
         f"One request at a time on each connection, {SECONDS:g} s each after a warm-up; the client is a process of its "
-        "own beside the agent on the same machine, so both share its cores. The agent is one process with one loop. "
-        "The engine's port takes 2000 frames a second of one connection, and slows down what is more."
+        "own beside the agent on the same machine, so both share its cores. The agent is one process with one loop."
     )
     return [Table("Host.ping2", ("way", "connections", "requests/s", "p50 ms", "p99 ms"), rows, note)]

@@ -8,6 +8,7 @@ parsers takes: bare line feeds and an exact ``content-length``. Memory is bounde
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,6 +32,10 @@ SENT_BY_CLIENTS: Final = (
 COMMANDS: Final = frozenset((*SENT_BY_CLIENTS, "DISCONNECT", "CONNECTED", "MESSAGE", "RECEIPT", "ERROR"))
 _LONGEST_COMMAND = max(map(len, COMMANDS))
 _LONGEST_LINE = _LONGEST_COMMAND + len("\r\n")
+_FIRST_LINES = tuple(command.encode() + end for command in (*SENT_BY_CLIENTS, "MESSAGE") for end in (b"\n", b"\r\n"))
+# a client's heads differ in the length of the body only, if at all: parsed once
+_SHORT_HEAD = 512
+_HEADS_KEPT = 256
 # frames whose headers are never escaped, for the sake of 1.0 clients (STOMP 1.2, "Value Encoding")
 _VERBATIM = frozenset({"CONNECT", "CONNECTED"})
 _ESCAPES = {"\\r": "\r", "\\n": "\n", "\\c": ":", "\\\\": "\\"}
@@ -57,6 +62,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Frame:
+    """Frames may share their headers: nobody changes them."""
+
     command: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
@@ -64,13 +71,24 @@ class Frame:
 
 def encode(frame: Frame) -> bytes:
     """The frame with its ``content-length`` where it has a body."""
-    headers = dict(frame.headers)
-    if frame.body:
-        headers["content-length"] = str(len(frame.body))
+    return with_body(head(frame), frame.body) if frame.body else head(frame) + b"\n\0"
+
+
+def head(frame: Frame) -> bytes:
+    """Command and headers, which do not end yet: for who sends many bodies below the same ones."""
     verbatim = frame.command in _VERBATIM
     lines = [frame.command]
-    lines += [f"{name}:{value}" if verbatim else f"{_escape(name)}:{_escape(value)}" for name, value in headers.items()]
-    return "\n".join(lines).encode() + b"\n\n" + frame.body + b"\0"
+    lines += [
+        f"{name}:{value}" if verbatim else f"{_escape(name)}:{_escape(value)}"
+        for name, value in frame.headers.items()
+        if name != "content-length" or not frame.body
+    ]
+    return "\n".join(lines).encode() + b"\n"
+
+
+def with_body(head: bytes, body: bytes) -> bytes:
+    """A frame in one piece, copied once: a body may be large."""
+    return b"".join((head, b"content-length:%d\n\n" % len(body), body, b"\0"))
 
 
 class Parser:
@@ -123,12 +141,15 @@ class Parser:
         head = bytes(self._buffer[: end.start()])
         del self._buffer[: end.end()]
         self._searched = 0
-        self._head = _parse_head(head, self._limits.headers)
+        parse = _parse_short_head if len(head) <= _SHORT_HEAD else _parse_head
+        self._head = parse(head, self._limits.headers)
         self._length = self._content_length(self._head)
         return True
 
     def _check_command(self) -> None:
         """Refuse what can't become a frame before its headers are waited for."""
+        if self._buffer.startswith(_FIRST_LINES):
+            return
         start = bytes(self._buffer[:_LONGEST_LINE])
         word, ended, _ = start.partition(b"\n")
         text = word.decode("ascii", "replace")
@@ -189,6 +210,9 @@ def _parse_head(head: bytes, most: int) -> Frame:
         # the first of several wins
         headers.setdefault(name, value)
     return Frame(command, headers)
+
+
+_parse_short_head = functools.lru_cache(_HEADS_KEPT)(_parse_head)
 
 
 def _unescape(text: str) -> str:

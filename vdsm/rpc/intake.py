@@ -30,11 +30,11 @@ class Taker:
 
 
 class Intake:
-    def __init__(self, transport: asyncio.Transport, taker: Taker, limits: Limits) -> None:
+    def __init__(self, transport: asyncio.Transport, taker: Taker, limits: Limits, pace: Pace | None) -> None:
         self._transport = transport
         self._taker = taker
         self._parser = Parser(limits)
-        self._pace = Pace()
+        self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._next: asyncio.TimerHandle | None = None
         self._is_reading = True
@@ -69,7 +69,7 @@ class Intake:
             return
         if self._transport.is_closing():
             return
-        delay_s = self._pace.delay_s(taken, self._loop.time())
+        delay_s = self._pace.delay_s(taken, self._loop.time()) if self._pace is not None else 0.0
         has_room = self._taker.has_room()
         if is_empty and has_room and not delay_s:
             self._read_on()

@@ -29,6 +29,7 @@ from vdsm.rpc.engine_site import EngineSite
 from vdsm.rpc.http import Web
 from vdsm.rpc.http_server import HttpServer
 from vdsm.rpc.outbox import Outboxes
+from vdsm.rpc.pace import Pace
 from vdsm.rpc.policy import CertificateRefused, PolicyFile
 from vdsm.rpc.refusals import Refusals
 from vdsm.rpc.seats import Seats
@@ -226,7 +227,9 @@ class EnginePort:
         caller = Caller(peer.identity, "stomp" if spoken is Spoken.STOMP else self.name, ENGINE)
         protocol: asyncio.Protocol
         if spoken is Spoken.STOMP:
-            protocol = StompSession(self._dispatcher, self._events, caller, self._outboxes, self._refusals)
+            # an engine calls as fast as it likes; whoever comes in plain mode may be anybody
+            pace = Pace() if peer.shown is None else None
+            protocol = StompSession(self._dispatcher, self._events, caller, self._outboxes, self._refusals, pace)
         else:
             site, web = self._site, self._web
             protocol = HttpServer(lambda request: site.serve(request, caller), web.told, web.defects)()

@@ -15,6 +15,9 @@ the others', and nobody reads what another one asked. Events go to every connect
 from __future__ import annotations
 
 import asyncio
+import functools
+import weakref
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -25,12 +28,15 @@ from vdsm.rpc import protocol, shown
 from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
 from vdsm.rpc.intake import Intake, Taker
 from vdsm.rpc.outbox import Outbox, Outboxes
+from vdsm.rpc.pace import Pace
 from vdsm.rpc.refusals import Refusals
 
 REQUESTS = ("jms.topic.vdsm_requests", "jms.topic.vdsm_irs_requests")
+_BELOW_REQUESTS = tuple(f"{queue}." for queue in REQUESTS)
 EVENTS = "jms.queue.events"
 VERSION = "1.2"
 MIN_BEAT_S = 1.0
+LIMITS = stomp.Limits(body_bytes=protocol.MAX_MESSAGE)
 # sooner than promised: the clients count from what they received
 BEAT_EARLY = 0.9
 # a beat is sent when its time has come, not before, and then it travels: STOMP 1.2 wants receivers to grant a margin
@@ -43,21 +49,42 @@ MAX_NAME = 200
 FLOW_HEADER = "ovirtCorrelationId"
 
 _FRAMES = metrics.counter("vdsm_stomp_frames", "STOMP frames received by command", ("command",))
+_came = functools.cache(_FRAMES.labels)  # looking it up costs more than counting
 _DROPPED = metrics.counter("vdsm_stomp_dropped", "STOMP connections that the agent dropped, by reason", ("reason",))
+
+
+class _Subscribed:
+    """A subscription, and the head of its messages: all but their length."""
+
+    def __init__(self, destination: str, identifier: str) -> None:
+        self.destination = destination
+        headers = {"destination": destination, "content-type": "application/json", "subscription": identifier}
+        self._head = stomp.head(Frame("MESSAGE", headers))
+
+    def message(self, body: bytes) -> bytes:
+        return stomp.with_body(self._head, body)
 
 
 class StompSession(asyncio.Protocol):
     """Takes over an identified connection once its first bytes were STOMP's."""
 
     def __init__(
-        self, dispatcher: Dispatcher, events: Events, caller: Caller, outboxes: Outboxes, refusals: Refusals
+        self,
+        dispatcher: Dispatcher,
+        events: Events,
+        caller: Caller,
+        outboxes: Outboxes,
+        refusals: Refusals,
+        pace: Pace | None,
     ) -> None:
+        """``pace``: None for who has proved who it is."""
         self._dispatcher = dispatcher
         self._events = events
         self._caller = caller
         self._outboxes = outboxes
         self._refusals = refusals
-        self._subscriptions: dict[str, str] = {}
+        self._pace = pace
+        self._subscriptions: dict[str, _Subscribed] = {}
         self._calls = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._telling: Subscription | None = None
@@ -72,7 +99,7 @@ class StompSession(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(transport, self._does_not_read, self._outboxes)
         taker = Taker(self._take, self._refuse_stream, lambda: self._calls < MAX_CALLS)
-        self._intake = Intake(transport, taker, stomp.Limits(body_bytes=protocol.MAX_MESSAGE))
+        self._intake = Intake(transport, taker, LIMITS, self._pace)
 
     def data_received(self, data: bytes) -> None:
         self._intake.add(data)
@@ -99,20 +126,12 @@ class StompSession(asyncio.Protocol):
         self._drop("malformed", str(error))
 
     def _take(self, frame: Frame) -> None:
-        _FRAMES.labels(frame.command).inc()
-        actions = {
-            "CONNECT": self._connect,
-            "STOMP": self._connect,
-            "SUBSCRIBE": self._subscribe,
-            "UNSUBSCRIBE": self._unsubscribe,
-            "SEND": self._send,
-            "DISCONNECT": self._disconnect,
-        }
-        action = actions.get(frame.command)
+        _came(frame.command).inc()
+        action = _ACTIONS.get(frame.command)
         if action is None:
             self._drop("command", f"it sent {frame.command}")
         else:
-            action(frame)
+            action(self, frame)
 
     def _connect(self, frame: Frame) -> None:
         if VERSION not in frame.headers.get("accept-version", "").split(","):
@@ -141,7 +160,7 @@ class StompSession(asyncio.Protocol):
         elif len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             self._refuse(f"A connection has at most {MAX_SUBSCRIPTIONS} subscriptions")
         else:
-            self._subscriptions[identifier] = destination
+            self._subscriptions[identifier] = _Subscribed(destination, identifier)
             if destination == EVENTS and self._telling is None:
                 self._telling = self._events.subscribe(self._caller.identity.name, max_queue=MAX_EVENTS)
                 self._start(self._tell(self._telling))
@@ -152,18 +171,28 @@ class StompSession(asyncio.Protocol):
             self._refuse("UNSUBSCRIBE needs the header id")
             return
         self._subscriptions.pop(identifier, None)
-        if self._telling is not None and EVENTS not in self._subscriptions.values():
+        if self._telling is not None and not any(to.destination == EVENTS for to in self._subscriptions.values()):
             self._telling.close()
             self._telling = None
 
     def _send(self, frame: Frame) -> None:
         destination = frame.headers.get("destination", "")
-        if not any(destination == queue or destination.startswith(f"{queue}.") for queue in REQUESTS):
+        if destination not in REQUESTS and not destination.startswith(_BELOW_REQUESTS):
             self._refuse("Subscription not available")
             return
         self._calls += 1
-        caller = Caller(self._caller.identity, "stomp", ENGINE, frame.headers.get(FLOW_HEADER, ""))
-        self._start(self._answer(frame.body, frame.headers.get("reply-to", ""), caller))
+        caller = self._caller
+        if FLOW_HEADER in frame.headers:
+            caller = Caller(caller.identity, caller.transport, ENGINE, frame.headers[FLOW_HEADER])
+        reply_to = frame.headers.get("reply-to", "")
+        # a call may outlive its connection, and keeps nothing of it
+        session = weakref.ref(self)
+
+        def answered(reply: bytes | None) -> None:
+            if (still := session()) is not None:
+                still._answered(reply_to, reply)
+
+        self._dispatcher.begin(frame.body, caller, answered)
 
     def _disconnect(self, frame: Frame) -> None:
         receipt = frame.headers.get("receipt")
@@ -174,18 +203,19 @@ class StompSession(asyncio.Protocol):
 
     # -- calls and events
 
-    async def _answer(self, body: bytes, reply_to: str, caller: Caller) -> None:
-        try:
-            reply = await self._dispatcher.answer(body, caller)
-        finally:
-            self._calls -= 1
-            self._intake.go_on()
+    def _answered(self, reply_to: str, reply: bytes | None) -> None:
+        if self._transport.is_closing():
+            return
+        self._calls -= 1
+        self._intake.go_on()
         if reply is None:
             return
-        # an array of several replies is more than the clients of the field take: each one by itself
-        replies = msgspec.json.decode(reply, type=list[msgspec.Raw]) if reply.startswith(b"[") else [reply]
-        for one in replies:
-            self._reply(reply_to, bytes(one))
+        if reply.startswith(b"["):
+            # an array of several replies is more than the clients of the field take: each one by itself
+            for one in msgspec.json.decode(reply, type=list[msgspec.Raw]):
+                self._reply(reply_to, bytes(one))
+        else:
+            self._reply(reply_to, reply)
 
     async def _tell(self, subscription: Subscription) -> None:
         async for event in subscription:
@@ -197,20 +227,16 @@ class StompSession(asyncio.Protocol):
 
     def _event(self, body: bytes) -> None:
         """To each subscription of this connection to the events, as VDSM delivers it."""
-        for identifier, subscribed in self._subscriptions.items():
-            if subscribed == EVENTS:
-                self._message(EVENTS, identifier, body)
+        for subscribed in self._subscriptions.values():
+            if subscribed.destination == EVENTS:
+                self._outbox.send(subscribed.message(body))
 
     def _reply(self, reply_to: str, body: bytes) -> None:
         """Once, however many subscriptions this connection has to where it wants replies: to the newest."""
-        for identifier, subscribed in reversed(self._subscriptions.items()):
-            if subscribed == reply_to:
-                self._message(reply_to, identifier, body)
+        for subscribed in reversed(self._subscriptions.values()):
+            if subscribed.destination == reply_to:
+                self._outbox.send(subscribed.message(body))
                 return
-
-    def _message(self, destination: str, subscription: str, body: bytes) -> None:
-        headers = {"destination": destination, "content-type": "application/json", "subscription": subscription}
-        self._write(Frame("MESSAGE", headers, body))
 
     # -- writing
 
@@ -252,6 +278,16 @@ class StompSession(asyncio.Protocol):
             return
         self._beats.append(self._loop.call_later(max(0.1, self._silence_s - quiet_s), self._listen))
         del self._beats[:-2]
+
+
+_ACTIONS: Mapping[str, Callable[[StompSession, Frame], None]] = {
+    "CONNECT": StompSession._connect,
+    "STOMP": StompSession._connect,
+    "SUBSCRIBE": StompSession._subscribe,
+    "UNSUBSCRIBE": StompSession._unsubscribe,
+    "SEND": StompSession._send,
+    "DISCONNECT": StompSession._disconnect,
+}
 
 
 def silence_s(promised_s: float) -> float:

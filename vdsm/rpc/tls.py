@@ -14,6 +14,7 @@ import logging
 import os
 import ssl
 import time
+from asyncio import sslproto
 from dataclasses import dataclass
 
 from vdsm.certificates.places import Place
@@ -22,6 +23,10 @@ from vdsm.common.errors import AgentError
 log = logging.getLogger("vdsm.rpc.tls")
 
 LOOK_AGAIN_S = 1.0
+# of asyncio's TLS, for each connection and for each read of it; a record of TLS has 16 KiB at most. With its own 256 KiB
+# a read takes a block from the kernel and gives it back
+BUFFER_BYTES = 32 << 10
+sslproto.SSLProtocol.max_size = BUFFER_BYTES
 # a context keeps 10 KiB for each session of TLS 1.2, up to 20480, and `ssl` has no switch for it
 HANDSHAKES_OF_A_CONTEXT = 500
 # what OpenSSL calls the errors of a peer's certificate (X509_V_ERR_...)

@@ -12,6 +12,7 @@ import pytest
 from vdsm.common.stomp import Frame, Limits, NotStomp
 from vdsm.rpc import intake as intake_module
 from vdsm.rpc.intake import FRAMES_OF_A_TURN, Intake, Taker
+from vdsm.rpc.pace import Pace
 
 
 class Connection(asyncio.Transport):
@@ -40,7 +41,7 @@ class Session:
         self.refused: list[NotStomp] = []
         self.done = asyncio.Event()
         taker = Taker(self.take, self.refused.append, lambda: len(self.taken) < self.room)
-        self.intake = Intake(self.connection, taker, Limits())
+        self.intake = Intake(self.connection, taker, Limits(), Pace())
 
     def take(self, frame: Frame) -> None:
         self.taken.append(int(frame.headers["id"]))
