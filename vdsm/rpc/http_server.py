@@ -12,7 +12,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
 from vdsm.api.defects import Defects
 from vdsm.api.errors import INVALID_REQUEST, WireError, to_wire
@@ -27,7 +29,8 @@ Serve = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 class HttpServer(web.Server):
     def __init__(self, serve: Serve, told: Repeats, defects: Defects) -> None:
-        super().__init__(serve)
+        # aiohttp's own factory is a method of the server, which then refers to itself, and stays
+        super().__init__(serve, request_factory=_request)
         self._told = told
         self._defects = defects
 
@@ -77,6 +80,16 @@ class _Connection(web.RequestHandler):
         error = kw.get("exc_info")
         if isinstance(error, Exception):
             to_wire(error, "HTTP", self._defects)
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
 
 def reply(body: bytes, status: int) -> web.Response:

@@ -29,6 +29,9 @@ class Taker:
     has_room: Callable[[], bool]
 
 
+_NOBODY = Taker(lambda _: None, lambda _: None, lambda: False)
+
+
 class Intake:
     def __init__(self, transport: asyncio.Transport, taker: Taker, limits: Limits, pace: Pace | None) -> None:
         self._transport = transport
@@ -57,6 +60,8 @@ class Intake:
             self._next = self._loop.call_later(0, self._turn)
 
     def close(self) -> None:
+        """Nothing more is taken; what is left knows nobody any more, so that it is gone at once."""
+        self._taker = _NOBODY
         if self._next is not None:
             self._next.cancel()
 

@@ -85,12 +85,14 @@ class Outbox:
 
     def give_up(self, why: str) -> None:
         """Nothing more is sent."""
+        full = self._full
         self.close()
-        self._full(why)
+        full(why)
 
     def close(self) -> None:
         """The connection is gone; closing twice is nothing."""
         self._closed = True
+        self._full = _tell_nobody
         self._frames.clear()
         self._all.leave(self)
         if self._look is not None:
@@ -117,3 +119,7 @@ class Outbox:
             self.give_up(f"it has taken nothing for {UNREAD_S:g} s")
             return
         self._look_later()
+
+
+def _tell_nobody(why: str) -> None:
+    """Who owned a closed box is gone, and is not kept by it."""

@@ -154,11 +154,15 @@ class EnginePort:
             await self._admit(raw, address)
         except (OSError, TimeoutError) as error:
             self._refuse(raw, address, tls.refusal(error))
+            # its frames hold what holds it: asyncio's waiter for the handshake
+            error.__traceback__ = None
         except AgentError as error:
             self._refuse(raw, address, str(error), type(error).__name__)
         finally:
             self._room.leave(address, raw)
             _WAITING.set(len(self._room))
+            if raw.is_closing():
+                asyncio.get_running_loop().call_soon(_forget, raw)
 
     async def _admit(self, raw: asyncio.Transport, address: str) -> None:
         first = _FirstBytes()
@@ -195,7 +199,7 @@ class EnginePort:
         loser = self._seats.take(peer.client, transport)
         if loser is not None:
             self._crowd_out(loser)
-        self._hand_over(transport, spoken, peer, first)
+        self._hand_over(raw, transport, spoken, peer, first)
 
     def _crowd_out(self, loser: asyncio.BaseTransport) -> None:
         peer = self._open[loser]
@@ -223,7 +227,9 @@ class EnginePort:
                     assert isinstance(transport, asyncio.Transport)
                     transport.abort()
 
-    def _hand_over(self, transport: asyncio.Transport, spoken: Spoken, peer: _Peer, first: _FirstBytes) -> None:
+    def _hand_over(
+        self, raw: asyncio.Transport, transport: asyncio.Transport, spoken: Spoken, peer: _Peer, first: _FirstBytes
+    ) -> None:
         caller = Caller(peer.identity, "stomp" if spoken is Spoken.STOMP else self.name, ENGINE)
         protocol: asyncio.Protocol
         if spoken is Spoken.STOMP:
@@ -233,7 +239,7 @@ class EnginePort:
         else:
             site, web = self._site, self._web
             protocol = HttpServer(lambda request: site.serve(request, caller), web.told, web.defects)()
-        watched = _Watched(protocol, lambda: self._closed(transport, peer))
+        watched = _Watched(protocol, lambda: self._closed(raw, transport, peer))
         self._open[transport] = peer
         _OPEN.set(len(self._open))
         transport.set_protocol(watched)
@@ -245,10 +251,11 @@ class EnginePort:
         if first.ended:
             watched.eof_received()
 
-    def _closed(self, transport: asyncio.BaseTransport, peer: _Peer) -> None:
+    def _closed(self, raw: asyncio.BaseTransport, transport: asyncio.BaseTransport, peer: _Peer) -> None:
         self._seats.leave(peer.client, transport)
         self._open.pop(transport, None)
         _OPEN.set(len(self._open))
+        _forget(raw)
 
     def _refuse(self, transport: asyncio.Transport, address: str, why: str, reason: str = "") -> None:
         self._refusals.tell(address, why, reason)
@@ -353,3 +360,14 @@ def _peer(transport: asyncio.Transport) -> str:
     """The peer's address; one of IPv4 that came through the dual stack as IPv4."""
     peer = transport.get_extra_info("peername")
     return str(peer[0]).removeprefix("::ffff:") if peer else "?"
+
+
+def _forget(closed: asyncio.BaseTransport) -> None:
+    """asyncio's transport refers to a method of its own, and so to itself: it, its socket's object and what hangs on
+    them would stay until a full collection.
+    """
+    vars(closed)["_read_ready_cb"] = _nothing
+
+
+def _nothing() -> None:
+    pass

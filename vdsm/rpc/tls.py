@@ -23,8 +23,8 @@ from vdsm.common.errors import AgentError
 log = logging.getLogger("vdsm.rpc.tls")
 
 LOOK_AGAIN_S = 1.0
-# of asyncio's TLS, for each connection and for each read of it; a record of TLS has 16 KiB at most. With its own 256 KiB
-# a read takes a block from the kernel and gives it back
+# of asyncio's TLS, for each connection and for each read of it; a record of TLS has 16 KiB at most. With asyncio's own
+# 256 KiB a read takes a block from the kernel and gives it back
 BUFFER_BYTES = 32 << 10
 sslproto.SSLProtocol.max_size = BUFFER_BYTES
 # a context keeps 10 KiB for each session of TLS 1.2, up to 20480, and `ssl` has no switch for it
