@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from contrib.lab.spec import CACHE
+from contrib.lab.spec import CACHE, CHECKOUT
+
+# in front of a command of apt: it waits until no other process holds apt's locks
+APT = ("sh", str(CHECKOUT / "contrib/setup/apt.sh"))
 
 # flavour -> names of meta packages, the first that the distribution knows is taken
 DEBIAN = {
@@ -74,7 +77,7 @@ def fetch(flavour: str) -> Kernel:
 def _fetch_debian(flavour: str, scratch: Path, unpacked: Path) -> None:
     scratch.chmod(0o777)  # apt's download process runs as its own user
     for package in _debian_packages(DEBIAN[flavour]):
-        _command("apt-get", "download", "-q", package, cwd=scratch)
+        _command(*APT, "apt-get", "download", "-q", package, cwd=scratch)
     for archive in scratch.glob("*.deb"):
         _command("dpkg", "-x", str(archive), str(unpacked), cwd=scratch)
 

@@ -22,7 +22,7 @@ fail() {
 }
 
 fingerprint() {
-    { cat "$here/setup.sh" "$here/requirements.txt" "$here"/packages.* "$top/contrib/lab/microvm/layer.py"; echo "$top"; /usr/bin/python3 -VV; } 2>/dev/null | cksum
+    { cat "$here/setup.sh" "$here/apt.sh" "$here/requirements.txt" "$here"/packages.* "$top/contrib/lab/microvm/layer.py"; echo "$top"; /usr/bin/python3 -VV; } 2>/dev/null | cksum
 }
 
 if [ -e "$venv/.stamp" ] && [ "$(cat "$venv/.stamp")" = "$(fingerprint)" ]; then
@@ -113,9 +113,9 @@ disable_units_new_since() {
 
 install_debian() {
     export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 LC_ALL=C.UTF-8
-    [ -z "$(dpkg --audit)" ] || dpkg --configure -a
-    apt-get -q -o DPkg::Lock::Timeout=300 update
-    apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 install --no-install-recommends "$@"
+    [ -z "$(dpkg --audit)" ] || sh "$here/apt.sh" dpkg --configure -a
+    sh "$here/apt.sh" apt-get -q update
+    sh "$here/apt.sh" apt-get -q -y -o Dpkg::Use-Pty=0 install --no-install-recommends "$@"
     disable_units_new_since "$cache/packages-before"
 }
 
@@ -191,7 +191,7 @@ step "links to sanlock's binding and to the checkout" link_modules
 
 # images of containers come with every package and without the lists
 if command -v apt-get >/dev/null && ! ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1; then
-    step "package lists" apt-get -q -o DPkg::Lock::Timeout=300 update
+    step "package lists" sh "$here/apt.sh" apt-get -q update
 fi
 
 kernel() {

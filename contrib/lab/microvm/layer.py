@@ -81,7 +81,7 @@ def _fetch_debian(scratch: Path, unpacked: Path) -> None:
     (archives / "partial").mkdir(parents=True)
     # with its dependencies, less what is installed
     _command(
-        *("apt-get", "install", "-y", "-q", "--download-only", "--no-install-recommends"),
+        *(*kernels.APT, "apt-get", "install", "-y", "-q", "--download-only", "--no-install-recommends"),
         *("-o", f"Dir::Cache::archives={archives}", *DEBIAN),
         cwd=scratch,
     )
