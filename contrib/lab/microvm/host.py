@@ -36,15 +36,21 @@ from contrib.lab.agent_life import AgentLife
 from contrib.lab.control import Control, HostFailed
 from contrib.lab.fabric import Fabric
 from contrib.lab.host import LOGS, compile_checkout
-from contrib.lab.microvm import keeper, qemu, spec, terminal
+from contrib.lab.microvm import boots, keeper, qemu, spec, terminal
 from contrib.lab.microvm.qmp import Qmp
 from contrib.lab.spec import CHECKOUT
 
 BOOT_S = 180.0
+# a boot that stands still is begun anew
+ATTEMPTS = 3
+# between two looks at a booting host
+LOOK_S = 0.5
 # what the executor may take beyond a command's own deadline
 GRACE_S = 5.0
 # for QEMU to be started, before it boots
 START_S = 30.0
+# the smallest command: its answer comes from a host that is finished
+IS_UP = json.dumps({"argv": ["true"], "user": "root", "timeout_s": 60, "stdin_bytes": 0}).encode() + b"\n"
 
 
 class MicroHost(AgentLife):
@@ -78,7 +84,10 @@ class MicroHost(AgentLife):
     # -- life
 
     def start(self) -> Self:
-        """Boot until every daemon listens; no agent yet. Raises HostFailed with the console's last lines."""
+        """Boot until every daemon listens; no agent yet. A boot that stands still is begun anew.
+
+        Raises HostFailed with the console's last lines.
+        """
         registry.sweep(also_living=False)
         compile_checkout()
         disk = self.spec.path(spec.DISK)
@@ -86,6 +95,18 @@ class MicroHost(AgentLife):
             with open(disk, "wb") as file:
                 file.truncate(spec.DISK_BYTES)
             subprocess.run(["mkfs.ext4", "-q", "-F", "-E", "nodiscard", disk], check=True, timeout=60)
+        for _ in range(ATTEMPTS):
+            began = time.monotonic()
+            stall = self._boot()
+            boots.note(self.spec.name, time.monotonic() - began, stall)
+            if not stall:
+                return self
+            console = self.console()
+            self.power_cut()
+        raise HostFailed(f"host {self.spec.name} stood still at boot {ATTEMPTS} times ({stall}):\n{console[-3000:]}")
+
+    def _boot(self) -> str:
+        """Start QEMU and wait for the host; why it stands still, empty when it is up."""
         self.spec.path(keeper.EVENTS).unlink(missing_ok=True)
         self.forget_agent()
         self._keeper = subprocess.Popen(
@@ -97,11 +118,10 @@ class MicroHost(AgentLife):
             start_new_session=True,
         )
         try:
-            self._await_boot(self._keeper)
+            return self._await_boot(self._keeper)
         except BaseException:
             self.power_cut()
             raise
-        return self
 
     def power_cut(self) -> None:
         """SIGKILL of QEMU; the disk stays for the next `start`."""
@@ -249,7 +269,7 @@ class MicroHost(AgentLife):
                 ["tar", "-C", str(folder), "-xf", "-"], input=archive.stdout, check=False, capture_output=True
             )
 
-    def _await_boot(self, process: subprocess.Popen[str]) -> None:
+    def _await_boot(self, process: subprocess.Popen[str]) -> str:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(self.spec.to_json() + "\n")
@@ -259,14 +279,23 @@ class MicroHost(AgentLife):
         if answer[:1] != ["started"]:
             raise HostFailed(f"host {self.spec.name} did not start: {' '.join(answer) or 'its keeper died'}")
         self.pid = int(answer[1])
+        watch = boots.Watch(self.pid, self.spec.path(spec.CONSOLE))
         limit = time.monotonic() + BOOT_S
-        while True:
+        while process.poll() is None and time.monotonic() < limit:
             # no answer while the door is closed: the question waits in the line until it opens
-            with contextlib.suppress(HostFailed, OSError, ValueError):
-                if self.run(["true"], timeout_s=max(1.0, limit - time.monotonic())).returncode == 0:
-                    return
-            if process.poll() is not None or time.monotonic() > limit:
-                raise HostFailed(f"host {self.spec.name} did not boot:\n{self.console()[-3000:]}")
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as question:
+                question.connect(str(self.spec.path("exec.sock")))
+                question.sendall(IS_UP)
+                while not select.select([question], [], [], LOOK_S)[0]:
+                    if stall := watch.stalled():
+                        return stall
+                    if process.poll() is not None or time.monotonic() > limit:
+                        break
+                else:
+                    if question.recv(1):
+                        return ""
+            time.sleep(LOOK_S)
+        raise HostFailed(f"host {self.spec.name} did not boot:\n{self.console()[-3000:]}")
 
 
 def _take_answer(argv: Sequence[str], reader: io.BufferedReader | Any) -> subprocess.CompletedProcess[bytes] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import traceback
@@ -95,6 +96,7 @@ def _persistent_disk(spec: HostSpec) -> None:
         kept = Path(micro.PERSISTENT, folder.lstrip("/").replace("/", "-"))
         if not kept.exists():
             unfinished = kept.with_suffix(".new")
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a boot that was cut
             subprocess.run(["cp", "-a", folder, unfinished], check=True)
             os.chown(unfinished, user, group)
             unfinished.rename(kept)

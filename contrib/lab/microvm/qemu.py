@@ -23,6 +23,8 @@ KERNEL_OPTIONS = (
     "mitigations=off",
     "no_timer_check",
     "tsc=reliable",
+    # seconds until a kernel that has lost a timer or a CPU says so
+    "rcupdate.rcu_cpu_stall_timeout=10",
     "systemd.unified_cgroup_hierarchy=1",
 )
 
