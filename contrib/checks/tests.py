@@ -3,26 +3,83 @@
 
 Two processes run each kind. Unit tests are dealt out one by one; of hosts a module's tests, which share a host, stay in
 one process, and so do all clusters. Micro-VMs are dealt out by what boots together.
+
+Results are counted from the lines that `progress` writes, not from what pytest says at its end: whatever kills a
+runner, or all of pytest, costs the test that it was running; the tests that have no result yet are run again. A pytest
+in which nothing ends for `SILENT_S` is killed.
 """
 
 from __future__ import annotations
 
-import re
+import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from contrib.checks import leftovers
+from contrib.checks.progress import RESULTS
+from contrib.lab.microvm import boots
+
 TOP = Path(__file__).resolve().parents[2]
+ARGV = [sys.executable, "-m", "pytest", "-q", "--no-header", "-o", "console_output_style=classic"]
+ARGV += ["-p", "contrib.checks.progress"]
+# pytest's words, in its order
+WORDS = ("failed", "passed", "skipped", "xfailed", "error")
+BAD = ("failed", "error")
+# longer than the longest time-out of a single test (tests/lab: 300 s), with the boots before it
+SILENT_S = 900.0
+ROUNDS = 3
+SLOWEST = 12
+
+
+@dataclass(frozen=True)
+class Phase:
+    options: tuple[str, ...]
+    folders: tuple[str, ...]
+    # what pytest names tests relative to
+    top: Path = TOP
+
+
 PHASES = {
-    "unit": ["-n", "2", "tests/unit", "tests/checks"],
-    "hosts": ["-n", "2", "--dist", "loadgroup", "tests/hosts"],
-    "lab": ["-n", "2", "--dist", "loadgroup", "tests/lab"],
+    "unit": Phase(("-n", "2"), ("tests/unit", "tests/checks")),
+    "hosts": Phase(("-n", "2", "--dist", "loadgroup"), ("tests/hosts",)),
+    "lab": Phase(("-n", "2", "--dist", "loadgroup"), ("tests/lab",)),
 }
-# pytest's words, in its order; a phase in which nothing was found is an error
-WORDS = ("failed", "passed", "skipped", "deselected", "xfailed", "xpassed", "error")
-NOTHING_COLLECTED = 5
+
+
+@dataclass
+class Results:
+    """What became of each test of a phase."""
+
+    outcomes: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    collected: set[str] = field(default_factory=set)
+    running: set[str] = field(default_factory=set)
+
+    def take(self, line: str) -> None:
+        event = json.loads(line)
+        self.collected.update(event.get("collected", ()))
+        if "started" in event:
+            self.running.add(event["started"])
+        if "ended" in event:
+            self.running.discard(event["ended"])
+            self.outcomes[event["ended"]] = event["outcome"]
+            self.seconds[event["ended"]] = event["seconds"]
+
+    def bury(self) -> list[str]:
+        """pytest has ended: what it was running has failed. Returns the tests that never began."""
+        for test in self.running:
+            print(f"FAILED {test}: its process ended, or was killed, while it ran", flush=True)
+            self.outcomes[test] = "failed"
+        self.running.clear()
+        return sorted(self.collected - self.outcomes.keys())
 
 
 def main(arguments: list[str]) -> int:
@@ -31,42 +88,94 @@ def main(arguments: list[str]) -> int:
         print(f"no such tests: {' '.join(unknown)}; there are {' '.join(PHASES)}", file=sys.stderr)
         return 2
     began = time.monotonic()
-    counts: Counter[str] = Counter()
-    worst = 0
-    for name in arguments or PHASES:
-        started = time.monotonic()
-        print(f"== {name} tests", flush=True)
-        code, found = _run(PHASES[name])
-        print(f"== {name} tests: {time.monotonic() - started:.0f} s", flush=True)
-        counts += found
-        worst = worst or code
+    run = str(uuid.uuid4())
+    before = leftovers.seen(run)
+    phases: dict[str, tuple[float, Results]] = {}
+    with tempfile.TemporaryDirectory(prefix="vdsm-tests-") as folder:
+        environment = {**os.environ, leftovers.MARK: run, boots.RECORD: str(Path(folder, "boots"))}
+        for name in arguments or PHASES:
+            started = time.monotonic()
+            print(f"== {name} tests", flush=True)
+            results = run_phase(PHASES[name], Path(folder, name), environment)
+            phases[name] = (time.monotonic() - started, results)
+            print(f"== {name} tests: {phases[name][0]:.0f} s", flush=True)
+        told = boots.summary(Path(folder, "boots"))
+    left = leftovers.left(before, run)
+    counts = Counter(outcome for _, results in phases.values() for outcome in results.outcomes.values())
+    counts["error"] += bool(left)
+    _tell(phases, told, left)
     words = [
         f"{counts[word]} {word}{'s' if word == 'error' and counts[word] > 1 else ''}" for word in WORDS if counts[word]
     ]
-    print(f"{', '.join(words)} in {time.monotonic() - began:.2f}s", flush=True)
-    return worst
+    print(f"{', '.join(words) or '1 error'} in {time.monotonic() - began:.2f}s", flush=True)
+    return 0 if counts["passed"] and not any(counts[word] for word in BAD) else 1
 
 
-def _run(arguments: list[str]) -> tuple[int, Counter[str]]:
-    """pytest's exit code and the counts of its last line; its output is passed on as it comes."""
-    argv = [sys.executable, "-m", "pytest", "-q", "--durations=5", "--durations-min=5", *arguments]
-    last = ""
-    with subprocess.Popen(argv, cwd=TOP, stdout=subprocess.PIPE, text=True, errors="replace") as pytest:
-        assert pytest.stdout is not None
-        for line in pytest.stdout:
-            print(line, end="", flush=True)
-            if re.search(r"\d+ (passed|failed|skipped|errors?)\b.* in [\d.]+s", line):
-                last = line
-    found = Counter(
-        {_singular(word): int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", last.split(" in ")[0])}
-    )
-    if pytest.returncode not in (0, 1) or not last:
-        found["error"] += 1
-    return pytest.returncode, Counter({word: found[word] for word in WORDS})
+def run_phase(phase: Phase, results_file: Path, environment: dict[str, str]) -> Results:
+    """Run a kind of tests; those whose runner died before they began, again."""
+    results = Results()
+    selection = phase.folders
+    for number in range(ROUNDS):
+        argv = [*ARGV, f"--rootdir={phase.top}", *phase.options, *selection]
+        code = _pytest(argv, phase.top, results, results_file.with_suffix(f".{number}"), environment)
+        waiting = results.bury()
+        if not results.outcomes:
+            print(f"no test ran: pytest ended with {code}", flush=True)
+            results.outcomes[" ".join(phase.folders)] = "error"
+        if not waiting:
+            break
+        print(f"== pytest ended with {code}; {len(waiting)} tests have no result yet", flush=True)
+        named = results_file.with_suffix(f".{number}.args")
+        named.write_text("".join(f"{test}\n" for test in waiting))
+        selection = (f"@{named}",)
+    else:
+        for test in results.bury():
+            results.outcomes[test] = "error"
+            print(f"ERROR {test} never began", flush=True)
+    return results
 
 
-def _singular(word: str) -> str:
-    return "error" if word == "errors" else word
+def _pytest(argv: list[str], top: Path, results: Results, file: Path, environment: dict[str, str]) -> int:
+    """One pytest, in a process group of its own, while its results are taken. Killed when nothing ends any more."""
+    file.touch()
+    env = {**environment, RESULTS: str(file)}
+    with open(file) as lines, subprocess.Popen(argv, cwd=top, env=env, process_group=0) as pytest:
+        limit = time.monotonic() + SILENT_S
+        try:
+            while True:
+                ended = pytest.poll() is not None
+                for line in iter(lines.readline, ""):
+                    results.take(line)
+                    limit = time.monotonic() + SILENT_S
+                if ended:
+                    return pytest.returncode
+                if time.monotonic() > limit:
+                    print(f"nothing ended for {SILENT_S:.0f} s: pytest is killed", flush=True)
+                    os.killpg(pytest.pid, signal.SIGKILL)
+                time.sleep(0.2)
+        except BaseException:
+            # Ctrl-C reaches only our own group: pytest ends its fixtures on the same signal
+            os.killpg(pytest.pid, signal.SIGINT)
+            pytest.wait(60)
+            raise
+
+
+def _tell(phases: dict[str, tuple[float, Results]], told: list[str], left: list[str]) -> None:
+    print("== slowest tests", flush=True)
+    every = [(seconds, test) for _, results in phases.values() for test, seconds in results.seconds.items()]
+    for seconds, test in sorted(every, reverse=True)[:SLOWEST]:
+        print(f"{seconds:7.1f} s  {test}")
+    bad = [(outcome, test) for _, results in phases.values() for test, outcome in results.outcomes.items()]
+    bad = [(outcome, test) for outcome, test in bad if outcome in BAD]
+    if bad:
+        print("== failed")
+        for outcome, test in sorted(bad):
+            print(f"{outcome.upper():7} {test}")
+    if left:
+        print("== left behind")
+        print("\n".join(left))
+    print("== phases: " + ", ".join(f"{name} {seconds:.0f} s" for name, (seconds, _) in phases.items()))
+    print("\n".join(told), end="\n" if told else "")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The test command counts every test, whatever becomes of the processes that run them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contrib.checks import leftovers, tests
+from contrib.checks.tests import Phase, Results, run_phase
+
+RUNNER_DIES = """
+import os
+
+def test_before():
+    pass
+
+def test_kills_its_runner():
+    os._exit(7)
+
+def test_after():
+    pass
+"""
+PYTEST_DIES = """
+import os, signal
+import pytest
+
+def test_before():
+    pass
+
+def test_kills_pytest():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@pytest.mark.skip
+def test_skipped():
+    pass
+
+def test_fails():
+    raise AssertionError("what it says")
+
+@pytest.fixture
+def broken():
+    raise OSError("no fixture")
+
+def test_has_no_fixture(broken):
+    pass
+"""
+HANGS = """
+import threading
+
+def test_before():
+    pass
+
+def test_never_ends():
+    threading.Event().wait()
+
+def test_after():
+    pass
+"""
+
+
+def _run(folder: Path, text: str, *options: str) -> Results:
+    made = folder / "made"
+    made.mkdir()
+    (made / "test_made.py").write_text(text)
+    phase = Phase((*options, "-p", "no:cacheprovider"), ("test_made.py",), made)
+    return run_phase(phase, folder / "results", {**os.environ, "PYTHONPATH": str(tests.TOP)})
+
+
+def _outcomes(results: Results) -> dict[str, str]:
+    return {test.split("::")[-1]: outcome for test, outcome in results.outcomes.items()}
+
+
+def test_a_dead_runner_costs_the_test_that_it_ran(tmp_path: Path) -> None:
+    found = _outcomes(_run(tmp_path, RUNNER_DIES, "-n", "1"))
+    assert found == {"test_before": "passed", "test_kills_its_runner": "failed", "test_after": "passed"}
+
+
+def test_a_dead_pytest_costs_the_test_that_it_ran(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = _outcomes(_run(tmp_path, PYTEST_DIES))
+    assert found == {
+        "test_before": "passed",
+        "test_kills_pytest": "failed",
+        "test_skipped": "skipped",
+        "test_fails": "failed",
+        "test_has_no_fixture": "error",
+    }
+    told = capfd.readouterr().out
+    assert "4 passed" not in told
+    assert "what it says" in told
+
+
+def test_a_pytest_in_which_nothing_ends_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tests, "SILENT_S", 5.0)
+    found = _outcomes(_run(tmp_path, HANGS))
+    assert found == {"test_before": "passed", "test_never_ends": "failed", "test_after": "passed"}
+
+
+def test_no_test_at_all_is_an_error(tmp_path: Path) -> None:
+    assert list(_run(tmp_path, "").outcomes.values()) == ["error"]
+
+
+def test_a_process_that_a_run_left_is_named(tmp_path: Path) -> None:
+    run = f"run-{tmp_path.name}-{os.getpid()}"
+    before = leftovers.seen(run)
+    with subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, leftovers.MARK: run}
+    ) as process:
+        assert [line for line in leftovers.left(before, run, settle_s=0) if f"process {process.pid}: " in line]
+        process.kill()
+    assert not [line for line in leftovers.left(before, run) if line.startswith("process")]
