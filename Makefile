@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 PYTEST := $(PYTHON) -m pytest
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-shell test check unit hosts lab-tests openrpc bench soak fuzz clean distclean
+.PHONY: help setup demo demo-shell test check unit hosts lab-tests openrpc bench boots mutants bare-root soak fuzz clean distclean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -45,11 +45,23 @@ openrpc: setup ## write the pages anew that are made from the code
 bench: setup ## figures of docs/benchmarks.md
 	@$(PYTHON) -m contrib.benchmarks
 
+BOOTS := 60
+boots: setup ## do micro-VMs come up beside a busy core, and how fast (BOOTS=60)
+	@$(PYTHON) -m contrib.benchmarks.boots $(BOOTS)
+
+# mutmut is in a folder of its own: only this needs it
+AREA := storage
+mutants: setup ## do unit tests see broken code (AREA=virt, storage, network, hooking, rpc, host, root or common)
+	@nice $(PYTHON) -m contrib.checks.mutants $(AREA)
+
+bare-root: setup ## all tests twice in a minimal Debian that has only git, while apt runs there (needs debootstrap)
+	@$(PYTHON) -m contrib.checks.bare_root --beside-apt
+
 # each round kills processes at other moments; stops at the first round that fails
 ROUNDS := 50
-soak: setup ## crash campaigns again and again (ROUNDS=50): hours
+soak: setup ## crash campaigns in full, again and again (ROUNDS=50): hours
 	@for round in $$(seq 1 $(ROUNDS)); do \
-		echo "round $$round of $(ROUNDS)"; $(PYTEST) -q tests/hosts/test_crash_*.py || exit 1; \
+		echo "round $$round of $(ROUNDS)"; VDSM_SOAK=1 $(PYTEST) -q tests/hosts/test_crash_*.py tests/lab/test_power_cuts.py || exit 1; \
 	done
 
 # atheris is in a folder of its own: only campaigns need it

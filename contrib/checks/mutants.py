@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``python -m contrib.checks.mutants AREA``: do the unit tests of an area see when its code is broken?
+
+mutmut changes one thing at a time in a copy of what is committed (an operator, a constant, an argument) and runs the
+unit tests that reach it: a change that no test sees is a survivor. Where all changes of the area would take over
+`BUDGET_S`, a sample is drawn, the same one for the same seed. What never ends is killed and counts as seen.
+
+Survivors are written to .cache/mutants/AREA.txt, each with its difference. docs/testing.md says how to read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+CACHE = TOP / ".cache"
+TOOL = "mutmut==3.8.1"
+PACKAGES = ("vdsm", "storage", "network")
+# what tests read beside the packages
+ALSO = ("contrib", "hooks", "packaging", "docs", "stubs", "README.md", "Makefile", "ruff.toml")
+BUDGET_S = 20 * 60.0
+SAMPLE = 200
+SEEN = ("killed", "timeout", "segfault", "suspicious", "caught by type check")
+
+
+@dataclass(frozen=True)
+class Area:
+    source: tuple[str, ...]
+    tests: str
+    # runs in processes of their own, under a Python without mutmut
+    but_not: tuple[str, ...] = ()
+
+
+AREAS = {
+    "virt": Area(("vdsm/virt/*",), "tests/unit/virt"),
+    "storage": Area(("storage/*",), "tests/unit/storage"),
+    "network": Area(("network/*",), "tests/unit/network"),
+    "hooking": Area(("vdsm/hooking/*",), "tests/unit/hooking", ("vdsm/hooking/scriptlib/*",)),
+    "rpc": Area(("vdsm/rpc/*",), "tests/unit/rpc"),
+    "host": Area(("vdsm/host/*",), "tests/unit/host"),
+    "root": Area(("vdsm/root/*",), "tests/unit/root"),
+    "common": Area(("vdsm/common/*",), "tests/unit/common"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make mutants", description="Mutation testing of one area's unit tests.")
+    parser.add_argument("area", choices=AREAS)
+    parser.add_argument("--commit", default="HEAD", help="what is tested (default: HEAD)")
+    parser.add_argument("--sample", type=int, default=SAMPLE, help=f"how many, where all take too long ({SAMPLE})")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    chosen = parser.parse_args()
+    area = AREAS[chosen.area]
+    copy = _copy(chosen.area, chosen.commit)
+    _configure(copy, area, [])
+    if broken := _failing(copy, area):
+        print(f"{len(broken)} tests can't run with changed code and are left out: {', '.join(broken)}", flush=True)
+        _configure(copy, area, broken)
+    # no name matches: it makes the changes, and finds out which test reaches which function
+    _mutmut(copy, "run", "--max-children", str(chosen.processes), "nothing.*")
+    every = sorted(_results(copy))
+    names = every
+    if _estimate_s(copy, every) / chosen.processes > BUDGET_S:
+        names = sorted(random.Random(chosen.seed).sample(every, min(chosen.sample, len(every))))
+    print(f"{chosen.area}: {len(names)} of {len(every)} changes, seed {chosen.seed}", flush=True)
+    # one that no test reaches is a survivor, and mutmut can't be asked to run it
+    reached = [name for name in names if name in _reached(copy, names)]
+    _mutmut(copy, "run", "--max-children", str(chosen.processes), *reached)
+    outcomes = {name: outcome for name, outcome in _results(copy).items() if name in names}
+    _report(chosen.area, copy, outcomes, chosen.commit)
+    return 0
+
+
+def _copy(area: str, commit: str) -> Path:
+    """A fresh copy of what is committed: the checkout itself is never changed."""
+    copy = CACHE / "mutants" / area
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(parents=True)
+    archive = subprocess.run(["git", "archive", commit], cwd=TOP, check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-C", str(copy), "-x"], input=archive, check=True)
+    # tests that start the agent's commands look for the environment in their checkout
+    (copy / ".venv").symlink_to(TOP / ".venv")
+    return copy
+
+
+def _configure(copy: Path, area: Area, broken: list[str]) -> None:
+    settings = configparser.ConfigParser()
+    settings.read(copy / "setup.cfg")
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    settings["mutmut"] = {
+        "source_paths": _lines(PACKAGES),
+        "only_mutate": _lines(area.source),
+        "do_not_mutate": _lines((*area.but_not, "*/__main__.py")),
+        "also_copy": _lines(ALSO),
+        "pytest_add_cli_args": _lines([*options, *(f"--deselect={test}" for test in broken)]),
+        "pytest_add_cli_args_test_selection": area.tests,
+        "use_git_change_detection": "false",
+        "track_dependencies": "false",
+    }
+    with open(copy / "setup.cfg", "w") as file:
+        settings.write(file)
+
+
+def _lines(words: tuple[str, ...] | list[str]) -> str:
+    return "\n" + "\n".join(words)
+
+
+def _failing(copy: Path, area: Area) -> list[str]:
+    """Tests that fail in the copy although nothing is changed: those that look at code, or leave the process."""
+    _mutmut(copy, "run", "nothing.*", quiet=True)
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", area.tests]
+    environment = {**_environment(), "MUTANT_UNDER_TEST": "", "PYTHONPATH": f"{copy}/mutants:{_tool()}"}
+    done = subprocess.run(argv, cwd=copy / "mutants", env=environment, capture_output=True, text=True, check=False)
+    return re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+
+
+def _tool() -> Path:
+    """mutmut in a folder of its own: only this needs it."""
+    folder = CACHE / TOOL.replace("==", "-")
+    if not folder.exists():
+        pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target"]
+        subprocess.run([*pip, f"{folder}.new", TOOL], check=True)
+        Path(f"{folder}.new").rename(folder)
+    return folder
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(_tool()), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _mutmut(copy: Path, *words: str, quiet: bool = False) -> str:
+    argv = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", *words]
+    done = subprocess.run(
+        argv, cwd=copy, env=_environment(), text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if done.returncode != 0 and not quiet and "nothing matches" not in done.stdout:
+        sys.exit(f"mutmut {words[0]} ended with {done.returncode}:\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def _results(copy: Path) -> dict[str, str]:
+    """Every change that could be made, and what became of it."""
+    listed = _mutmut(copy, "results", "--all", "true")
+    return dict(re.findall(r"^\s+(\S+): (.+)$", listed, re.MULTILINE))
+
+
+def _statistics(copy: Path) -> tuple[dict[str, list[str]], dict[str, float]]:
+    statistics = json.loads((copy / "mutants/mutmut-stats.json").read_text())
+    return statistics["tests_by_mangled_function_name"], statistics["duration_by_test"]
+
+
+def _function(name: str) -> str:
+    return name.rpartition("__mutmut_")[0]
+
+
+def _reached(copy: Path, names: list[str]) -> set[str]:
+    tests, _ = _statistics(copy)
+    return {name for name in names if tests.get(_function(name))}
+
+
+def _estimate_s(copy: Path, names: list[str]) -> float:
+    """If every change survived: a survivor's tests run to their end."""
+    tests, seconds = _statistics(copy)
+    return sum(seconds.get(test, 0.0) for name in names for test in tests.get(_function(name), ()))
+
+
+def _report(name: str, copy: Path, outcomes: dict[str, str], commit: str) -> None:
+    counts = Counter(outcomes.values())
+    seen = sum(counts[outcome] for outcome in SEEN)
+    score = 100 * seen / max(len(outcomes), 1)
+    told = ", ".join(f"{number} {outcome}" for outcome, number in counts.most_common())
+    head = f"{name} at {commit}: {score:.0f} % of {len(outcomes)} changes are seen ({told})"
+    survivors = sorted(mutant for mutant, outcome in outcomes.items() if outcome not in SEEN)
+    file = CACHE / "mutants" / f"{name}.txt"
+    with open(file, "w") as report:
+        print(head, file=report)
+        for mutant in survivors:
+            print(f"\n== {outcomes[mutant]}\n{_mutmut(copy, 'show', mutant)}", file=report)
+    print(f"{head}\nsurvivors: {file}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
