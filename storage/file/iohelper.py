@@ -248,7 +248,11 @@ def sync_folder(path: str) -> None:
 
 
 def allocate(path: str, size: int, offset: int, say: Callable[[int, int], None]) -> None:
-    """In pieces, each told: silence then means a mount that hangs."""
+    """In pieces, each told: silence then means a mount that hangs.
+
+    Reserving changes no byte. Where the file system can't (NFS v3, ext2), zeros are written, and only behind the end
+    that the file had: what lies before it is somebody's data.
+    """
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         done = offset
@@ -262,6 +266,7 @@ def allocate(path: str, size: int, offset: int, say: Callable[[int, int], None])
                     if e.errno not in NO_ALLOCATION:
                         raise
                     native = False
+                    done = max(done, os.fstat(fd).st_size)
                     continue
             else:
                 _write_zeros(fd, done, piece)

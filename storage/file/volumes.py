@@ -31,13 +31,14 @@ from storage.ondisk import volume_metadata
 from storage.ondisk.values import Allocation, FormatVersion, Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import MAX_CAPACITY, VolumeMetadata
 from vdsm.common.crashpoints import crash_point
-from vdsm.common.errors import AgentError
+from vdsm.common.errors import AgentError, InvalidParameter
 from vdsm.common.ids import BLANK_UUID
 from vdsm.common.units import round_up
 
 log = logging.getLogger("vdsm.storage.volumes")
 
 CAPACITY_UNIT = 4096
+FIRST_BLOCK = 4096
 ALLOCATE_SILENCE_S = 60.0
 FILE_MODE = 0o660
 
@@ -87,20 +88,12 @@ async def _make(
     path = files.volume(image_id, volume_id)
     await files.io.make_folders(files.image(image_id))
     FOLDER_MADE.reach()
-    raw = wanted.format is VolumeFormat.RAW
-    await files.io.create(path, size=metadata.capacity if raw else 0, mode=FILE_MODE)
+    await files.io.create(path, mode=FILE_MODE)
     PAYLOAD_MADE.reach()
-    if raw:
-        await _allocate(files, wanted, metadata.capacity, progress)
+    if wanted.format is VolumeFormat.RAW:
+        await _format_raw(files, path, metadata, progress)
     else:
-        await qemu_img.create(
-            path,
-            metadata.capacity,
-            VolumeFormat.COW,
-            compat="1.1" if files.version >= FormatVersion.V4 else "0.10",
-            backing=None if parent is None else (wanted.parent_id, parent.format),
-        )
-        await files.io.chmod(path, FILE_MODE)
+        await _format_cow(files, path, metadata, parent, progress)
     FORMATTED.reach()
     if files.leases.on_storage:
         await files.io.create(files.volume(image_id, volume_id, LEASE), mode=FILE_MODE)
@@ -112,11 +105,40 @@ async def _make(
     await files.write_volume(image_id, volume_id, metadata)
 
 
-async def _allocate(files: DomainFiles, wanted: NewVolume, capacity: int, progress: Progress | None) -> None:
-    size = capacity if wanted.initial_size is None else wanted.initial_size
-    if wanted.allocation is Allocation.PREALLOCATED and size > 0:
-        path = files.volume(wanted.image_id, wanted.volume_id)
-        await files.io.allocate(path, size, timeout_s=ALLOCATE_SILENCE_S, progress=progress)
+async def _format_raw(files: DomainFiles, path: str, metadata: VolumeMetadata, progress: Progress | None) -> None:
+    """The first block is there in every raw volume: QEMU finds out by it how it may read (storage.md 16.1)."""
+    await files.io.write_direct(path, bytes(FIRST_BLOCK), offset=0)
+    if metadata.allocation is Allocation.PREALLOCATED:
+        # not made longer before: where space can't be reserved, only what is behind the end is written
+        await _allocate(files, path, FIRST_BLOCK, metadata.capacity, progress)
+    else:
+        await files.io.truncate(path, metadata.capacity)
+
+
+async def _format_cow(
+    files: DomainFiles,
+    path: str,
+    metadata: VolumeMetadata,
+    parent: VolumeMetadata | None,
+    progress: Progress | None,
+) -> None:
+    await qemu_img.create(
+        path,
+        metadata.capacity,
+        VolumeFormat.COW,
+        compat="1.1" if files.version >= FormatVersion.V4 else "0.10",
+        backing=None if parent is None else (metadata.parent_id, parent.format),
+    )
+    await files.io.chmod(path, FILE_MODE)
+    if metadata.allocation is Allocation.PREALLOCATED:
+        made = await qemu_img.check(path, VolumeFormat.COW, timeout_s=qemu_img.SHORT_S)
+        end = made.image_end_offset or (await files.io.status(path)).size
+        await _allocate(files, path, round_up(end, FIRST_BLOCK), metadata.capacity, progress)
+
+
+async def _allocate(files: DomainFiles, path: str, begin: int, end: int, progress: Progress | None) -> None:
+    if begin < end:
+        await files.io.allocate(path, end, offset=begin, timeout_s=ALLOCATE_SILENCE_S, progress=progress)
 
 
 async def _undo(files: DomainFiles, wanted: NewVolume, parent: VolumeMetadata | None, *, new_image: bool) -> None:
@@ -151,11 +173,7 @@ def _metadata(files: DomainFiles, wanted: NewVolume, parent: VolumeMetadata | No
         raise InvalidVolume(wanted.volume_id, "a volume on top of another must be COW")
     if parent is not None and capacity < parent.capacity:
         raise InvalidVolume(wanted.volume_id, f"its capacity {capacity} is below its parent's {parent.capacity}")
-    if wanted.initial_size is not None:
-        if wanted.allocation is not Allocation.PREALLOCATED:
-            raise InvalidVolume(wanted.volume_id, "an initial size is for preallocated volumes")
-        if not 0 <= wanted.initial_size <= capacity:
-            raise InvalidVolume(wanted.volume_id, f"its initial size {wanted.initial_size} is not within its capacity")
+    _check_initial_size(wanted, capacity)
     return VolumeMetadata(
         domain_id=files.domain_id,
         image_id=wanted.image_id,
@@ -170,6 +188,19 @@ def _metadata(files: DomainFiles, wanted: NewVolume, parent: VolumeMetadata | No
         ctime=volume_metadata.now_ctime(),
         sequence=wanted.sequence,
     )
+
+
+def _check_initial_size(wanted: NewVolume, capacity: int) -> None:
+    """On files it never changes what is made; which ones are taken is the field's rule (storage.md 16.1)."""
+    if wanted.initial_size is None:
+        return
+    if wanted.format is VolumeFormat.COW:
+        if wanted.initial_size != 0:
+            raise InvalidParameter("initialSize", str(wanted.initial_size), "a COW volume on files takes none but 0")
+    elif wanted.allocation is not Allocation.PREALLOCATED:
+        raise InvalidParameter("initialSize", str(wanted.initial_size), "a sparse RAW volume takes none")
+    elif not 0 <= wanted.initial_size <= capacity:
+        raise InvalidParameter("initialSize", str(wanted.initial_size), f"it is not within the capacity {capacity}")
 
 
 async def share(files: DomainFiles, source_image_id: str, volume_id: str, target_image_id: str) -> None:

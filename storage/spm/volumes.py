@@ -164,6 +164,7 @@ def _changing(domain: Domain, image_id: str, also: Sequence[Lock] = ()) -> list[
 async def _grow(domain: Domain, image_id: str, volume_id: str, size: int, allocation: Allocation) -> None:
     path = domain.volume_path(image_id, volume_id)
     if allocation is Allocation.PREALLOCATED:
-        await domain.io.allocate(path, size, timeout_s=domain.io.timeout_s)
+        end = (await domain.volume_sizes(image_id, volume_id)).apparent
+        await domain.io.allocate(path, size, offset=end, timeout_s=domain.io.timeout_s)
     else:
         await domain.io.truncate(path, size)

@@ -39,6 +39,7 @@ from storage.leases.flock_edge import FlockLeases
 from storage.ondisk.values import Allocation, DomainKind, Legality, VolumeFormat, VolumeRole
 from tests.decoder import domain as decoder
 from vdsm.common import crashpoints, errors
+from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import new_uuid
 
 MIB = 1 << 20
@@ -139,13 +140,37 @@ async def test_capacity_is_rounded_up_to_4k(domain, image):
     assert decoder.decode(domain.path).images[image][volume].size == 8192
 
 
-async def test_preallocated_volume_takes_its_initial_size(domain, image):
+@pytest.mark.parametrize("initial_size", [None, 0, 2 * MIB])
+async def test_a_preallocated_raw_volume_has_all_its_space_whatever_its_initial_size(domain, image, initial_size):
     volume = new_uuid()
-    wanted = NewVolume(image, volume, 8 * MIB, VolumeFormat.RAW, Allocation.PREALLOCATED, initial_size=2 * MIB)
+    wanted = NewVolume(image, volume, 8 * MIB, VolumeFormat.RAW, Allocation.PREALLOCATED, initial_size=initial_size)
     await domain.create_volume(wanted)
     found = decoder.decode(domain.path).images[image][volume]
     assert found.size == 8 * MIB
-    assert 2 * MIB <= found.allocated < 3 * MIB
+    assert found.allocated >= 8 * MIB
+
+
+async def test_a_preallocated_cow_volume_has_space_up_to_its_capacity(domain, image):
+    volume = new_uuid()
+    wanted = NewVolume(image, volume, 8 * MIB, VolumeFormat.COW, Allocation.PREALLOCATED)
+    await domain.create_volume(wanted)
+    found = decoder.decode(domain.path).images[image][volume]
+    assert found.allocated >= 8 * MIB - 256 * 1024
+    checked = subprocess.run(["qemu-img", "check", "-q", domain.volume_path(image, volume)], check=False)
+    assert checked.returncode == 0
+
+
+async def test_a_sparse_raw_volume_has_its_first_block(domain, image):
+    volume = new_uuid()
+    await domain.create_volume(raw(image, volume, 8 * MIB))
+    found = decoder.decode(domain.path).images[image][volume]
+    assert (found.size, found.allocated) == (8 * MIB, 4096)
+
+
+async def test_a_sparse_cow_volume_takes_an_initial_size_of_nothing(domain, image):
+    volume = new_uuid()
+    await domain.create_volume(NewVolume(image, volume, MIB, VolumeFormat.COW, Allocation.SPARSE, initial_size=0))
+    assert volume in decoder.decode(domain.path).images[image]
 
 
 @pytest.mark.parametrize(
@@ -155,12 +180,15 @@ async def test_preallocated_volume_takes_its_initial_size(domain, image):
         {"capacity": -4096},
         {"capacity": 1 << 63},
         {"initial_size": MIB},
+        {"initial_size": 0},
+        {"format": VolumeFormat.COW, "initial_size": 4096},
+        {"format": VolumeFormat.COW, "allocation": Allocation.PREALLOCATED, "initial_size": 4096},
         {"description": "é" * 200},
         {"allocation": Allocation.PREALLOCATED, "initial_size": 2 * MIB},
     ],
 )
 async def test_a_volume_that_cannot_be_leaves_nothing(domain, image, changes):
-    with pytest.raises((InvalidVolume, DescriptionTooLong)):
+    with pytest.raises((InvalidParameter, InvalidVolume, DescriptionTooLong)):
         await domain.create_volume(replace(raw(image, new_uuid()), **changes))
     assert os.listdir(f"{domain.path}/images") == []
 

@@ -2,6 +2,7 @@
 """The I/O helper: real files, a mount that hangs (a FIFO does), a helper that dies."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from storage.errors import IoFailed, StorageNotResponding
 from storage.file import io as io_module
+from storage.file import iohelper
 from storage.file.io import FileIo
 
 
@@ -72,6 +74,56 @@ async def test_allocate_takes_space_and_tells_its_progress(io, tmp_path):
     assert path.stat().st_blocks * 512 >= 300 << 20
     assert told[-1] == (300 << 20, 300 << 20)
     assert len(told) > 1
+
+
+@pytest.fixture
+def unable(monkeypatch):
+    """The helper's operations in this process, on a file system that can't reserve space (NFS v3, ext2)."""
+
+    def refuse(fd, offset, size):
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(iohelper, "_fallocate", refuse)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(0, 3 << 20), (5000, 3 << 20), (2 << 20, 4 << 20)])
+def test_where_space_cannot_be_reserved_no_byte_of_the_file_changes(unable, tmp_path, begin, end):
+    path = tmp_path / "volume"
+    data = os.urandom(2 << 20)
+    path.write_bytes(data)
+    iohelper.allocate(str(path), end, begin, lambda done, size: None)
+    assert path.read_bytes() == data + bytes(end - len(data))
+
+
+def test_where_space_cannot_be_reserved_all_behind_the_end_is_written(unable, tmp_path):
+    path = tmp_path / "volume"
+    path.write_bytes(bytes(4096))
+    told = []
+    iohelper.allocate(str(path), 20 << 20, 4096, lambda done, size: told.append((done, size)))
+    assert path.stat().st_size == 20 << 20
+    assert path.stat().st_blocks * 512 >= 20 << 20
+    assert told[-1] == (20 << 20, 20 << 20)
+    assert len(told) > 1
+
+
+def test_a_file_that_is_long_enough_is_left_alone_where_space_cannot_be_reserved(unable, tmp_path):
+    path = tmp_path / "volume"
+    data = os.urandom(8192)
+    path.write_bytes(data)
+    iohelper.allocate(str(path), 4096, 0, lambda done, size: None)
+    assert path.read_bytes() == data
+
+
+def test_an_error_of_reserving_is_no_reason_to_write(tmp_path, monkeypatch):
+    def full(fd, offset, size):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(iohelper, "_fallocate", full)
+    path = tmp_path / "volume"
+    path.write_bytes(b"x")
+    with pytest.raises(OSError, match="full"):
+        iohelper.allocate(str(path), 1 << 20, 0, lambda done, size: None)
+    assert path.read_bytes() == b"x"
 
 
 async def test_block_size_probe_leaves_no_file(io, tmp_path):
