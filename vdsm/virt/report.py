@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from vdsm.common.clocks import event_ms
 from vdsm.virt.domain_xml.description import Description
+from vdsm.virt.domain_xml.drives import Drive
 from vdsm.virt.states import VmState
 from vdsm.virt.stats import figures
 from vdsm.virt.stats.samples import Samples
@@ -88,22 +89,29 @@ def _exit(vm: Shown) -> Json:
 def _sampled(vm: Shown, samples: Samples) -> Json:
     window = samples.window(vm.vm_id)
     if window is None:
-        return {"balloonInfo": {}, "memoryStats": {}, "memUsage": "0", "disks": {}, "network": {}}
-    images = {d.target: d.image.image_id for d in vm.description.drives if d.image is not None}
+        return {"memUsage": "0"}
+    ids = {drive.target: _shown_by(drive) for drive in vm.description.drives}
     vnics = {i.device: (i.mac, i.model) for i in vm.description.interfaces if i.device}
     memory = figures.memory(window)
     metadata = vm.description.metadata
-    return figures.cpu(window) | {
+    parts = {
         "balloonInfo": figures.balloon(
             window,
             minimum_kib=(metadata.min_guaranteed_memory_mib or 0) * 1024,
             enabled=metadata.ballooning_enabled,
         ),
         "memoryStats": memory,
-        "memUsage": figures.memory_usage_percent(memory),
-        "disks": figures.disks(window, images),
+        "disks": figures.disks(window, ids),
         "network": figures.network(window, vnics),
     }
+    known = {key: value for key, value in parts.items() if value}
+    return figures.cpu(window) | known | {"memUsage": figures.memory_usage_percent(window, memory)}
+
+
+def _shown_by(drive: Drive) -> Json:
+    if drive.image is not None:
+        return {"imageID": drive.image.image_id}
+    return {"lunGUID": drive.lun} if drive.lun else {}
 
 
 def _elapsed_s(vm: Shown) -> int:

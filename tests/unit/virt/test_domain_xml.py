@@ -177,18 +177,19 @@ def test_the_prefix_wins_where_both_stand() -> None:
 
 
 @pytest.mark.parametrize(
-    "ids",
+    ("ids", "lun_id"),
     [
-        "<ovirt-vm:GUID>3600140</ovirt-vm:GUID>",
-        "<ovirt-vm:GUID>3600140</ovirt-vm:GUID><ovirt-vm:imageID>3600140</ovirt-vm:imageID>",
-        "<GUID>3600140</GUID><imageID>3600140</imageID>",
-        "<ovirt-vm:managed>true</ovirt-vm:managed><ovirt-vm:RBD>3600140</ovirt-vm:RBD>",
+        ("<ovirt-vm:GUID>3600140</ovirt-vm:GUID>", "3600140"),
+        ("<ovirt-vm:GUID>3600140</ovirt-vm:GUID><ovirt-vm:imageID>3600140</ovirt-vm:imageID>", "3600140"),
+        ("<GUID>3600140</GUID><imageID>3600140</imageID>", "3600140"),
+        ("<ovirt-vm:managed>true</ovirt-vm:managed><ovirt-vm:RBD>/dev/rbd/x</ovirt-vm:RBD>", ""),
+        ("<ovirt-vm:RBD>/dev/rbd/x</ovirt-vm:RBD><ovirt-vm:imageID>x</ovirt-vm:imageID>", ""),
     ],
 )
-def test_a_direct_lun_is_no_image(ids: str) -> None:
+def test_a_direct_lun_is_no_image(ids: str, lun_id: str) -> None:
     lun = f"<ovirt-vm:device devtype='disk' name='sda'>{ids}</ovirt-vm:device>"
     (drive,) = describe(parse(xml_of(disks=[("<disk><target dev='sda'/></disk>", lun)]), what="test")).drives
-    assert (drive.image, drive.lun) == (None, "3600140")
+    assert (drive.image, drive.lun) == (None, lun_id)
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "soon"])

@@ -74,15 +74,15 @@ def read_image_id(device: etree._Element) -> ImageId | None:
     Agents of the field write the id of a LUN into imageID as well.
     """
     found = {name: vm_text(device, name) for name in ("poolID", "domainID", "imageID", "volumeID")}
-    if not found["domainID"] and (not found["imageID"] or read_lun(device)):
+    if not found["domainID"] and (not found["imageID"] or read_lun(device) or vm_text(device, "RBD")):
         return None
     where = f"metadata of disk {device.get('name', '?')}: "
     return ImageId(*(check_uuid(where + name, value) for name, value in found.items()))
 
 
 def read_lun(device: etree._Element) -> str:
-    """The id of the LUN that a disk's metadata names, or of a managed volume; empty for an image."""
-    return vm_text(device, "GUID") or vm_text(device, "RBD")
+    """The id of the LUN that a disk's metadata names; empty for an image."""
+    return vm_text(device, "GUID")
 
 
 def write_value(root: etree._Element, name: str, value: str | float | bool) -> None:

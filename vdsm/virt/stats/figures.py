@@ -2,7 +2,8 @@
 """Statistics of one VM from a window of samples, in the field's keys and types (virt.md §10.2).
 
 Pure: libvirt's flat counters in, dictionaries out. Numbers go as text where the field sends text. A figure
-that needs two samples is left out until there are two.
+that needs two samples is left out until there are two; what is not known is left out, never empty: an engine takes
+balloon figures for a balloon.
 """
 
 from __future__ import annotations
@@ -14,23 +15,33 @@ from vdsm.virt.stats.samples import Window
 
 Json = dict[str, Any]
 
-_FAST_MODELS = frozenset({"virtio", "e1000", "e1000e", "vmxnet3", "igb"})
+_FAST_MODELS = frozenset({"virtio", "e1000", "e1000e"})
+_TOTALS = {
+    "truesize": "allocation",
+    "apparentsize": "physical",
+    "readBytes": "rd.bytes",
+    "writtenBytes": "wr.bytes",
+    "readOps": "rd.reqs",
+    "writeOps": "wr.reqs",
+}
 
 
 def cpu(window: Window) -> Json:
     """User is time in the guest, sys is what QEMU and the kernel need for it; percent of one core."""
-    kernel_ns, all_ns = window.growth("cpu.system"), window.growth("cpu.time")
-    user_ns = window.growth("cpu.user")
-    found: Json = {"vcpuCount": str(window.value("vcpu.current") or -1)}
-    if window.value("cpu.time") is not None:
-        found["cpuUsage"] = str(window.value("cpu.time"))
-    if kernel_ns is None or all_ns is None or window.seconds <= 0:
-        return found | {"cpuUser": "0.00", "cpuSys": "0.00", "cpuActual": "False"}
-    overhead_ns = kernel_ns + (user_ns or 0)
+    system_ns, user_ns = window.value("cpu.system"), window.value("cpu.user")
+    grown = [window.growth(f"cpu.{name}") for name in ("time", "system", "user")]
+    found: Json = {
+        "vcpuCount": str(window.value("vcpu.current") or -1),
+        "cpuUsage": "0.00" if system_ns is None or user_ns is None else str(system_ns + user_ns),
+    }
+    if None in grown or window.seconds <= 0:
+        return found | {"cpuUser": "0.00", "cpuSys": "0.00", "cpuActual": False}
+    all_ns, grown_system_ns, grown_user_ns = (growth or 0 for growth in grown)
+    overhead_ns = grown_system_ns + grown_user_ns
     return found | {
         "cpuSys": _percent(overhead_ns, window.seconds),
         "cpuUser": _percent(max(0, all_ns - overhead_ns), window.seconds),
-        "cpuActual": "True",
+        "cpuActual": True,
     }
 
 
@@ -52,11 +63,10 @@ def memory(window: Window) -> Json:
     total, unused = window.value("balloon.available"), window.value("balloon.unused")
     if total is None or unused is None:
         return {}
-    usable = window.value("balloon.usable")
     return {
         "mem_total": str(total),
         "mem_unused": str(unused),
-        "mem_free": str(unused if usable is None else usable),
+        "mem_free": str(unused + (window.value("balloon.disk_caches") or 0)),
         "swap_in": _per_second(window, "balloon.swap_in"),
         "swap_out": _per_second(window, "balloon.swap_out"),
         "majflt": _per_second(window, "balloon.major_fault"),
@@ -65,24 +75,16 @@ def memory(window: Window) -> Json:
     }
 
 
-def disks(window: Window, image_ids: Mapping[str, str]) -> Json:
-    """By target device; ``image_ids`` tells which image stands at a target."""
-    found: Json = {}
+def disks(window: Window, ids: Mapping[str, Json]) -> Json:
+    """By target device. ``ids`` has every disk of the VM, with the key that says which image or LUN it shows."""
+    found: Json = {target: dict.fromkeys(_TOTALS, "0") | named for target, named in ids.items()}
     for number in range(window.value("block.count") or 0):
         key = f"block.{number}."
         target = window.last.values.get(key + "name")
         if not isinstance(target, str):
             continue
-        disk = found[target] = {
-            "truesize": _text(window, key + "allocation"),
-            "apparentsize": _text(window, key + "physical"),
-            "readBytes": _text(window, key + "rd.bytes"),
-            "writtenBytes": _text(window, key + "wr.bytes"),
-            "readOps": _text(window, key + "rd.reqs"),
-            "writeOps": _text(window, key + "wr.reqs"),
-        }
-        if target in image_ids:
-            disk["imageID"] = image_ids[target]
+        disk = found.setdefault(target, {})
+        disk.update((name, _text(window, key + counter)) for name, counter in _TOTALS.items())
         if window.first is not None:
             disk |= {
                 "readRate": _rate_text(window, key + "rd.bytes"),
@@ -119,9 +121,12 @@ def network(window: Window, vnics: Mapping[str, tuple[str, str]]) -> Json:
     return found
 
 
-def memory_usage_percent(figures: Mapping[str, Any]) -> str:
-    total, free = int(figures.get("mem_total", 0)), int(figures.get("mem_unused", 0))
-    return "0" if total <= 0 else str(max(0, 100 - 100 * free // total))
+def memory_usage_percent(window: Window, memory_figures: Mapping[str, Any]) -> str:
+    """Of the memory that the VM was started with; 0 unknown."""
+    total_kib = window.value("balloon.maximum") or 0
+    if total_kib <= 0 or "mem_free" not in memory_figures:
+        return "0"
+    return str(max(0, 100 - 100 * int(memory_figures["mem_free"]) // total_kib))
 
 
 def _text(window: Window, key: str) -> str:
