@@ -106,7 +106,7 @@ def _system(tree: Tree, host_id: str) -> dict[str, Any]:
             "release": release.release,
             "pretty_name": release.pretty_name,
         },
-        "boot_uuid": tree.text("/proc/sys/kernel/random/boot_id"),
+        "boot_uuid": system.boot_uuid(tree),
         "kernelArgs": tree.text("/proc/cmdline"),
         "kernelFeatures": system.kernel_features(tree),
         "realtimeKernel": tree.text("/sys/kernel/realtime") == "1",

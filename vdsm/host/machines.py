@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the hypervisor can emulate, from libvirt's two XML documents."""
+"""What the hypervisor can emulate, from libvirt's two XML documents, and which clusters of an engine that fits.
+
+An engine makes a host NonOperational whose machine types do not have one of its cluster's level (virt.md §29.1). QEMU
+as its project publishes it has types up to level 4.7; level 4.8 knows those of Enterprise Linux only.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +73,37 @@ def cluster_levels(libvirt_version: int, qemu_version: int) -> list[str]:
     if libvirt_version >= 10_010_000 and qemu_version >= 9_001_000:
         levels.append("4.8")
     return levels
+
+
+# in the order of the engine; x86 only
+MACHINES_OF_LEVEL = {
+    "4.2": ("pc-i440fx-rhel7.3.0", "pc-i440fx-2.6"),
+    "4.3": ("pc-i440fx-rhel7.6.0", "pc-i440fx-2.12"),
+    "4.4": ("pc-q35-rhel8.1.0", "pc-q35-4.1", "pc-i440fx-rhel7.6.0", "pc-i440fx-2.12"),
+    "4.5": ("pc-q35-rhel8.3.0", "pc-q35-4.1", "pc-i440fx-rhel7.6.0", "pc-i440fx-2.12"),
+    "4.6": ("pc-q35-rhel8.4.0", "pc-q35-4.1", "pc-i440fx-rhel7.6.0", "pc-i440fx-2.12"),
+    "4.7": ("pc-q35-rhel8.6.0", "pc-q35-4.1", "pc-i440fx-rhel7.6.0", "pc-i440fx-2.12"),
+    "4.8": ("pc-q35-rhel9.6.0", "pc-i440fx-rhel7.6.0"),
+}
+
+
+def what_limits_the_cluster(hypervisor: Hypervisor, arch: str = "") -> str:
+    """Which levels of clusters this host can't join, and why, as a sentence; empty when it can join the newest."""
+    if not hypervisor.capabilities or (arch or platform.machine()) != "x86_64":
+        return ""
+    emulated = set(emulated_machines(hypervisor.capabilities, arch))
+    levels = cluster_levels(hypervisor.libvirt_version, hypervisor.qemu_version)
+    newest = list(MACHINES_OF_LEVEL)[-1]
+    fits = [level for level in levels if not emulated.isdisjoint(MACHINES_OF_LEVEL.get(level, ()))]
+    if newest in fits:
+        return ""
+    wanted = " or ".join(MACHINES_OF_LEVEL[newest])
+    versions = f"{version_text(hypervisor.libvirt_version)} and QEMU {version_text(hypervisor.qemu_version)}"
+    joins = f"it joins clusters of level {', '.join(fits)}" if fits else "it joins no cluster"
+    return (
+        f"An engine makes this host NonOperational in a cluster of level {newest}: such a cluster wants machine type "
+        f"{wanted}, libvirt 10.10 and QEMU 9.1, and this host has libvirt {versions}; {joins}"
+    )
 
 
 def version_text(number: int) -> str:

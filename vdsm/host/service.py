@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from vdsm.common.errors import AgentError
 from vdsm.common.paths import Paths
-from vdsm.host import capabilities, hardware, statistics, system
+from vdsm.host import capabilities, hardware, machines, statistics, system
 from vdsm.host.identity import host_uuid
 from vdsm.host.machines import Hypervisor
 from vdsm.host.statistics import Sample
@@ -33,6 +33,8 @@ Provider = Callable[[], T | Awaitable[T]]
 
 PERIOD_S = 15.0
 FIRST_PAIR_S = 1.0  # so that rates are known a second after the start
+# stored as Up, whatever the guest is asked to do or was just doing
+ACTIVE = frozenset({"Up", "Powering up", "Powering down", "RebootInProgress"})
 NETWORK_KEYS = ("networks", "nics", "bondings", "vlans", "bridges")
 
 
@@ -78,6 +80,7 @@ class Host:
         self._ask_packages = packages
         self._host_id = ""
         self._hypervisor = Hypervisor()
+        self._told_limit = ""
         self._packages: asyncio.Task[Packages] | None = None
         self._sampling: asyncio.Task[None] | None = None
         self._samples: tuple[Sample | None, Sample | None] = (None, None)
@@ -98,6 +101,7 @@ class Host:
             self._hypervisor = await self._ask_hypervisor()
         except AgentError as e:
             log.warning("capabilities repeat what libvirt said last: %s", e)
+        self._tell_limit(machines.what_limits_the_cluster(self._hypervisor))
         if self._packages is None:
             self._packages = asyncio.create_task(self._ask_packages(), name="versions of packages")
         packages = await asyncio.shield(self._packages)
@@ -111,6 +115,12 @@ class Host:
             **network,
             "hooks": dict(await _ask(self._hooks)),
         }
+
+    def _tell_limit(self, limit: str) -> None:
+        """Once: it changes with the hypervisor only."""
+        if limit and limit != self._told_limit:
+            self._told_limit = limit
+            log.warning("%s", limit)
 
     async def stats(self) -> dict[str, Any]:
         before, now = self._samples
@@ -173,7 +183,7 @@ def vm_counts(states: Sequence[str]) -> dict[str, int]:
     incoming = sum(state == "Migration Destination" for state in states)
     return {
         "vmCount": len(states),
-        "vmActive": sum(state != "Down" for state in states),
+        "vmActive": sum(state in ACTIVE for state in states),
         "vmMigrating": outgoing + incoming,
         "incomingVmMigrations": incoming,
         "outgoingVmMigrations": outgoing,

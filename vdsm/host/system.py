@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -83,6 +85,20 @@ def numa_balancing(tree: Tree) -> int:
     """0 off, 1 on, 2 unknown."""
     value = tree.number("/proc/sys/kernel/numa_balancing", 2)
     return value if value in (0, 1) else 2
+
+
+def boot_uuid(tree: Tree) -> str:
+    """UUID of the file system that holds /boot; empty unknown. An engine writes it into the kernel's command line."""
+    folder = "/dev/disk/by-uuid"
+    try:
+        device = os.stat(tree.path("/boot")).st_dev
+    except OSError:
+        return ""
+    for name in tree.names(folder):
+        with contextlib.suppress(OSError):  # a link to what is gone
+            if os.stat(tree.path(f"{folder}/{name}")).st_rdev == device:
+                return name
+    return ""
 
 
 def kernel_package(tree: Tree) -> dict[str, str]:

@@ -2,12 +2,14 @@
 """Capabilities and statistics have the keys and types that an engine casts to, and come from the providers."""
 
 import asyncio
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from vdsm.common.errors import AgentError
 from vdsm.common.paths import Paths
-from vdsm.host import capabilities
+from vdsm.host import capabilities, machines, system
 from vdsm.host.machines import Hypervisor
 from vdsm.host.service import Host
 from vdsm.host.tree import Tree
@@ -18,6 +20,9 @@ OBJECTS = ("packages2", "HBAInventory", "numaNodes", "numaNodeDistance", "operat
 NETWORK = ("networks", "nics", "bondings", "vlans", "bridges")
 TEXTS = ("cpuModel", "cpuFlags", "onlineCpus", "boot_uuid", "kernelArgs", "software_version", "version_name")
 WHOLE = ("cpuCores", "cpuThreads", "cpuSockets", "memSize", "reservedMem", "guestOverhead", "autoNumaBalancing")
+
+
+DEVICES: dict[str, SimpleNamespace] = {}
 
 
 class Away(AgentError):
@@ -104,7 +109,82 @@ async def test_statistics_hold_what_providers_say(tmp_path):
     found = await host.stats()
     assert found["storageDomains"] == domain
     counts = [found[key] for key in ("vmCount", "vmActive", "vmMigrating")]
-    assert [*counts, found["incomingVmMigrations"], found["outgoingVmMigrations"]] == [4, 3, 2, 1, 1]
+    assert [*counts, found["incomingVmMigrations"], found["outgoingVmMigrations"]] == [4, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("state", "active"),
+    [
+        ("Up", 1),
+        ("Powering up", 1),
+        ("RebootInProgress", 1),
+        ("Powering down", 1),
+        ("Paused", 0),
+        ("WaitForLaunch", 0),
+        ("Down", 0),
+    ],
+)
+async def test_active_are_vms_that_run(tmp_path, state, active):
+    assert (await new(tmp_path, vm_states=lambda: [state]).stats())["vmActive"] == active
+
+
+def of_machines(*names):
+    listed = "".join(f"<machine>{name}</machine>" for name in names)
+    return f"<capabilities><guest><arch name='x86_64'>{listed}</arch></guest></capabilities>"
+
+
+@pytest.mark.parametrize(
+    ("names", "libvirt", "qemu", "told"),
+    [
+        (("pc-q35-rhel9.6.0",), 10_010_000, 9_001_000, []),
+        (("pc-i440fx-rhel7.6.0",), 10_010_000, 9_001_000, []),
+        (("pc-q35-rhel9.6.0",), 10_009_000, 9_001_000, ["level 4.8", "libvirt 10.9.0"]),
+        (
+            ("pc-q35-4.1", "pc-i440fx-2.6"),
+            11_000_000,
+            10_000_000,
+            ["pc-q35-rhel9.6.0 or pc-i440fx-rhel7.6.0", "level 4.2, 4.4, 4.5, 4.6, 4.7"],
+        ),
+        (("virt-9.0",), 9_000_000, 7_002_000, ["NonOperational", "joins no cluster"]),
+    ],
+)
+def test_what_keeps_a_host_out_of_clusters_is_said(names, libvirt, qemu, told):
+    sentence = machines.what_limits_the_cluster(Hypervisor(of_machines(*names), "", libvirt, qemu), "x86_64")
+    assert bool(sentence) is bool(told)
+    assert all(part in sentence for part in told)
+
+
+def test_of_what_nobody_knows_nothing_is_said():
+    assert machines.what_limits_the_cluster(Hypervisor(), "x86_64") == ""
+    assert machines.what_limits_the_cluster(Hypervisor(of_machines("x"), "", 1, 1), "s390x") == ""
+
+
+async def test_it_is_said_once_in_the_log(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+    async def hypervisor():
+        return Hypervisor(MACHINES, "", 9_000_000, 7_002_000)
+
+    host = new(tmp_path, hypervisor=hypervisor)
+    await host.capabilities()
+    await host.capabilities()
+    assert caplog.text.count("NonOperational") == 1
+
+
+def test_boot_uuid_is_that_of_the_file_system_of_boot(tmp_path, monkeypatch):
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "dev/disk/by-uuid").mkdir(parents=True)
+    for name, number in (("aaaa", 7), ("bbbb", 8)):
+        (tmp_path / "dev/disk/by-uuid" / name).touch()
+        monkeypatch.setitem(DEVICES, str(tmp_path / "dev/disk/by-uuid" / name), SimpleNamespace(st_rdev=number))
+    (tmp_path / "dev/disk/by-uuid/gone").symlink_to("nowhere")
+    monkeypatch.setitem(DEVICES, str(tmp_path / "boot"), SimpleNamespace(st_dev=8))
+    real = os.stat
+    monkeypatch.setattr(system.os, "stat", lambda path: DEVICES.get(path) or real(path))
+    assert system.boot_uuid(Tree(str(tmp_path))) == "bbbb"
+    monkeypatch.setitem(DEVICES, str(tmp_path / "boot"), SimpleNamespace(st_dev=9))
+    assert system.boot_uuid(Tree(str(tmp_path))) == ""
+    assert system.boot_uuid(Tree(str(tmp_path / "nowhere"))) == ""
 
 
 async def test_statistics_have_the_types_that_engines_cast_to(tmp_path):
