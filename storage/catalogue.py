@@ -75,7 +75,7 @@ class Catalogue:
         for other in await domains_on(mount):
             raise DomainExists(other, mount)
         wanted = NewDomain(domain_id, kind, mount, spec, description, block_size, max_hosts)
-        io = FileIo(os.path.join(mount, domain_id))
+        io = FileIo(os.path.join(mount, domain_id), mount=mount)
         try:
             created = await create_file_domain(
                 wanted, io, self._domains.leases_of(kind), io_timeout_s=self._io_timeout_s

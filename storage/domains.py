@@ -98,7 +98,7 @@ class Domains:
         return await self._open_at(mount, domain_id)
 
     async def _open_at(self, mount: str, domain_id: str) -> Domain:
-        io = FileIo(os.path.join(mount, domain_id))
+        io = FileIo(os.path.join(mount, domain_id), mount=mount)
         try:
             return await open_file_domain(mount, domain_id, io, self.leases_of, io_timeout_s=self._io_timeout_s)
         except BaseException:

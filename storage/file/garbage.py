@@ -2,7 +2,7 @@
 """What a crash may leave on a file domain, removed or mended.
 
 Only names of ours are touched: images marked as removed, files named by a UUID (with ``.lease`` or
-``.meta.new``) that no metadata claims, empty image folders. Run by the holder of the SDM lease
+``.meta.new…``) that no metadata claims, empty image folders. Run by the holder of the SDM lease
 before its first change, never while one runs: a volume that is being made looks just like garbage.
 """
 
@@ -37,9 +37,10 @@ async def _unclaimed(files: DomainFiles, image_id: str) -> list[str]:
     names = set(await files.io.list_folder(files.image(image_id)))
     removed = []
     for name in sorted(names):
-        volume_id = name.removesuffix(NEW).removesuffix(META).removesuffix(LEASE)
-        claimed = volume_id + META in names and not name.endswith(NEW)
-        if is_uuid(volume_id) and name in _ours(volume_id) and not claimed:
+        volume_id, kind, rest = name.partition(".")
+        temporary = f"{kind}{rest}.".startswith(f"{META}{NEW}.")
+        unclaimed = volume_id + META not in names and f"{kind}{rest}" in ("", LEASE)
+        if is_uuid(volume_id) and (temporary or unclaimed):
             await files.io.remove(files.volume(image_id, name))
             removed.append(os.path.join(IMAGES, image_id, name))
     if len(removed) == len(names):
@@ -47,10 +48,6 @@ async def _unclaimed(files: DomainFiles, image_id: str) -> list[str]:
             await files.io.remove_folder(files.image(image_id))
             removed.append(os.path.join(IMAGES, image_id))
     return removed
-
-
-def _ours(volume_id: str) -> tuple[str, ...]:
-    return volume_id, volume_id + LEASE, volume_id + META + NEW
 
 
 async def _childless(files: DomainFiles, image_id: str) -> list[str]:

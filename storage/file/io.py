@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All I/O on a shared mount, through one helper process per mount, each request with a deadline.
+"""All I/O on a shared mount, through helper processes, each request with a deadline.
 
 A shared mount may hang in the kernel, and a process that waits there cannot even be killed. So the
 agent itself never touches it:
 
-- One helper serves the requests of a domain, in order. What takes long (allocating a large file)
-  gets a helper of its own for that time (`allocate`).
+- One helper serves the requests of a `FileIo`, in order; a request waits for its turn within its own deadline.
+  What takes long (allocating a large file) gets a helper of its own for that time (`allocate`).
 - A helper that does not answer within the deadline is abandoned: killed, and no longer waited for.
-  The next request starts another. While `MAX_STUCK` abandoned ones still exist, requests are
-  refused at once: a dead mount costs a bounded number of processes and no waiting.
+  The next request starts another. While `MAX_STUCK` abandoned ones of one mount still exist, whichever
+  `FileIo` had them, every request on that mount is refused within `KILLED_S`.
+- What an abandoned helper was doing may still happen when the mount comes back: `iohelper` says how files are
+  replaced so that it never lands on newer ones.
 - A helper dies with us (PR_SET_PDEATHSIG), its process group is on record while it lives.
 
 Requests and answers are the frames of `vdsm.common.framing`; file content travels in base64.
@@ -24,7 +26,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +39,20 @@ REQUEST_S = 60.0
 """The default deadline: the time after which a mount with the field's options gives up by itself."""
 
 MAX_STUCK = 2
+"""Abandoned helpers of one mount that still exist: a dead mount costs no more processes than these."""
+
 MAX_CONTENT = 8 << 20
 CLOSE_S = 1.0
+KILLED_S = 0.2
+HELPER_ENDED = "EPIPE"
 
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "iohelper.py")
 _FRAMING = os.path.abspath(framing.__file__)
 
 Progress = Callable[[int, int], None]
+
+_stuck_on: dict[str, set[_Helper]] = {}
+"""Abandoned helpers that still exist, by mount: processes are this process's, whoever asked for them."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +73,28 @@ class SpaceStatus:
 
 
 class FileIo:
-    """Requests to the helper of one mount. ``name`` is the path that messages and metrics show."""
+    """Requests to files under ``name``, the path that messages and metrics show.
 
-    def __init__(self, name: str, *, timeout_s: float = REQUEST_S) -> None:
+    ``mount`` is what hangs as one when it hangs; by default ``name`` itself.
+    """
+
+    def __init__(self, name: str, *, mount: str = "", timeout_s: float = REQUEST_S) -> None:
         self.name = name
         self.timeout_s = timeout_s
+        self._mount = mount or name
         self._turn = asyncio.Lock()
         self._helper: _Helper | None = None
-        self._stuck: set[_Helper] = set()
         self._closed = False
 
     @property
     def stuck(self) -> int:
-        """Helpers that were abandoned and still exist."""
-        return len(self._stuck)
+        """Helpers of this mount that were abandoned and still exist."""
+        return len(_stuck_on.get(self._mount, ()))
 
     @property
     def pids(self) -> list[int]:
-        """Process ids of all helpers, for memory figures."""
-        return [h.pid for h in (self._helper, *self._stuck) if h is not None]
+        """Process ids of our helper and of the mount's abandoned ones, for memory figures."""
+        return [h.pid for h in (self._helper, *_stuck_on.get(self._mount, ())) if h is not None]
 
     # Reading
 
@@ -122,7 +134,7 @@ class FileIo:
     # Changing
 
     async def write_atomic(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Replace the file: ``<path>.new``, fsync, rename, fsync of the folder."""
+        """Replace the file: ``<path>.new.<token>``, fsync, rename, fsync of the folder."""
         await self._ask("write_atomic", path=path, data=_text(data), mode=mode)
 
     async def write_direct(self, path: str, data: bytes, *, offset: int = 0) -> None:
@@ -177,17 +189,17 @@ class FileIo:
     async def allocate(
         self, path: str, size: int, *, offset: int = 0, timeout_s: float, progress: Progress | None = None
     ) -> None:
-        """Reserve space from ``offset`` to ``size`` (fallocate, else NULs are written), in a helper of its own.
+        """Make the file take space from ``offset`` to ``size``, in a helper of its own.
 
-        ``timeout_s`` is the longest silence: each piece of progress begins it anew.
+        Where the file system cannot reserve it, zeros are written past the end of the file; nothing that the file
+        holds is ever written over. ``timeout_s`` is the longest silence: each piece of progress begins it anew.
         """
-        self._check_usable("allocate")
+        await self._check_usable("allocate")
         helper = await _Helper.start(self.name)
+        request = {"op": "allocate", "path": path, "size": size, "offset": offset}
         try:
-            await helper.ask({"op": "allocate", "path": path, "size": size, "offset": offset}, timeout_s, progress)
-        except TimeoutError:
-            self._abandon(helper)
-            raise StorageNotResponding(self.name, "allocate", timeout_s) from None
+            async with self._abandoned_without_answer(helper):
+                await self._asked(helper, request, timeout_s, timeout_s, progress)
         finally:
             helper.kill()
 
@@ -196,8 +208,9 @@ class FileIo:
         self._closed = True
         helper, self._helper = self._helper, None
         if helper is not None:
-            self._abandon(helper)
-        await asyncio.gather(*(h.ended(CLOSE_S) for h in self._stuck))
+            helper.kill()
+        ending = [h for h in (helper, *_stuck_on.get(self._mount, ())) if h is not None]
+        await asyncio.gather(*(h.ended(CLOSE_S) for h in ending))
 
     async def _ask(self, op: str, *, timeout_s: float | None = None, **params: Any) -> Any:
         limit = self.timeout_s if timeout_s is None else timeout_s
@@ -214,34 +227,53 @@ class FileIo:
             self._turn.release()
 
     async def _exchange(self, request: dict[str, Any], limit: float, left: float) -> Any:
-        self._check_usable(request["op"])
+        await self._check_usable(request["op"])
         if self._helper is None or not self._helper.alive:
             self._helper = await _Helper.start(self.name)
-        helper = self._helper
-        try:
-            return await helper.ask(request, left)
-        except TimeoutError:
-            self._helper = None
-            self._abandon(helper)
-            raise StorageNotResponding(self.name, request["op"], limit) from None
-        except (asyncio.CancelledError, EOFError, ConnectionError) as e:
-            # an answer may be on its way: this helper cannot be asked again
-            self._helper = None
-            self._abandon(helper)
-            if isinstance(e, asyncio.CancelledError):
-                raise
-            raise IoFailed(request["op"], self.name, "EPIPE", "its I/O helper ended") from None
+        async with self._abandoned_without_answer(self._helper) as helper:
+            return await self._asked(helper, request, limit, left)
 
-    def _check_usable(self, op: str) -> None:
+    @contextlib.asynccontextmanager
+    async def _abandoned_without_answer(self, helper: _Helper) -> AsyncIterator[_Helper]:
+        """A helper whose answer may be on its way, or never comes, cannot be asked again."""
+        try:
+            yield helper
+        except BaseException as e:
+            if not isinstance(e, IoFailed) or e.error == HELPER_ENDED:
+                if self._helper is helper:
+                    self._helper = None
+                self._abandon(helper)
+            raise
+
+    async def _asked(
+        self, helper: _Helper, request: dict[str, Any], limit: float, silence_s: float, progress: Progress | None = None
+    ) -> Any:
+        try:
+            return await helper.ask(request, silence_s, progress)
+        except TimeoutError:
+            raise StorageNotResponding(self.name, request["op"], limit) from None
+        except (EOFError, ConnectionError):
+            raise IoFailed(request["op"], self.name, HELPER_ENDED, "its I/O helper ended") from None
+
+    async def _check_usable(self, op: str) -> None:
         if self._closed:
             raise IoFailed(op, self.name, "EBADF", "the domain is closed")
-        if len(self._stuck) >= MAX_STUCK:
-            raise StorageNotResponding(self.name, f"{op} (refused: {len(self._stuck)} helpers hang)", 0)
+        if self.stuck >= MAX_STUCK:  # those that do not hang are gone in a moment, as after a cancel
+            await asyncio.wait([asyncio.ensure_future(h.ended(KILLED_S)) for h in _stuck_on[self._mount]])
+        if self.stuck >= MAX_STUCK:
+            raise StorageNotResponding(self.name, f"{op} (refused: {self.stuck} helpers hang)", 0)
 
     def _abandon(self, helper: _Helper) -> None:
         helper.kill()
-        self._stuck.add(helper)
-        helper.when_ended(lambda: self._stuck.discard(helper))
+        stuck = _stuck_on.setdefault(self._mount, set())
+        stuck.add(helper)
+        helper.when_ended(lambda: self._forget(helper))
+
+    def _forget(self, helper: _Helper) -> None:
+        stuck = _stuck_on.get(self._mount, set())
+        stuck.discard(helper)
+        if not stuck:
+            _stuck_on.pop(self._mount, None)
 
 
 class _Helper:

@@ -7,6 +7,10 @@ after the other; the end of stdin ends it. Standard library only, and little of 
 such process per domain.
 
 Paths are those of the caller, which runs as the same user: this process narrows nothing.
+
+A process that was killed in the middle of a rename may still carry it out, or its server may, when a mount that
+hung comes back. So a file is replaced from a temporary file of a name that nobody had before, and
+whoever replaces it next first removes the temporary files of all others: a rename of one that is gone fails.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 PIECE = 128 << 20
 ZEROS = 1 << 20
 PAGE = 4096
+NEW = ".new"
 NO_ALLOCATION = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -102,9 +107,10 @@ def space(path: str) -> dict[str, int]:
 
 def block_size(folder: str) -> int:
     # a file of our own name, made exclusively and never truncated: an existing file is not touched
-    path = os.path.join(folder, f".probe-{os.getpid()}-{time.monotonic_ns()}")
+    path = os.path.join(folder, f".probe-{_token()}")
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_DIRECT | os.O_CLOEXEC, 0o600)
     try:
+        os.unlink(path)  # nothing is left, wherever this process dies
         with mmap.mmap(-1, PAGE) as buffer, memoryview(buffer) as view:
             for size in (1, 512, PAGE):
                 try:
@@ -118,20 +124,37 @@ def block_size(folder: str) -> int:
         raise OSError(errno.EINVAL, "no block size up to 4096 works", folder)
     finally:
         os.close(fd)
-        os.unlink(path)
 
 
 def write_atomic(path: str, data: str, mode: int) -> None:
-    new = path + ".new"
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    _remove_temporaries(path)
+    new = f"{path}{NEW}.{_token()}"
     try:
-        os.fchmod(fd, mode)
-        _write_all(fd, binascii.a2b_base64(data))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(new, path)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            os.fchmod(fd, mode)
+            _write_all(fd, binascii.a2b_base64(data))
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(new, path)
+    except OSError:
+        with contextlib.suppress(OSError):  # the error that led here is the one to tell
+            os.unlink(new)
+        raise
     sync_folder(os.path.dirname(path))
+
+
+def _remove_temporaries(path: str) -> None:
+    folder, name = os.path.split(path)
+    for found in os.listdir(folder):
+        if found == name + NEW or found.startswith(f"{name}{NEW}."):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder, found))
+
+
+def _token() -> str:
+    return os.urandom(8).hex()
 
 
 def write_direct(path: str, data: str, offset: int) -> None:
@@ -202,8 +225,8 @@ def link(source: str, target: str) -> None:
 
 
 def relink(source: str, target: str) -> None:
-    new = target + ".new"
-    remove(new)
+    _remove_temporaries(target)
+    new = f"{target}{NEW}.{_token()}"
     os.link(source, new, follow_symlinks=False)
     os.rename(new, target)
     remove(new)  # rename does nothing when both are the same file
@@ -248,33 +271,43 @@ def sync_folder(path: str) -> None:
 
 
 def allocate(path: str, size: int, offset: int, say: Callable[[int, int], None]) -> None:
-    """In pieces, each told: silence then means a mount that hangs.
+    """In pieces that are on the disk when they are told: silence then means a mount that hangs.
 
-    Reserving changes no byte. Where the file system can't (NFS v3, ext2), zeros are written, and only behind the end
-    that the file had: what lies before it is somebody's data.
+    Where the file system cannot reserve space, zeros are written, and only past the end of the file: what lies
+    before it may be data.
     """
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        done = offset
-        native = True
-        while done < size:
-            piece = min(PIECE if native else ZEROS * 8, size - done)
-            if native:
-                try:
-                    _fallocate(fd, done, piece)
-                except OSError as e:
-                    if e.errno not in NO_ALLOCATION:
-                        raise
-                    native = False
-                    done = max(done, os.fstat(fd).st_size)
-                    continue
-            else:
-                _write_zeros(fd, done, piece)
-            done += piece
-            say(done, size)
+        if not _reserve(fd, offset, size, say):
+            _lengthen(fd, max(offset, os.fstat(fd).st_size), size, say)
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _reserve(fd: int, done: int, size: int, say: Callable[[int, int], None]) -> bool:
+    """False when the file system cannot (NFS v3, ext2)."""
+    while done < size:
+        piece = min(PIECE, size - done)
+        try:
+            _fallocate(fd, done, piece)
+        except OSError as e:
+            if e.errno not in NO_ALLOCATION:
+                raise
+            return False
+        done += piece
+        say(done, size)
+    return True
+
+
+def _lengthen(fd: int, done: int, size: int, say: Callable[[int, int], None]) -> None:
+    zeros = memoryview(bytes(ZEROS))
+    while done < size:
+        end = min(done + ZEROS * 8, size)
+        while done < end:
+            done += os.pwrite(fd, zeros[: min(ZEROS, end - done)], done)
+        os.fdatasync(fd)
+        say(done, size)
 
 
 def _fallocate(fd: int, offset: int, size: int) -> None:
@@ -287,13 +320,6 @@ def _fallocate(fd: int, offset: int, size: int) -> None:
         number = ctypes.get_errno()
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number))
-
-
-def _write_zeros(fd: int, offset: int, size: int) -> None:
-    zeros = memoryview(bytes(ZEROS))
-    end = offset + size
-    while offset < end:
-        offset += os.pwrite(fd, zeros[: min(ZEROS, end - offset)], offset)
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -295,13 +295,13 @@ async def test_garbage_is_only_what_is_ours(domain, image):
     volume, half = new_uuid(), new_uuid()
     await domain.create_volume(raw(image, volume))
     folder = domain.image_path(image)
-    for name in (half, f"{half}.lease", f"{volume}.meta.new", "notes.txt"):
+    for name in (half, f"{half}.lease", f"{volume}.meta.new", f"{volume}.meta.new.7f", "notes.txt", ".meta.new"):
         open(f"{folder}/{name}", "wb").close()
     os.mkdir(f"{domain.path}/images/_remove_me_{new_uuid()}")
     os.mkdir(f"{domain.path}/images/lost+found")
     found = await domain.collect_garbage()
-    assert len(found.removed) == 4
-    assert sorted(os.listdir(folder)) == sorted([volume, f"{volume}.meta", "notes.txt"])
+    assert len(found.removed) == 5
+    assert sorted(os.listdir(folder)) == sorted([volume, f"{volume}.meta", "notes.txt", ".meta.new"])
     assert sorted(os.listdir(f"{domain.path}/images")) == sorted([image, "lost+found"])
 
 

@@ -2,12 +2,14 @@
 """The I/O helper: real files, a mount that hangs (a FIFO does), a helper that dies."""
 
 import asyncio
+import base64
 import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -43,9 +45,234 @@ async def test_write_atomic_replaces_and_leaves_nothing_else(io, tmp_path):
 async def test_write_atomic_does_not_follow_a_planted_link(io, tmp_path):
     (tmp_path / "victim").write_bytes(b"mine")
     (tmp_path / "metadata.new").symlink_to(tmp_path / "victim")
-    with pytest.raises(IoFailed, match="ELOOP"):
-        await io.write_atomic(str(tmp_path / "metadata"), b"x")
+    await io.write_atomic(str(tmp_path / "metadata"), b"x")
     assert (tmp_path / "victim").read_bytes() == b"mine"
+    assert not (tmp_path / "metadata").is_symlink()
+
+
+async def test_a_rename_that_was_abandoned_cannot_land_on_newer_content(io, tmp_path, monkeypatch):
+    path = str(tmp_path / "metadata")
+    renames = []
+    with monkeypatch.context() as patch:
+        patch.setattr(iohelper.os, "rename", lambda *names: renames.append(names))
+        iohelper.write_atomic(path, base64.b64encode(b"older").decode(), 0o644)  # killed in its rename: not done yet
+    await io.write_atomic(path, b"newer")
+    with pytest.raises(FileNotFoundError):
+        os.rename(*renames[0])  # it happens now
+    assert Path(path).read_bytes() == b"newer"
+
+
+async def test_a_link_that_was_abandoned_cannot_land_on_newer_content(io, tmp_path, monkeypatch):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"older")
+    renames = []
+    with monkeypatch.context() as patch:
+        patch.setattr(iohelper.os, "rename", lambda *names: renames.append(names))
+        patch.setattr(iohelper, "remove", lambda _path: None)
+        iohelper.relink(str(source), str(target))
+    source.unlink()
+    source.write_bytes(b"newer")
+    await io.relink(str(source), str(target))
+    with pytest.raises(FileNotFoundError):
+        os.rename(*renames[0])
+    assert target.read_bytes() == b"newer"
+    assert target.stat().st_ino == source.stat().st_ino
+    await io.relink(str(source), str(target))
+    assert sorted(os.listdir(tmp_path)) == ["source", "target"]
+
+
+async def test_temporaries_of_other_files_stay(io, tmp_path):
+    for name in ("metadata2.new", "metadata2.new.1", "metadata.newer"):
+        (tmp_path / name).touch()
+    await io.write_atomic(str(tmp_path / "metadata"), b"x")
+    assert sorted(os.listdir(tmp_path)) == ["metadata", "metadata.newer", "metadata2.new", "metadata2.new.1"]
+
+
+async def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "metadata"
+    path.write_bytes(b"old")
+
+    def full(_fd):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(iohelper.os, "fsync", full)
+    with pytest.raises(OSError, match="full"):
+        iohelper.write_atomic(str(path), base64.b64encode(b"new").decode(), 0o644)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["metadata"]
+
+
+CALLS = ["fsync", "fdatasync", "rename", "link", "unlink", "rmdir", "mkdir", "ftruncate", "pwrite", "pwritev"]
+
+
+class Recorded:
+    """System calls of the helper's code, run in this process: their order on the disk is what is looked at."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        for name in CALLS:
+            monkeypatch.setattr(iohelper.os, name, self._wrap(name, getattr(os, name)))
+
+    def _wrap(self, name, call):
+        def wrapped(*args, **named):
+            subject = args[0] if isinstance(args[0], str) else os.readlink(f"/proc/self/fd/{args[0]}")
+            self.calls.append((name, os.path.basename(subject).partition(".new")[0]))
+            return call(*args, **named)
+
+        return wrapped
+
+
+def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_answer(tmp_path, monkeypatch):
+    seen = Recorded(monkeypatch)
+    iohelper.write_atomic(str(tmp_path / "metadata"), base64.b64encode(b"x").decode(), 0o644)
+    assert seen.calls == [("fsync", "metadata"), ("rename", "metadata"), ("fsync", tmp_path.name)]
+
+
+@pytest.mark.parametrize(
+    ("op", "names"),
+    [
+        ("create", ["new"]),
+        ("make_folder", ["new"]),
+        ("rename", ["old", "new"]),
+        ("link", ["old", "new"]),
+        ("relink", ["old", "new"]),
+        ("remove", ["old"]),
+        ("remove_folder", ["folder"]),
+        ("remove_tree", ["folder"]),
+    ],
+)
+def test_every_change_of_a_folder_is_on_the_disk_before_the_answer(tmp_path, monkeypatch, op, names):
+    (tmp_path / "old").touch()
+    (tmp_path / "folder").mkdir()
+    more = {"create": (4096, 0o660), "make_folder": (0o755,)}.get(op, ())
+    seen = Recorded(monkeypatch)
+    getattr(iohelper, op)(*(str(tmp_path / name) for name in names), *more)
+    assert seen.calls[-1] == ("fsync", tmp_path.name)
+
+
+@pytest.mark.parametrize("op", ["create", "truncate", "allocate", "write_direct"])
+def test_sizes_and_content_are_on_the_disk_before_the_answer(tmp_path, monkeypatch, op):
+    path = tmp_path / "volume"
+    if op != "create":
+        path.write_bytes(b"\1" * 4096)
+    more = {
+        "create": (4096, 0o660),
+        "truncate": (8192,),
+        "allocate": (8192, 0, lambda _done, _size: None),
+        "write_direct": (base64.b64encode(b"x" * 512).decode(), 0),
+    }[op]
+    seen = Recorded(monkeypatch)
+    getattr(iohelper, op)(str(path), *more)
+    kept = [call for call, subject in seen.calls if subject == "volume"]
+    assert kept[-1] in ("fsync", "fdatasync")
+
+
+async def test_a_rename_between_folders_is_on_the_disk_in_both(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "f").touch()
+    seen = Recorded(monkeypatch)
+    iohelper.rename(str(tmp_path / "a" / "f"), str(tmp_path / "b" / "f"))
+    assert sorted(seen.calls[1:]) == [("fsync", "a"), ("fsync", "b")]
+
+
+# File systems that lack something: each fallback by itself
+
+
+def refuses(number):
+    def call(*_args):
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("offset", [0, 4096, 5000, 8192])
+def test_without_fallocate_only_the_new_range_is_written(tmp_path, monkeypatch, number, offset):
+    path = tmp_path / "volume"
+    path.write_bytes(b"\1" * 8192)
+    monkeypatch.setattr(iohelper, "_fallocate", refuses(number))
+    told = []
+    iohelper.allocate(str(path), (20 << 20) + 512, offset, lambda done, size: told.append((done, size)))
+    content = path.read_bytes()
+    assert content[:8192] == b"\1" * 8192
+    assert content[8192:] == bytes((20 << 20) + 512 - 8192)
+    assert path.stat().st_blocks * 512 >= 20 << 20
+    assert told[-1] == ((20 << 20) + 512, (20 << 20) + 512)
+    assert len(told) > 2
+
+
+def test_without_fallocate_a_smaller_size_changes_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "volume"
+    path.write_bytes(b"\1" * 8192)
+    monkeypatch.setattr(iohelper, "_fallocate", refuses(errno.EOPNOTSUPP))
+    iohelper.allocate(str(path), 4096, 0, lambda _done, _size: None)
+    assert path.read_bytes() == b"\1" * 8192
+
+
+def test_each_piece_is_on_the_disk_when_it_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "volume"
+    path.touch()
+    monkeypatch.setattr(iohelper, "_fallocate", refuses(errno.EOPNOTSUPP))
+    seen = Recorded(monkeypatch)
+    iohelper.allocate(str(path), 17 << 20, 0, lambda done, _size: seen.calls.append(("told", done)))
+    for place, call in enumerate(seen.calls):
+        if call[0] == "told":
+            assert seen.calls[place - 1] == ("fdatasync", "volume")
+
+
+def test_with_fallocate_data_stays(tmp_path):
+    path = tmp_path / "volume"
+    path.write_bytes(b"\1" * 8192)
+    iohelper.allocate(str(path), 1 << 20, 0, lambda _done, _size: None)
+    assert path.read_bytes()[:8192] == b"\1" * 8192
+    assert path.stat().st_size == 1 << 20
+
+
+def test_a_full_disk_is_no_reason_to_write_zeros(tmp_path, monkeypatch):
+    path = tmp_path / "volume"
+    path.touch()
+    monkeypatch.setattr(iohelper, "_fallocate", refuses(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space left"):
+        iohelper.allocate(str(path), 1 << 20, 0, lambda _done, _size: None)
+    assert path.stat().st_size == 0
+
+
+def test_a_file_system_without_direct_io_is_told_and_leaves_no_probe(tmp_path, monkeypatch):
+    real = os.open
+
+    def without_direct(path, flags, *mode):
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
+        return real(path, flags, *mode)
+
+    monkeypatch.setattr(iohelper.os, "open", without_direct)
+    with pytest.raises(OSError, match="Invalid argument"):
+        iohelper.block_size(str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("needed", [1, 512, 4096])
+def test_the_probe_finds_the_smallest_size_that_works(tmp_path, monkeypatch, needed):
+    def only(_fd, parts, _offset):
+        if len(parts[0]) % needed:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(iohelper.os, "pwritev", only)
+    assert iohelper.block_size(str(tmp_path)) == needed
+
+
+def test_a_probe_that_dies_leaves_no_file(tmp_path, monkeypatch):
+    left = []
+
+    def dies(*_args):
+        left.append(os.listdir(tmp_path))
+        raise OSError(errno.EIO, "dead")
+
+    monkeypatch.setattr(iohelper.os, "pwritev", dies)
+    with pytest.raises(OSError, match="dead"):
+        iohelper.block_size(str(tmp_path))
+    assert left == [[]]
 
 
 async def test_direct_io_in_the_middle_of_a_file(io, tmp_path):
@@ -74,56 +301,6 @@ async def test_allocate_takes_space_and_tells_its_progress(io, tmp_path):
     assert path.stat().st_blocks * 512 >= 300 << 20
     assert told[-1] == (300 << 20, 300 << 20)
     assert len(told) > 1
-
-
-@pytest.fixture
-def unable(monkeypatch):
-    """The helper's operations in this process, on a file system that can't reserve space (NFS v3, ext2)."""
-
-    def refuse(fd, offset, size):
-        raise OSError(errno.EOPNOTSUPP, "not supported")
-
-    monkeypatch.setattr(iohelper, "_fallocate", refuse)
-
-
-@pytest.mark.parametrize(("begin", "end"), [(0, 3 << 20), (5000, 3 << 20), (2 << 20, 4 << 20)])
-def test_where_space_cannot_be_reserved_no_byte_of_the_file_changes(unable, tmp_path, begin, end):
-    path = tmp_path / "volume"
-    data = os.urandom(2 << 20)
-    path.write_bytes(data)
-    iohelper.allocate(str(path), end, begin, lambda done, size: None)
-    assert path.read_bytes() == data + bytes(end - len(data))
-
-
-def test_where_space_cannot_be_reserved_all_behind_the_end_is_written(unable, tmp_path):
-    path = tmp_path / "volume"
-    path.write_bytes(bytes(4096))
-    told = []
-    iohelper.allocate(str(path), 20 << 20, 4096, lambda done, size: told.append((done, size)))
-    assert path.stat().st_size == 20 << 20
-    assert path.stat().st_blocks * 512 >= 20 << 20
-    assert told[-1] == (20 << 20, 20 << 20)
-    assert len(told) > 1
-
-
-def test_a_file_that_is_long_enough_is_left_alone_where_space_cannot_be_reserved(unable, tmp_path):
-    path = tmp_path / "volume"
-    data = os.urandom(8192)
-    path.write_bytes(data)
-    iohelper.allocate(str(path), 4096, 0, lambda done, size: None)
-    assert path.read_bytes() == data
-
-
-def test_an_error_of_reserving_is_no_reason_to_write(tmp_path, monkeypatch):
-    def full(fd, offset, size):
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(iohelper, "_fallocate", full)
-    path = tmp_path / "volume"
-    path.write_bytes(b"x")
-    with pytest.raises(OSError, match="full"):
-        iohelper.allocate(str(path), 1 << 20, 0, lambda done, size: None)
-    assert path.read_bytes() == b"x"
 
 
 async def test_block_size_probe_leaves_no_file(io, tmp_path):
@@ -191,10 +368,15 @@ async def test_helpers_that_cannot_be_killed_are_bounded(io, hanging, monkeypatc
             with pytest.raises(StorageNotResponding):
                 await io.read(hanging)
         assert io.stuck == io_module.MAX_STUCK
-        started = time.monotonic()
-        with pytest.raises(StorageNotResponding, match="2 helpers hang"):
-            await io.read(hanging)
-        assert time.monotonic() - started < 0.1
+        other = FileIo(f"{io.name}/domain", mount=io.name)
+        for refused in (io.read(hanging), other.read(hanging), other.allocate(hanging, 1, timeout_s=5)):
+            started = time.monotonic()
+            with pytest.raises(StorageNotResponding, match="2 helpers hang"):
+                await refused
+            assert time.monotonic() - started < 0.5
+        elsewhere = FileIo(f"{io.name}/elsewhere")
+        assert await elsewhere.exists(hanging)
+        await elsewhere.close()
         pids = io.pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -212,6 +394,43 @@ async def test_cancelled_request_does_not_answer_the_next(io, hanging, tmp_path)
     with pytest.raises(asyncio.CancelledError):
         await request
     assert await io.list_folder(str(tmp_path)) == ["hanging"]
+
+
+async def test_allocating_that_hangs_ends_and_is_counted(io, hanging):
+    with pytest.raises(StorageNotResponding, match=r"allocate took more than 0\.3 s"):
+        await io.allocate(hanging, 1, timeout_s=0.3)
+    assert io.stuck == 1
+    assert await io.exists(hanging)
+
+
+async def test_requests_that_are_cancelled_together_refuse_nobody(io, hanging, tmp_path):
+    others = [FileIo(f"{io.name}/{n}", mount=io.name) for n in range(4)]
+    requests = [asyncio.ensure_future(other.read(hanging)) for other in others]
+    async with asyncio.timeout(5):
+        while not all(other.pids for other in others):
+            await asyncio.sleep(0.01)
+    for request in requests:
+        request.cancel()
+    await asyncio.gather(*requests, return_exceptions=True)
+    assert await io.exists(hanging)
+    await asyncio.gather(*(other.close() for other in others))
+
+
+async def test_a_failed_allocation_leaves_no_helper(io, tmp_path):
+    started = []
+    real = io_module._Helper.start.__func__
+
+    async def start(cls, name):
+        started.append(await real(cls, name))
+        return started[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(io_module._Helper, "start", classmethod(start))
+        with pytest.raises(IoFailed, match="ENOENT"):
+            await io.allocate(str(tmp_path / "none"), 1, timeout_s=5)
+    await started[0].ended(5)
+    assert not started[0].alive
+    assert io.stuck == 0
 
 
 async def test_killed_helper_is_replaced(io, tmp_path):
