@@ -24,6 +24,8 @@ from contrib.lab.microvm.san import SERVER, San, address
 from contrib.lab.microvm.storage_server import NFS_PATHS, Chap
 from tests.failure_logs import skip_unless, watched
 
+# a test's own work takes seconds, the boots before it up to minutes on a busy machine
+TIMEOUT_S = 300
 ISCSI_LUNS = ("gold", "silver")
 LUN_BYTES = 1 << 30
 
@@ -48,6 +50,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/lab/" in item.nodeid:
             item.add_marker(pytest.mark.xdist_group(_group(item)))
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 def _group(item: pytest.Item) -> str:
