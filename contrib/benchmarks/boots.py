@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``python -m contrib.benchmarks.boots [N]``: do micro-VMs come up, also on a busy machine?
+"""``python -m contrib.benchmarks.boots [N [CPUS]]``: do micro-VMs come up, also on a busy machine?
 
-Boots N hosts, two at a time, beside a process that keeps one core busy, runs a command on each, and prints how long
-they took. Ends with 1 when one did not come up.
+Boots N hosts of so many CPUs, two at a time, beside a process that keeps one core busy, runs a command on each, and
+prints how long they took. Ends with 1 when one did not come up.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from contrib.lab.control import HostFailed
@@ -25,12 +26,13 @@ BUSY = "while :; do :; done"
 
 
 def main() -> int:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+    count, cpus = (int(given) for given in (sys.argv[1:] + ["60", "1"][len(sys.argv) - 1 :]))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as threads:
         os.environ[boots.RECORD] = str(Path(folder, "boots"))
         busy = subprocess.Popen(["sh", "-c", BUSY])
         try:
-            taken = [seconds for seconds in threads.map(_boot, range(1, count + 1)) if seconds is not None]
+            booted = threads.map(partial(_boot, cpus), range(1, count + 1))
+            taken = [seconds for seconds in booted if seconds is not None]
         finally:
             busy.kill()
             busy.wait()
@@ -44,11 +46,11 @@ def main() -> int:
     return 0 if len(taken) == count else 1
 
 
-def _boot(number: int) -> float | None:
+def _boot(cpus: int, number: int) -> float | None:
     """Seconds until it answered; None when it did not."""
     began = time.monotonic()
     try:
-        with MicroHost() as host:
+        with MicroHost(cpus=cpus) as host:
             seconds = time.monotonic() - began
             host.run(["virsh", "list"])
     except (HostFailed, TimeoutError) as error:
