@@ -11,6 +11,7 @@ in which nothing ends for `SILENT_S` is killed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from contrib.checks import leftovers
 from contrib.checks.progress import RESULTS
+from contrib.lab.kernel_calls import die_with_parent
 from contrib.lab.microvm import boots
 
 TOP = Path(__file__).resolve().parents[2]
@@ -36,6 +38,9 @@ BAD = ("failed", "error")
 # longer than the longest time-out of a single test (tests/lab: 300 s), with the boots before it
 SILENT_S = 900.0
 ROUNDS = 3
+# for fixtures, once a run was interrupted
+ENDING_S = 60.0
+INTERRUPTED = 130
 SLOWEST = 12
 
 
@@ -87,6 +92,8 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"no such tests: {' '.join(unknown)}; there are {' '.join(PHASES)}", file=sys.stderr)
         return 2
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(INTERRUPTED))
     began = time.monotonic()
     run = str(uuid.uuid4())
     before = leftovers.seen(run)
@@ -139,7 +146,11 @@ def _pytest(argv: list[str], top: Path, results: Results, file: Path, environmen
     """One pytest, in a process group of its own, while its results are taken. Killed when nothing ends any more."""
     file.touch()
     env = {**environment, RESULTS: str(file)}
-    with open(file) as lines, subprocess.Popen(argv, cwd=top, env=env, process_group=0) as pytest:
+    with (
+        open(file) as lines,
+        # a group: its processes can be killed together. It ends with us, however we do
+        subprocess.Popen(argv, cwd=top, env=env, process_group=0, preexec_fn=die_with_parent) as pytest,  # noqa: PLW1509
+    ):
         limit = time.monotonic() + SILENT_S
         try:
             while True:
@@ -154,9 +165,12 @@ def _pytest(argv: list[str], top: Path, results: Results, file: Path, environmen
                     os.killpg(pytest.pid, signal.SIGKILL)
                 time.sleep(0.2)
         except BaseException:
-            # Ctrl-C reaches only our own group: pytest ends its fixtures on the same signal
+            # whatever ends us reaches only our own group: pytest ends its fixtures on Ctrl-C
             os.killpg(pytest.pid, signal.SIGINT)
-            pytest.wait(60)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                pytest.wait(ENDING_S)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pytest.pid, signal.SIGKILL)
             raise
 
 

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,3 +116,41 @@ def test_a_process_that_a_run_left_is_named(tmp_path: Path) -> None:
         assert [line for line in leftovers.left(before, run, settle_s=0) if f"process {process.pid}: " in line]
         process.kill()
     assert not [line for line in leftovers.left(before, run) if line.startswith("process")]
+
+
+COMMAND = """
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from contrib.checks import tests
+tests.PHASES = {"made": tests.Phase(("-p", "no:cacheprovider"), ("test_made.py",), Path.cwd())}
+sys.exit(tests.main([]))
+"""
+TELLS_ITS_PROCESS = """
+import os, threading
+
+def test_never_ends():
+    with open("pid", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename("pid", "process")
+    threading.Event().wait()
+"""
+
+
+def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_pytest_ends_with_the_command(tmp_path: Path, number: signal.Signals) -> None:
+    (tmp_path / "test_made.py").write_text(TELLS_ITS_PROCESS)
+    environment = {**os.environ, "PYTHONPATH": str(tests.TOP)}
+    with subprocess.Popen([sys.executable, "-c", COMMAND], cwd=tmp_path, env=environment) as command:
+        _until((tmp_path / "process").exists)
+        command.send_signal(number)
+    pid = (tmp_path / "process").read_text()
+    _until(lambda: not Path("/proc", pid).exists())
