@@ -20,7 +20,7 @@ from lxml import etree
 
 from contrib.lab import engine, vm_xml
 from contrib.lab.host import PrivateHost
-from vdsm.client import Client, Notice
+from vdsm.client import Client, Notice, RpcError
 
 HOOKS = "/usr/libexec/vdsm/hooks"
 SHIPPED = Path(__file__).resolve().parents[2] / "hooks"
@@ -142,6 +142,43 @@ async def test_one_down_event_names_script_code_and_stderr(
     assert vm.name not in host.run(["virsh", "list", "--all", "--name"]).stdout.decode()
     await client.call("VM.destroy", {"vmID": vm.vm_id})
     await engine.delete_image(client, volume)
+
+
+SECRET = "S3cr3tMark"
+WITH_SECRETS = f"<devices><graphics type='vnc' autoport='yes' passwd='{SECRET}' passwdValidTo='2030-01-01T00:00:00'/>"
+
+
+async def test_no_secret_of_a_start_that_failed_is_found_on_the_host(
+    host: PrivateHost, agent_host: PrivateHost, client: Client
+) -> None:
+    """The script prints all that it gets; a mount with a password fails, too."""
+    install(host, "before_vm_start", "50_tells", '#!/bin/sh\ncat "$_hook_domxml" >&2\necho no licence >&2\nexit 2\n')
+    vm = vm_xml.Vm(str(uuid.uuid4()), "vm-secret")
+    xml = vm_xml.to_xml(vm).replace("<devices>", WITH_SECRETS)
+    assert SECRET in xml
+    share = {
+        "id": str(uuid.uuid4()),
+        "connection": "192.0.2.1:/share",
+        "vfs_type": "ext4",
+        "mnt_options": f"loop,password={SECRET}",
+        "password": f"{SECRET}2",
+        "user": "me",
+    }
+    async with listening(client) as heard:
+        told = [await client.call("VM.create", {"vmID": vm.vm_id, "vmParams": {"vmId": vm.vm_id, "xml": xml}})]
+        await engine.wait_vm(client, vm.vm_id, "Down", timeout_s=TIMEOUT_S + 10)
+        told.append(await client.call("Host.dumpxmls", {"vmList": [vm.vm_id]}))
+        told.append(await client.call("Host.getAllVmStats"))
+        for connection in (share, {**share, "vfs_type": 5}):
+            params = {"domainType": 6, "storagepoolID": str(uuid.uuid4()), "connectionParams": [connection]}
+            with contextlib.suppress(RpcError):
+                told.append(await client.call("StoragePool.connectStorageServer", params))
+        told += [notice.params for notice in heard]
+    assert "50_tells" in str(told)
+    assert SECRET not in str(told[1:])
+    await client.call("VM.destroy", {"vmID": vm.vm_id})
+    grep = ["grep", "-rlI", SECRET, "/var/log", "/var/lib/vdsm", "/run/vdsm", "/etc/vdsm"]
+    assert host.run(grep, check=False).stdout.decode() == ""
 
 
 async def test_a_hook_may_call_back_about_its_own_vm(

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vdsm.common import masking
 from vdsm.common.clocks import event_ms
 
 log = logging.getLogger("vdsm.events")
@@ -74,7 +75,8 @@ class Events:
         self.subscriptions: list[Subscription] = []
 
     def publish(self, component: str, operation: str, unique_id: str, params: Mapping[str, Any]) -> None:
-        event = Event(component, operation, unique_id or NO_ID, {**params, "notify_time": event_ms()})
+        told = masking.hide_in(params) if masking.knows() else params
+        event = Event(component, operation, unique_id or NO_ID, {**told, "notify_time": event_ms()})
         for subscription in list(self.subscriptions):
             subscription._put(event)
 

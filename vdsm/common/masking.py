@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 from xml.sax.saxutils import escape
 
-HIDDEN = "****"
+HIDDEN = "*****"  # as the field writes it
 # a shorter one would hide half of every sentence, and hides nothing that can't be guessed
 LEAST = 4
 # of a long one the beginning is told, too: messages are cut
@@ -40,7 +40,12 @@ _GIVEN = re.compile(
 )
 _PAYLOAD = re.compile(r"(?P<name><(?:[\w-]+:)?file\b[^>]*>)(?P<quoted>[^<]+)(?=</)", re.I)
 _ADDRESS = re.compile(r"(?P<name>[a-z][a-z0-9+.-]*://[^\s/:@'\"]+:)(?P<quoted>[^\s/@'\"]+)(?=@)", re.I)
-_FORMS = (_GIVEN, _PAYLOAD, _ADDRESS)
+_ELEMENT = re.compile(
+    r"(?P<name><(?P<tag>(?:[\w-]+:)?[\w-]*(?:passw(?:or)?d|passphrase|secret|token))(?:\s[^>]*)?>)"
+    r"(?P<quoted>[^<]+)(?=</(?P=tag)>)",
+    re.I,
+)
+_FORMS = (_GIVEN, _PAYLOAD, _ELEMENT, _ADDRESS)
 
 _known: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("secrets", default=frozenset())
 
@@ -55,6 +60,11 @@ def know(secrets: frozenset[str]) -> None:
     """From here on, in this task and in what it starts, these texts are hidden."""
     if secrets:
         _known.set(_known.get() | secrets)
+
+
+def knows() -> bool:
+    """Whether this is a part of a call with secrets."""
+    return bool(_known.get())
 
 
 def hide(text: str) -> str:

@@ -12,9 +12,9 @@ import re
 from lxml import etree
 
 from vdsm.common.errors import AgentError
+from vdsm.common.masking import HIDDEN
 
 MAX_BYTES = 8 << 20
-HIDDEN = "*****"  # as the field writes it
 
 _SECRET_NAME = re.compile(r"(passwd|password|passphrase|secret|token)$", re.IGNORECASE)
 _SECRET_OPTION = re.compile(r"passw|passphrase|secret|token", re.IGNORECASE)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vdsm.common import groups
+from vdsm.common import groups, masking
 from vdsm.common.commands import argv_bound_to_us, started_or_ended
 
 log = logging.getLogger("vdsm.hooks")
@@ -132,6 +132,7 @@ class _Script(asyncio.SubprocessProtocol):
         self.ended.set()
 
     def stderr(self) -> str:
+        """Goes into logs, events and traces: a script may have printed the XML with all that is secret in it."""
         left_out = self.received - len(self._head) - len(self._tail)
         middle = f"\n[{left_out} bytes left out]\n".encode() if left_out else b""
-        return bytes(self._head + middle + self._tail).decode("utf-8", "replace")
+        return masking.hide(bytes(self._head + middle + self._tail).decode("utf-8", "replace"))

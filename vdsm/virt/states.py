@@ -13,6 +13,8 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
+from vdsm.common import masking
+
 
 class VmState(StrEnum):
     WAIT_FOR_LAUNCH = "WaitForLaunch"
@@ -107,4 +109,5 @@ def reason_of_off(word: str) -> ExitReason:
 
 
 def exit_for(reason: ExitReason, message: str = "") -> Exit:
-    return Exit(0 if reason in _ORDERLY else 1, int(reason), message or _MESSAGES.get(reason, ""))
+    """The message may be what a script or libvirt said, and who hears it need not know the VM's secrets."""
+    return Exit(0 if reason in _ORDERLY else 1, int(reason), masking.hide(message) or _MESSAGES.get(reason, ""))

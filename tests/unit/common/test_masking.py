@@ -7,6 +7,9 @@ import logging
 import pytest
 
 from vdsm.common import logs, masking
+from vdsm.common.events import Events
+from vdsm.hooking import process
+from vdsm.virt.states import ExitReason, exit_for
 
 SECRET = "Sw0rdfish-5%'\"<&ö\\"
 
@@ -21,6 +24,7 @@ SECRET = "Sw0rdfish-5%'\"<&ö\\"
         "mount -t cifs -o username=me,password=swordfish,ro //server/share /mnt",
         "mount -t ceph -o name=admin,secret=swordfish mon:/ /mnt",
         "{'password': 'swordfish', 'user': 'me'}",
+        "<auth><username>me</username><password>swordfish</password></auth>",
         "it said: Password: swordfish",
         "esx://me:swordfish@host.example/dc",
         "<ovirt-vm:payload><ovirt-vm:file path='user-data'>swordfish</ovirt-vm:file></ovirt-vm:payload>",
@@ -47,7 +51,7 @@ def test_a_text_without_a_secret_stays_as_it_is(text):
 
 
 def test_what_stands_beside_a_secret_stays():
-    assert masking.hide("-o user=me,password=swordfish,ro") == "-o user=me,password=****,ro"
+    assert masking.hide("-o user=me,password=swordfish,ro") == "-o user=me,password=*****,ro"
 
 
 @pytest.mark.parametrize("name", ["password", "_X_tpmdata", "auth_password", "passwd", "authToken", "keyring"])
@@ -93,13 +97,13 @@ async def test_tasks_and_threads_of_a_call_hide_what_it_knows_and_others_do_not(
         later = asyncio.get_running_loop().create_task(asyncio.to_thread(masking.hide, "a swordfish"))
         return await later
 
-    assert await asyncio.get_running_loop().create_task(call()) == "a ****"
+    assert await asyncio.get_running_loop().create_task(call()) == "a *****"
     assert masking.hide("a swordfish") == "a swordfish"
 
 
 def test_members_of_answers_are_hidden_by_name_and_by_form():
     shown = masking.hide_in({"password": "a", "list": ["passwd='swordfish'"], "secret": ["b", {"c": "d"}], "n": 5})
-    assert shown == {"password": "****", "list": ["passwd='****'"], "secret": ["****", {"c": "d"}], "n": 5}
+    assert shown == {"password": "*****", "list": ["passwd='*****'"], "secret": ["*****", {"c": "d"}], "n": 5}
 
 
 def test_a_log_line_and_its_traceback_hide_secrets_and_are_no_lines_of_their_own(tmp_path):
@@ -124,3 +128,27 @@ def test_a_log_line_and_its_traceback_hide_secrets_and_are_no_lines_of_their_own
     assert "swordfish" not in written
     assert "other" not in written
     assert not any(line.startswith("2030") for line in written.splitlines())
+
+
+async def test_an_event_of_a_call_hides_what_the_call_knows():
+    events = Events()
+    told = events.subscribe("test")
+
+    async def call():
+        masking.know(frozenset({"swordfish"}))
+        events.publish("virt", "VM_status", "x", {"x": {"exitMessage": "it said swordfish"}})
+
+    await asyncio.get_running_loop().create_task(call())
+    assert (await anext(told)).params["x"] == {"exitMessage": "it said *****"}
+
+
+async def test_a_script_s_words_are_hidden_where_they_show_a_secret(tmp_path):
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\necho \"<graphics passwd='swordfish'/>\" >&2\n")
+    script.chmod(0o755)
+    ended = await process.run_script(str(script), env={}, timeout_s=5.0)
+    assert ended.stderr == "<graphics passwd='*****'/>\n"
+
+
+def test_why_a_vm_ended_is_told_without_its_secrets():
+    assert exit_for(ExitReason.GENERIC_ERROR, "passwd='swordfish' is wrong").message == "passwd='*****' is wrong"

@@ -94,9 +94,7 @@ class Connection:
         first = True
         while True:
             try:
-                self._connect, self._unsubscribe = await self._openers.call(
-                    "open libvirt", _OPEN_TIMEOUT_S, self._open
-                )
+                self._connect, self._unsubscribe = await self._openers.call("open libvirt", _OPEN_TIMEOUT_S, self._open)
             except (libvirt.libvirtError, DeadlineExceeded, VirtError) as e:
                 log.warning("can't connect to libvirt %s: %s; trying again in %.1f s", self._uri, e, delay_s)
                 await asyncio.sleep(delay_s)
