@@ -268,11 +268,18 @@ class Dispatcher:
         except LineFull as full:
             raise TooManyCalls(caller.identity.name, full.waiting) from None
 
+    def hides_from(self, caller: Caller) -> bool:
+        """Whether the caller is told to wait until VMs are found again; until then it hears no events, either."""
+        return self._hides(caller.policy)
+
+    def _hides(self, policy: Policy) -> bool:
+        return policy.hides_recovery and not self._ready()
+
     def _served(self, entry: Verb, policy: Policy) -> bool:
         """Reads are there from the first moment; a change waits for the parts, an engine for the VMs too."""
         if entry.early:
             return True
-        if policy.hides_recovery and not self._ready():
+        if self._hides(policy):
             return False
         return self._started() or not entry.changes
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 
 from vdsm.common.errors import AgentError
 
@@ -18,7 +19,7 @@ class ForeignName(AgentError):
 
 
 async def belongs_to(name: str, address: str) -> bool:
-    """The name is the address, or its name in DNS; the host itself may have any."""
+    """The name is the address, or one of its names in DNS; the host itself may have any."""
     try:
         if ipaddress.ip_address(address).is_loopback or name == address:
             return True
@@ -26,7 +27,7 @@ async def belongs_to(name: str, address: str) -> bool:
         return False
     try:
         async with asyncio.timeout(LOOK_UP_S):
-            host, _ = await asyncio.get_running_loop().getnameinfo((address, 0))
+            host, others, _ = await asyncio.to_thread(socket.gethostbyaddr, address)
     except (OSError, TimeoutError):
         return False
-    return host.lower() == name.lower()
+    return name.lower() in (one.lower() for one in (host, *others))

@@ -46,6 +46,7 @@ MAX_SUBSCRIPTIONS = 64
 MAX_EVENTS = 1000
 # the engine's parser wants a whole header block within 1024 bytes: ids and queue names that fit
 MAX_NAME = 200
+MAX_HEAD = 1024 - len("content-length:12345678\n\n")
 FLOW_HEADER = "ovirtCorrelationId"
 
 _FRAMES = metrics.counter("vdsm_stomp_frames", "STOMP frames received by command", ("command",))
@@ -60,6 +61,10 @@ class _Subscribed:
         self.destination = destination
         headers = {"destination": destination, "content-type": "application/json", "subscription": identifier}
         self._head = stomp.head(Frame("MESSAGE", headers))
+
+    @property
+    def fits(self) -> bool:
+        return len(self._head) <= MAX_HEAD
 
     def message(self, body: bytes) -> bytes:
         return stomp.with_body(self._head, body)
@@ -151,16 +156,17 @@ class StompSession(asyncio.Protocol):
 
     def _subscribe(self, frame: Frame) -> None:
         identifier, destination = frame.headers.get("id", ""), frame.headers.get("destination", "")
+        subscribed = _Subscribed(destination, identifier)
         if not identifier or not destination:
             self._refuse("SUBSCRIBE needs the headers id and destination")
         elif identifier in self._subscriptions:
             self._refuse(f"There is a subscription {identifier} on this connection")
-        elif len(identifier) > MAX_NAME or len(destination) > MAX_NAME:
-            self._refuse(f"Ids and destinations have at most {MAX_NAME} characters")
+        elif len(identifier) > MAX_NAME or len(destination) > MAX_NAME or not subscribed.fits:
+            self._refuse(f"Ids and destinations have at most {MAX_NAME} characters, and {MAX_HEAD} bytes together")
         elif len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             self._refuse(f"A connection has at most {MAX_SUBSCRIPTIONS} subscriptions")
         else:
-            self._subscriptions[identifier] = _Subscribed(destination, identifier)
+            self._subscriptions[identifier] = subscribed
             if destination == EVENTS and self._telling is None:
                 self._telling = self._events.subscribe(self._caller.identity.name, max_queue=MAX_EVENTS)
                 self._start(self._tell(self._telling))
@@ -219,6 +225,8 @@ class StompSession(asyncio.Protocol):
 
     async def _tell(self, subscription: Subscription) -> None:
         async for event in subscription:
+            if self._dispatcher.hides_from(self._caller):
+                continue
             body = shown.event(event, self._caller.identity.role)
             if body is not None:
                 self._event(body)

@@ -127,7 +127,7 @@ class _Connection:
     async def _tell(self, subscription: Subscription) -> None:
         async for event in subscription:
             message = shown.event(event, self._caller.identity.role)
-            if message is not None:
+            if message is not None and not self._dispatcher.hides_from(self._caller):
                 await self._send(message)
         if subscription.overflowed:
             self.drop("does not read its events")

@@ -43,18 +43,14 @@ def test_a_boot_that_works_goes_on(tmp_path: Path, clock: Clock, monkeypatch: py
     assert not any(_looks(watch, clock, lambda: clock.now * 0.5, monkeypatch))
 
 
-def test_an_idle_boot_is_seen_after_some_seconds(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_idle_boot_is_seen_after_some_seconds(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(1, tmp_path / "console")
     found = _looks(watch, clock, lambda: clock.now * 0.01, monkeypatch)
     assert found[:4] == [""] * 4
     assert found[4] == f"idle for {boots.IDLE_S:.0f} s"
 
 
-def test_a_boot_that_becomes_idle_later_is_seen(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_boot_that_becomes_idle_later_is_seen(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(1, tmp_path / "console")
     assert not any(_looks(watch, clock, lambda: clock.now, monkeypatch))
     stood = clock.now

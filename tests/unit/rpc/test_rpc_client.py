@@ -56,6 +56,7 @@ async def test_error_is_typed(client):
 
 
 async def test_no_answer_in_time(client, server):
+    await client.call("Host.ping2")  # connected: what is short is the wait for the answer
     with pytest.raises(NoAnswer):
         await client.call("Host.wait", timeout_s=0.05)
     server.gate.set()

@@ -220,6 +220,27 @@ async def test_an_event_comes_to_each_subscription(port, pki, server):
         assert "second" in identifiers
 
 
+async def test_an_engine_hears_no_events_until_the_vms_are_found_again(port, pki, server):
+    async with java(port, pki.engine()) as engine:
+        await engine.call("Host.ping2")
+        server.is_ready = False
+        server.events.publish("virt", "VM_status", "early", {})
+        assert (await engine.call("Host.ping2"))["error"]["code"] == 99
+        server.is_ready = True
+        server.events.publish("virt", "VM_status", "late", {})
+        assert (await engine.call("Host.ping2"))["result"] is True
+        while not engine.events:
+            engine.events.append(json.loads((await engine.frame())[2]))
+        assert [event["method"] for event in engine.events] == ["|virt|VM_status|late"]
+
+
+async def test_no_head_is_longer_than_the_engine_s_parser_takes(port, pki):
+    async with java(port, pki.engine()) as engine:
+        engine.write(f"SUBSCRIBE\nid:{'é€' * 100}\ndestination:{'€' * 200}\n\n\0".encode())
+        command, _, body = await engine.frame()
+        assert (command, b"bytes together" in body) == ("ERROR", True)
+
+
 async def test_all_that_waits_on_the_port_is_bounded(port, pki, server, caplog):
     port._outboxes = Outboxes(most=1 << 20)
     lazy = JavaPeer(port.port, pki.engine())
