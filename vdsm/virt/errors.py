@@ -76,9 +76,9 @@ class DestroyFailed(VirtError):
 
 
 class RecordNotWritten(VirtError):
-    path: str
+    vm_id: str
     reason: str
-    msg = "The record of a VM can't be written: {self.path}: {self.reason}"
+    msg = "The record of VM {self.vm_id} can't be written into /var/lib/vdsm/vms: {self.reason}"
     remedy = "Make room in /var/lib/vdsm (df, and df -i), or mend its file system; the agent tries again by itself"
 
 

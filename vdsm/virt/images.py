@@ -29,11 +29,14 @@ class SharedImages:
         self._users.setdefault(_key(image), set()).add(vm_id)
         return await self._storage.prepare_image(image.pool_id, image.domain_id, image.image_id, image.volume_id)
 
-    async def resume(self, vm_id: str, images: Iterable[ImageId]) -> None:
-        """After a restart of the agent: a running VM uses these, which are prepared."""
-        wanted = list(images)
-        for image in wanted:
+    def claim(self, vm_id: str, images: Iterable[ImageId]) -> None:
+        """After a restart of the agent: a running VM uses these. To be said of all VMs before any image is released."""
+        for image in images:
             self._users.setdefault(_key(image), set()).add(vm_id)
+
+    async def resume(self, images: Iterable[ImageId]) -> None:
+        """Storage is told that claimed images, which are prepared, are in use."""
+        wanted = list(images)
         if wanted:
             await self._storage.resume_prepared(
                 [(image.pool_id, image.domain_id, image.image_id, image.volume_id) for image in wanted]

@@ -45,6 +45,8 @@ def _react_to_change(vm: Vm, change: Change) -> None:
             vm.stop_reason = ExitReason.USER_SHUTDOWN if by_guest else ExitReason.HOST_SHUTDOWN
     elif change in _STOPS:
         vm.stop_reason = _STOPS[change] or vm.stop_reason
+        vm.look.at_once()
+        return
     elif change is Change.REBOOTED:
         _rebooted(vm)
     elif change is Change.AGENT_CONNECTED and vm.status.guest_answered():

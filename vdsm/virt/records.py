@@ -102,7 +102,7 @@ class Records:
         return found
 
     async def save(self, record: Record) -> None:
-        """Durable when it returns; raises `RecordNotWritten`. For a step that must not be taken without its record."""
+        """Durable when it returns; raises OSError. For a step that must not be taken without its record."""
         async with self._turns[record.vm_id]:
             self._owed.pop(record.vm_id, None)
             await self._write(record.vm_id, msgspec.json.encode(record))
@@ -120,8 +120,8 @@ class Records:
             self._owed.pop(vm_id, None)
             try:
                 await self._write(vm_id, data)
-            except RecordNotWritten as e:
-                log.error("VM %s: %s; the VM goes on without", vm_id, e)
+            except OSError as e:
+                log.error("the record of VM %s can't be written, the VM goes on without: %s", vm_id, e)
                 self._owed[vm_id] = data
         if self._owed and (self._payer is None or self._payer.done()):
             self._payer = asyncio.create_task(self._pay(), name="records that are owed")
@@ -135,20 +135,16 @@ class Records:
                         continue
                     try:
                         await self._write(vm_id, self._owed[vm_id])
-                    except RecordNotWritten:  # told when it was new
+                    except OSError:  # told when it was new
                         continue
                     del self._owed[vm_id]
                     log.info("VM %s: its record is written again", vm_id)
 
     async def _write(self, vm_id: str, data: bytes | None) -> None:
-        path = self._path(vm_id)
-        try:
-            if data is None:
-                await asyncio.to_thread(remove_durably, path)
-            else:
-                await asyncio.to_thread(self._replace, path, data)
-        except OSError as e:
-            raise RecordNotWritten(path, e.strerror or str(e)) from e
+        if data is None:
+            await asyncio.to_thread(remove_durably, self._path(vm_id))
+        else:
+            await asyncio.to_thread(self._replace, self._path(vm_id), data)
 
     def _replace(self, path: str, data: bytes) -> None:
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
@@ -156,3 +152,8 @@ class Records:
 
     def _path(self, vm_id: str) -> str:
         return os.path.join(self._folder, f"{vm_id}.json")
+
+
+def not_written(record: Record, error: OSError) -> RecordNotWritten:
+    """What a person is told whose VM can't go on for want of its record."""
+    return RecordNotWritten(record.vm_id, error.strerror or str(error))

@@ -36,7 +36,7 @@ from vdsm.virt.hypervisor import Domain
 from vdsm.virt.launch_flags import START_PAUSED, LaunchFlags
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import HookVm
-from vdsm.virt.records import Phase, Record
+from vdsm.virt.records import Phase, Record, not_written
 
 log = logging.getLogger("vdsm.virt")
 
@@ -146,7 +146,10 @@ class Startup:
         await host_objects.check(hypervisor, named, root=self._parts.host_root)
         await self._make_way()
         self._record.phase = Phase.LAUNCHING
-        await self._parts.records.save(self._record)
+        try:
+            await self._parts.records.save(self._record)
+        except OSError as e:  # a new agent would take what runs for a start that never got so far, and end it
+            raise not_written(self._record, e) from e
         LAUNCHING.reach()
         await hypervisor.define(xml)
         DEFINED.reach()

@@ -96,7 +96,6 @@ class Vm:
     async def _run_start(self, xml: str) -> None:
         try:
             await Startup(self._parts, self.record, self.description, self._stop, self._on_launched).run(xml)
-            self.look.soon()
         except StartStopped:
             self.end(exit_for(ExitReason.DESTROYED_ON_STARTUP))
         except AgentError as e:
@@ -111,6 +110,9 @@ class Vm:
 
     def _on_launched(self, domain: Domain) -> None:
         self._launched = True
+        self.look.soon()  # what events told before now was not for a VM that runs
+        if not domain.active:
+            return
         self._see(domain)
         if self.description.agent_channel and not self.description.agent_connected:
             self.status.expect_guest(VmState.POWERING_UP, POWERING_UP_S)

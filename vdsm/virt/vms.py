@@ -29,7 +29,7 @@ from vdsm.virt.images import SharedImages
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import Hooks, HookVm, Images, Publisher
 from vdsm.virt.reactions import react
-from vdsm.virt.records import Phase, Record, Records
+from vdsm.virt.records import Phase, Record, Records, not_written
 from vdsm.virt.recovery import Action, Decision, decide
 from vdsm.virt.startup import adapt, run_after_start
 from vdsm.virt.states import ExitReason, exit_for
@@ -116,8 +116,10 @@ class Vms:
         vm = self._vms[vm_id] = Vm(self._parts, record, description, lambda: self._began(vm_id))
         try:
             await self._records.save(record)
-        except BaseException:  # nothing was started: it is as if it had never come
+        except BaseException as e:  # nothing was started: it is as if it had never come
             del self._vms[vm_id]
+            if isinstance(e, OSError):
+                raise not_written(record, e) from e
             raise
         RECORDED.reach()
         vm.begin(xml)
@@ -201,7 +203,7 @@ class Vms:
         await asyncio.gather(*(self._look_and_tell(vm) for vm in self._vms.values()))
 
     async def _look_and_tell(self, vm: Vm) -> None:
-        await vm.look.soon()
+        await asyncio.wait([vm.look.soon()])
         if not vm.status.down and not vm.releasing:
             vm.publish()
 
@@ -224,6 +226,9 @@ class Vms:
         decisions = decide(records, self._records.unreadable, domains)
         self.problems = dict(self._records.unreadable)
         left = [decision for decision in decisions if decision.record.vm_id not in self._vms]
+        for decision in left:
+            if decision.action is Action.ADOPT:
+                self._parts.images.claim(decision.record.vm_id, decision.record.images)
         results = await asyncio.gather(*(self._recover_one(decision) for decision in left), return_exceptions=True)
         for result in results:  # the others are there; a further attempt is for these only
             if isinstance(result, BaseException):
@@ -253,7 +258,7 @@ class Vms:
             return
         async with self._slots:
             try:
-                await self._parts.images.resume(vm.vm_id, vm.record.images)
+                await self._parts.images.resume(vm.record.images)
             except (AgentError, OSError) as e:
                 log.error("VM %s: its images: %s", vm.vm_id, e)
         vm.record.phase = Phase.RUNNING

@@ -345,6 +345,7 @@ def test_states_have_words(number: int, reason: int, told: tuple[DomainState, st
         ("STOPPED", libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED, Change.MIGRATED),
         ("STOPPED", libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED, Change.SAVED),
         ("STOPPED", libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED, Change.CRASHED),
+        ("PMSUSPENDED", libvirt.VIR_DOMAIN_EVENT_PMSUSPENDED_MEMORY, Change.SUSPENDED),
         ("CRASHED", libvirt.VIR_DOMAIN_EVENT_CRASHED_PANICKED, Change.CRASHED),
     ],
 )

@@ -178,6 +178,18 @@ async def test_a_late_look_says_not_up_while_the_vm_goes_down(world: World) -> N
     assert world.events.statuses() == ["Up", "Powering down", "Down"]
 
 
+async def test_a_stop_is_found_although_an_older_look_has_no_answer_yet(world: World) -> None:
+    vm = await up(world)
+    late = LateLook(world)
+    world.hypervisor.tell(VM, Change.RESUMED)
+    await late.began.wait()
+    world.hypervisor.guest_ends(VM)
+    await until(lambda: vm.status.down)
+    late.go.set()
+    await settle()
+    assert world.events.statuses() == ["Up", "Powering down", "Down"]
+
+
 async def test_looks_that_events_ask_for_are_answered_in_order(world: World) -> None:
     vm = await up(world)
     late = LateLook(world)

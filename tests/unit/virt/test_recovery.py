@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from vdsm.virt.errors import Recovering
-from vdsm.virt.hypervisor import DomainState, Reconnected
+from vdsm.virt.hypervisor import Change, Domain, DomainState, Reconnected
 
-from .fakes import IMAGE, VM, FakeDomain, World, disk, until, xml_of
+from .fakes import IMAGE, VM, FakeDomain, World, disk, new_id, until, xml_of
 
 
 async def up(world: World) -> None:
@@ -129,3 +130,48 @@ async def test_vms_are_told_again_when_libvirt_comes_back(world: World) -> None:
     del world.hypervisor.found[VM]
     world.hypervisor.hear(Reconnected())
     await until(lambda: len(world.events.downs()) == 1)
+
+
+async def test_an_image_that_a_running_vm_shares_survives_the_release_of_another(world: World) -> None:
+    dead, *running = sorted(new_id() for _ in range(7))
+    shared = disk("vdb", new_id())
+    for vm_id in (dead, *running):
+        own = disk("vda", new_id())
+        await world.vms.create(vm_id, xml_of(vm_id, disks=[own, shared] if vm_id in (dead, running[-1]) else [own]))
+    await until(lambda: all(stats["status"] == "Up" for stats in world.vms.all_stats()))
+    world.hypervisor.found[dead].state = DomainState.OFF
+    world.storage.calls.clear()
+    go, real = asyncio.Event(), world.storage.resume_prepared
+
+    async def slow(images: Sequence[tuple[str, str, str, str]]) -> None:
+        await go.wait()
+        await real(images)
+
+    world.storage.resume_prepared = slow  # type: ignore[method-assign]
+    restarting = asyncio.create_task(world.restart())
+    await until(lambda: "after_vm_destroy" in world.hooks.ran)  # the dead one is released before the others are there
+    go.set()
+    await restarting
+    assert len([call for call in world.storage.calls if call.startswith("teardown")]) == 1
+
+
+async def test_a_qemu_that_died_at_its_start_is_down_before_the_hook_ends(world: World) -> None:
+    real = world.hypervisor.launch
+
+    async def launch(vm_id: str, flags: int) -> Domain:
+        domain = await real(vm_id, flags)
+        world.hypervisor.found[vm_id].state = DomainState.OFF
+        world.hypervisor.tell(vm_id, Change.CRASHED)
+        return domain
+
+    hold = asyncio.Event()
+
+    async def script(xml: str) -> str:
+        await hold.wait()
+        return xml
+
+    world.hypervisor.launch = launch  # type: ignore[method-assign]
+    world.hooks.scripts["after_vm_start"] = script
+    vm = await world.vms.create(VM, xml_of())
+    await until(lambda: vm.status.down)
+    assert not hold.is_set()

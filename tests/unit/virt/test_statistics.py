@@ -170,3 +170,17 @@ async def test_a_sample_that_began_before_a_vm_was_destroyed_keeps_nothing_of_it
     go.set()
     await until(lambda: kept.window(other) is not None)
     assert kept.window(VM) is None
+
+
+async def test_one_odd_answer_does_not_end_the_statistics(world: World) -> None:
+    await world.vms.create(VM, xml_of())
+    answers: list[Stats] = []
+
+    async def statistics() -> Stats:
+        if not answers:
+            answers.append({VM: {"vcpu.current": 3}})
+            raise ValueError("odd")
+        return answers[0]
+
+    world.hypervisor.statistics = statistics  # type: ignore[method-assign]
+    await until(lambda: world.vms.stats(VM).get("vcpuCount") == "3")

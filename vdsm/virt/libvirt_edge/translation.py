@@ -32,6 +32,7 @@ _LIFECYCLE = {
     (6, 1): Change.SHUTDOWN_GUEST,
     (6, 2): Change.SHUTDOWN_HOST,
     (6, None): Change.SHUTDOWN,
+    (7, None): Change.SUSPENDED,  # by its own power management
     (8, None): Change.CRASHED,
 }
 

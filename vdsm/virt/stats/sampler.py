@@ -53,6 +53,8 @@ class Sampler:
                     self._samples.put(stats, self._running())
                 except (VirtError, DeadlineExceeded) as e:
                     log.warning("no statistics: %s", e)
+                except Exception:  # one odd answer must not end the statistics of all
+                    log.exception("no statistics")
             try:
                 async with asyncio.timeout(self._period_s):
                     await self._soon.wait()
