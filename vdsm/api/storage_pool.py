@@ -12,6 +12,7 @@ from vdsm.api.codes import code_for
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
 from vdsm.api.types import JsonDict, JsonList, Params, Part, Secret, TaskId, Text, Uuid, WireBool, WireInt, WireText
+from vdsm.common import masking
 
 MIN_HOST_ID, MAX_HOST_ID = 1, 2000
 
@@ -64,9 +65,18 @@ def _connections(params: Servers) -> list[Connection]:
 
 
 def _results(verb: str, results: list[ConnectionResult]) -> JsonList:
-    """A failure without a code of its own has the verb's: engines show the user what 451 means, and nothing for 100."""
+    """A failure without a code of its own has the verb's: engines show the user what 451 means, and nothing for 100.
+
+    ``reason`` is an extra of ours, for a person: engines read the number.
+    """
     return [
-        {"id": result.connection_id, "status": 0 if result.error is None else code_for(result.error, verb)}
+        {"id": result.connection_id, "status": 0}
+        if result.error is None
+        else {
+            "id": result.connection_id,
+            "status": code_for(result.error, verb),
+            "reason": masking.hide(str(result.error)),
+        }
         for result in results
     ]
 

@@ -126,7 +126,17 @@ async def test_each_connection_has_a_code_that_engines_know(api):
     api.agent.storage.connections.connect = refused
     params = {"storagepoolID": ID, "domainType": 4, "connectionParams": [{"id": name} for name in ("a", "b", "c")]}
     assert (await api.ask("StoragePool.connectStorageServer", params, ENGINE))["result"] == [
-        {"id": "a", "status": 451},
-        {"id": "b", "status": 469},
+        {"id": "a", "status": 451, "reason": "Command 'mount' failed with code 32: no"},
+        {"id": "b", "status": 469, "reason": str(AccessRefused("/x"))},
         {"id": "c", "status": 0},
     ]
+
+
+async def test_the_reason_of_a_connection_that_failed_has_no_secret(api):
+    async def refused(_kind, connections):
+        return [ConnectionResult("a", CommandFailed("mount", 32, "bad option password=geheim1"))]
+
+    api.agent.storage.connections.connect = refused
+    params = {"storagepoolID": ID, "domainType": 4, "connectionParams": [{"id": "a"}]}
+    (entry,) = (await api.ask("StoragePool.connectStorageServer", params, ENGINE))["result"]
+    assert "bad option" in entry["reason"] and "geheim1" not in entry["reason"]
