@@ -30,7 +30,7 @@ SCRIPT_LIBRARY = "vdsm/hooking/scriptlib/"  # a contract with scripts that are n
 # the frameworks call these: asyncio's protocols, loggers, aiohttp, typer's and the agent's own decorators
 _DECORATORS = ["@verb*", "@root_verb*", "@*.command*", "@*.callback*", "@app.*", "@hooks_app.*", "@cert_app.*"]
 _CALLBACKS = ["pipe_*", "process_exited", "pause_writing", "resume_writing", "connection_*", "data_received", "enqueue"]
-_CALLBACKS += ["pytest_*"]
+_CALLBACKS += ["pytest_*", "on_broken_pipe"]
 
 
 def main() -> int:

@@ -31,7 +31,7 @@ async def _ask(path: str) -> str:
         async with asyncio.timeout(ANSWER_S), Client.unix(path) as client:
             vms = await client.call("Host.getVMList", {"fullStatus": False}, timeout_s=ANSWER_S)
             pools = await client.call("Host.getConnectedStoragePools", {}, timeout_s=ANSWER_S)
-            return f"{len(vms)} VMs, {await _role(client, pools)}"
+            return f"{len(vms)} VM{'s' * (len(vms) != 1)}, {await _role(client, pools)}"
     return "not running"
 
 

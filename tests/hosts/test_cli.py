@@ -42,7 +42,8 @@ def test_call_types_its_words(agent_host, pool):
     [
         (("call", "Host.getStat"), 2, "did you mean Host.getStats?"),
         (("call", "Host.echo", "mesage=x"), 2, "did you mean message?"),
-        (("call", "Volume.getInfo", "{}"), 1, "(code -32602)"),
+        (("call", "Volume.getInfo", "{}"), 2, "still needs volumeID, storagepoolID, storagedomainID, imageID"),
+        (("call", "Volume.getInfo", '["x"]'), 1, "(code -32602)"),
     ],
 )
 def test_wrong_calls_say_what_and_with_which_code(agent_host, words, code, said):
@@ -91,3 +92,26 @@ def test_without_agent_it_says_so_and_hooks_still_work(fresh_host):
     assert "The agent does not run" in done.stderr.decode()
     assert vdsm(fresh_host, "hooks", "lint").returncode == 0
     assert vdsm(fresh_host, "hooks", "trace").returncode == 0
+
+
+def test_an_ordinary_user_is_told_what_it_may_not_do(agent_host):
+    def as_nobody(*words):
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        done = agent_host.run([*nobody, PYTHON, "-m", "vdsm.cli", *words], check=False)
+        assert "Traceback" not in done.stderr.decode()
+        return done
+
+    events = as_nobody("events", "--for", "1")
+    assert (events.returncode, b"Access denied" in events.stderr) == (1, True)
+    trace = as_nobody("hooks", "trace")
+    assert trace.returncode in (0, 1)
+    seen = {r["what"]: r for r in json.loads(as_nobody("doctor", "--json").stdout)}
+    for what in ("libvirt", "sanlock", "root helper", "agent"):
+        assert seen[what]["level"] == "warning" and "root" in seen[what]["remedy"], seen[what]
+
+
+def test_a_connection_that_failed_is_an_error_with_its_reason(agent_host):
+    words = ["storagepoolID=00000000-0000-0000-0000-000000000000", "domainType=4", "connectionParams.0.id=c1"]
+    done = vdsm(agent_host, "call", "StoragePool.connectStorageServer", *words, "connectionParams.0.connection=/srv/no")
+    assert done.returncode == 1
+    assert "/srv/no" in done.stderr.decode() and "(code 453)" in done.stderr.decode()

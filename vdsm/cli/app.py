@@ -10,12 +10,13 @@ import typer
 from vdsm import __version__
 from vdsm.cli import cert, connection, doctor, hooks, output, watching
 from vdsm.cli.calling import call as call_verb
-from vdsm.cli.calling import verb_names
+from vdsm.cli.calling import failed_entries, verb_names
+from vdsm.cli.connection import AsJson
 from vdsm.cli.exits import Exit
 from vdsm.cli.numbers import pause, seconds
 from vdsm.client.stomp import PORT
 from vdsm.common.paths import Paths
-from vdsm.hooking.points import POINTS
+from vdsm.hooking.points import POINTS, find
 
 EXITS = (
     "Exit codes: 0 done, 1 the agent answered with an error, 2 wrong usage, 3 agent not reachable,"
@@ -25,8 +26,6 @@ app = typer.Typer(help="Look at and drive this host's agent.", epilog=EXITS, no_
 hook_commands = typer.Typer(help="Hook scripts: what is installed, what is wrong, what they did.", no_args_is_help=True)
 app.add_typer(hook_commands, name="hooks")
 app.add_typer(cert.commands, name="cert")
-
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 
 
 def _verbs(incomplete: str) -> list[str]:
@@ -67,7 +66,7 @@ def call(
     timeout: Annotated[float, typer.Option(parser=seconds, help="Seconds to wait for the answer.")] = 60.0,
 ) -> None:
     """Call any verb of the API. 'vdsm call rpc.discover --json' describes them all."""
-    answer = connection.carry_out(call_verb(verb, words or [], timeout))
+    answer = connection.carry_out(call_verb(verb, words or [], timeout), "Wait longer with --timeout")
     try:
         if as_json:
             output.print_json(answer)
@@ -75,6 +74,9 @@ def call(
             output.print_result(answer)
     except RecursionError:
         connection.stop(connection.Failure(f"{verb}: the answer is nested too deep to be shown", "", Exit.REFUSED))
+    failed = failed_entries(answer)
+    if failed:
+        connection.stop(connection.Failure(f"{verb}: {'; '.join(failed)}", "", Exit.REFUSED))
 
 
 @app.command()
@@ -133,13 +135,13 @@ def hooks_list(
     every: Annotated[bool, typer.Option("--all", help="All points that there are.")] = False, as_json: AsJson = False
 ) -> None:
     """Installed scripts in the order in which they run."""
-    hooks.show_installed(Paths().hooks, every, as_json)
+    connection.look(lambda: hooks.show_installed(Paths().hooks, every, as_json))
 
 
 @hook_commands.command("lint")
 def hooks_lint(as_json: AsJson = False) -> None:
     """Why a file will never run, is refused, or is going to fail."""
-    if hooks.show_findings(Paths().hooks, as_json):
+    if connection.look(lambda: hooks.show_findings(Paths().hooks, as_json)):
         raise typer.Exit(Exit.FINDINGS)
 
 
@@ -171,4 +173,6 @@ def hooks_trace(
     as_json: AsJson = False,
 ) -> None:
     """What ran lately: result, time, standard error of each script."""
-    hooks.show_trace(Paths(), point, vm, last, as_json)
+    if point:
+        connection.look(lambda: find(point))
+    connection.look(lambda: hooks.show_trace(Paths(), point, vm, last, as_json))

@@ -29,7 +29,19 @@ async def call(verb: str, words: Sequence[str], timeout_s: float) -> Any:
             raise UnknownVerb(verb, reason)
         types = Types(methods[verb], document.get("components", {}).get("schemas", {}))
         params = parameters(words, types, read_text) if words else None
+        if not isinstance(params, list):
+            types.refuse_incomplete(params or {})
         return await client.call(verb, params, timeout_s=timeout_s)
+
+
+def failed_entries(answer: Any) -> list[str]:
+    """Of a verb that answers with a status for each entry: what did not succeed, and why."""
+    entries = answer if isinstance(answer, list) else []
+    return [
+        f"{entry.get('id', number)} has failed: {entry.get('reason', 'the agent does not say why')} (code {status})"
+        for number, entry in enumerate(entries)
+        if isinstance(entry, dict) and isinstance(status := entry.get("status"), int) and status != 0
+    ]
 
 
 def read_text(name: str) -> str:

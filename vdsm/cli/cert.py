@@ -7,8 +7,7 @@ import dataclasses
 import ipaddress
 import os
 import socket
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -20,10 +19,7 @@ from vdsm.cli import connection
 from vdsm.cli.exits import Exit
 from vdsm.cli.output import console, print_json
 from vdsm.common.atomic import write_atomic
-from vdsm.common.errors import AgentError
 from vdsm.common.paths import Paths
-
-T = TypeVar("T")
 
 commands = typer.Typer(help="This host's certificates.", no_args_is_help=True)
 Folder = Annotated[str, typer.Option("--pki", metavar="FOLDER", help="Where the certificates lie.")]
@@ -33,6 +29,7 @@ Names = Annotated[
 ]
 Days = Annotated[int, typer.Option(min=1, max=36500, help="How long it is valid.")]
 OF_THE_AGENT = Paths().pki
+MAKE_ONE = "deploy the host from its engine; without one: vdsm cert init"
 
 
 @commands.callback()
@@ -42,7 +39,7 @@ def _files_of_this_host() -> None:
 
 @commands.command()
 def status(
-    pki: Folder = OF_THE_AGENT, as_json: Annotated[bool, typer.Option("--json", help="JSON for scripts.")] = False
+    pki: Folder = OF_THE_AGENT, as_json: connection.AsJson = False
 ) -> None:
     """What there is, how long it lasts, and whether it serves (tried by a TLS handshake). Exit code 5: it does not."""
     own, *others = places.known(pki)
@@ -67,14 +64,14 @@ def init(
 ) -> None:
     """Make an authority on this host, and this host's pair: for hosts without an engine."""
     names = name or _names_of_this_host()
-    _carry_out(pki, lambda: keeping.init(pki, names, days=days, force=force))
+    connection.look(lambda: keeping.init(pki, names, days=days, force=force))
     console().print(f"This host is [bold]{escape(names[0])}[/]. Other hosts and clients: vdsm cert issue")
 
 
 @commands.command()
 def renew(name: Names = None, days: Days = making.DAYS, pki: Folder = OF_THE_AGENT) -> None:
     """New certificates from the authority on this host; where there is none, a signing request for yours."""
-    request = _carry_out(pki, lambda: keeping.renew(pki, name or [], days=days))
+    request = connection.look(lambda: keeping.renew(pki, name or [], days=days))
     out = console()
     if request is None:
         out.print("Renewed. The agent uses it from the next connection on.")
@@ -92,7 +89,7 @@ def import_(
     pki: Folder = OF_THE_AGENT,
 ) -> None:
     """Put a signed certificate or a new authority in place. Tried first: what would not serve is refused."""
-    _carry_out(pki, lambda: keeping.import_(pki, certificate=certificate, key=key, authority=ca))
+    connection.look(lambda: keeping.import_(pki, certificate=certificate, key=key, authority=ca))
     console().print("Imported. The agent uses it from the next connection on.")
     named = examine(places.host(pki)).names
     if certificate and not any(_is_this_host(name) for name in named):
@@ -126,19 +123,8 @@ def issue(
             write_atomic(file, data, mode=0o600 if file.endswith(".key") else 0o644)
         return list(files)
 
-    for file in _carry_out(pki, work):
+    for file in connection.look(work):
         typer.echo(file)
-
-
-def _carry_out(pki: str, work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except AgentError as e:
-        connection.stop(connection.Failure(f"{e}.", e.remedy, Exit.REFUSED))
-    except OSError as e:
-        remedy = "Run it as root" if isinstance(e, PermissionError) else ""
-        connection.stop(connection.Failure(f"{e.filename or pki}: {e.strerror}.", remedy, Exit.REFUSED))
-    raise AssertionError  # stop() never returns
 
 
 def _names_of_this_host() -> list[str]:
@@ -162,6 +148,8 @@ def _is_this_host(name: str) -> bool:
 
 def _show(reports: list[Report]) -> None:
     out = console()
+    if not os.path.exists(reports[0].file):
+        out.print(f"There is no certificate: {MAKE_ONE}", soft_wrap=True)
     for report in reports:
         mark = "[red]✘[/]" if report.problems else "[yellow]![/]" if report.expires_soon else "[green]✔[/]"
         out.print(f"{mark} [bold]{report.name}[/]  {escape(report.file)}  [dim]{report.use}[/]", soft_wrap=True)

@@ -51,7 +51,10 @@ def accounts() -> Iterator[Result]:
         own = pwd.getpwnam("vdsm")
     except KeyError:
         taken = f"; id {AGENT_ID} belongs to {user}" if user else ""
-        remedy = f"useradd --system --uid {AGENT_ID} --gid {AGENT_ID} --no-create-home --shell /usr/sbin/nologin vdsm"
+        steps = [f"give {user} another id (usermod -u)"] if user else []
+        steps += [f"groupadd --system --gid {AGENT_ID} vdsm"] if not group else []
+        add = f"useradd --system --uid {AGENT_ID} --gid {AGENT_ID} --no-create-home --shell /usr/sbin/nologin vdsm"
+        remedy = "; ".join([*steps, add])
         yield Result("user", Level.FAULT, f"there is no user vdsm{taken}", remedy)
         return
     right = (own.pw_uid, own.pw_gid) == (AGENT_ID, AGENT_ID)
@@ -67,23 +70,28 @@ def accounts() -> Iterator[Result]:
             )
             continue
         state = "is in" if there else "is not in"
-        yield _result("groups", there, f"vdsm {state} group {name}", f"usermod -aG {name} vdsm")
+        remedy = f"usermod -aG {name} vdsm; systemctl restart vdsm"
+        yield _result("groups", there, f"vdsm {state} group {name}", remedy)
 
 
 def host(tree: Tree) -> Iterator[Result]:
     flags = parse_cpuinfo(tree.text("/proc/cpuinfo")).flags
     device = tree.exists("/dev/kvm")
     if VIRTUALISATION.isdisjoint(flags):
-        found, remedy = "the processor shows neither vmx nor svm: VMs are emulated, slowly", "enable it in the firmware"
+        found = "the processor shows neither vmx nor svm: VMs are emulated, slowly"
+        is_vm = "hypervisor" in flags
+        remedy = "this host is a VM: allow nesting on its hypervisor" if is_vm else "enable it in the firmware"
     else:
-        found, remedy = ("/dev/kvm is there" if device else "there is no /dev/kvm"), "modprobe kvm_intel or kvm_amd"
+        found = "/dev/kvm is there" if device else "there is no /dev/kvm"
+        remedy = "modprobe kvm_intel" if "vmx" in flags else "modprobe kvm_amd"
     can = device and not VIRTUALISATION.isdisjoint(flags)
     yield _result("kvm", can, found, remedy, Level.WARNING)
     yield _socket("libvirt", [tree.path(name) for name in _LIBVIRT], "systemctl start libvirtd")
     yield _socket("sanlock", [tree.path(_SANLOCK)], "systemctl start sanlock")
     binding = importlib.util.find_spec("sanlock") is not None
     word = "can be loaded" if binding else "can't be loaded"
-    yield _result("sanlock binding", binding, f"Python's sanlock module {word}", "install python3-sanlock; make setup")
+    remedy = "install python3-sanlock (docs/install.md)"
+    yield _result("sanlock binding", binding, f"Python's sanlock module {word}", remedy)
     program = shutil.which("qemu-img")
     yield _result("qemu-img", bool(program), program or "not found", "install qemu-utils (qemu-img on Fedora and EL)")
     yield _clock()
@@ -94,7 +102,6 @@ def places(paths: Paths) -> Iterator[Result]:
         yield _folder(folder, AGENT_ID)
     for folder in (paths.etc, paths.root_state):
         yield _folder(folder, 0)
-    yield _root_helper(paths.root_socket)
     for folder in (paths.log, paths.state, paths.run):
         try:
             state = os.statvfs(folder)
@@ -127,33 +134,24 @@ def _folder(folder: str, owner: int) -> Result:
 def _socket(what: str, candidates: list[str], remedy: str) -> Result:
     found = "there is no socket " + " or ".join(candidates)
     for path in candidates:
-        problem = _connect(path)
-        if problem == "":
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(2.0)
+                probe.connect(path)
             return Result(what, Level.GOOD, f"answers at {path}", "")
-        if problem is not None:
-            found = f"{path}: {problem}"
+        except FileNotFoundError:
+            continue
+        except PermissionError:
+            return forbidden(what, path)
+        except OSError as e:
+            found = f"{path}: {e.strerror or e}"
     return Result(what, Level.FAULT, found, remedy)
 
 
-def _root_helper(path: str) -> Result:
-    problem = _connect(path)
-    if problem == "":
-        return Result("root helper", Level.GOOD, f"answers at {path}", "")
-    found = f"there is no socket {path}" if problem is None else f"{path}: {problem}"
-    return Result("root helper", Level.FAULT, found, "systemctl start vdsm-root")
-
-
-def _connect(path: str) -> str | None:
-    """Nothing wrong: empty; no such socket: None."""
-    try:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(2.0)
-            probe.connect(path)
-    except FileNotFoundError:
-        return None
-    except OSError as e:
-        return e.strerror or str(e)
-    return ""
+def forbidden(what: str, path: str) -> Result:
+    """It may be well: this user can't tell."""
+    found = f"{path}: user {os.geteuid()} may not ask there"
+    return Result(what, Level.WARNING, found, "look again as root or vdsm")
 
 
 def _clock() -> Result:

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a command to the agent and back: one event loop, and each way to fail as a sentence and an exit code."""
+"""From a command to the agent and back: one event loop, and each way to fail as a sentence and an exit code.
+
+With ``--json`` a failure is told as JSON, too: one object on stderr, nothing on stdout.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import os
 import socket
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -17,8 +21,9 @@ from vdsm.cli.exits import Exit
 from vdsm.cli.values import BadArgument
 from vdsm.client import Client, ConnectionLost, NoAnswer, RpcError, Unsendable
 from vdsm.client import tls as client_tls
-from vdsm.common.errors import AgentError
+from vdsm.common.errors import AgentError, InvalidParameter
 from vdsm.common.paths import Paths
+from vdsm.hooking.points import UnknownPoint
 
 T = TypeVar("T")
 
@@ -32,6 +37,7 @@ class Failure:
     text: str
     remedy: str
     exit: Exit
+    code: int | None = None  # of the agent's error
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,19 @@ class Remote:
 
 # where this command goes: chosen once, by the options before the command
 _remote: contextvars.ContextVar[Remote | None] = contextvars.ContextVar("remote", default=None)
+
+
+# how this command tells what goes wrong: chosen once, by --json
+_as_json: contextvars.ContextVar[bool] = contextvars.ContextVar("as_json", default=False)
+
+
+def tell_as_json(value: bool) -> bool:
+    """For the option --json, before anything can fail."""
+    _as_json.set(value)
+    return value
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for scripts.", callback=tell_as_json, is_eager=True)]
 
 
 def go_to(remote: Remote | None) -> None:
@@ -70,34 +89,50 @@ def connect() -> Client:
     return Client.stomp(remote.host, remote.port, context)
 
 
-def carry_out(work: Coroutine[Any, Any, T]) -> T:
-    """The result; a failure is told on stderr and ends the command."""
+def carry_out(work: Coroutine[Any, Any, T], patience: str = "") -> T:
+    """The result; a failure is told on stderr and ends the command. ``patience``: how to wait longer for the answer."""
+    return look(lambda: asyncio.run(work), patience)
+
+
+def look(work: Callable[[], T], patience: str = "") -> T:
+    """The same for work on this host's files."""
     try:
-        return asyncio.run(work)
+        return work()
     except AgentError as e:
-        stop(explain(e))
+        stop(explain(e, patience))
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        remedy = "Run it as root" if isinstance(e, PermissionError) else ""
+        stop(Failure(f"{e.filename or 'this host'}: {e.strerror or e}.", remedy, Exit.REFUSED))
     except KeyboardInterrupt:
         raise typer.Exit(Exit.INTERRUPTED) from None
     raise AssertionError  # stop() never returns
 
 
 def stop(failure: Failure) -> None:
+    if _as_json.get():
+        told = {"message": failure.text, "code": failure.code, "remedy": failure.remedy, "exit": failure.exit.value}
+        typer.echo(json.dumps({"error": told}, ensure_ascii=False), err=True)
+        raise typer.Exit(failure.exit)
     typer.secho(failure.text, err=True, fg="red")
     if failure.remedy:
         typer.secho(f"  {failure.remedy}", err=True)
     raise typer.Exit(failure.exit)
 
 
-def explain(error: AgentError) -> Failure:
+def explain(error: AgentError, patience: str = "") -> Failure:
     match error:
         case RpcError():
-            return Failure(f"{error.method}: {error.message} (code {error.code})", error.advice, Exit.REFUSED)
+            text = f"{error.method}: {error.message} (code {error.code})"
+            return Failure(text, error.advice, Exit.REFUSED, error.code)
         case ConnectionLost():
             return _unreachable(error)
         case NoAnswer():
-            remedy = "The call may still go on in the agent. Wait longer with --timeout, or look: vdsm status"
+            log = "What the agent does stands in its log: journalctl -u vdsm"
+            remedy = f"The call may still go on in the agent. {patience or log}"
             return Failure(f"{error}.", remedy, Exit.NO_ANSWER)
-        case BadArgument() | Unsendable():
+        case BadArgument() | Unsendable() | UnknownPoint() | InvalidParameter():
             return Failure(str(error), "", Exit.USAGE)
         case client_tls.NoIdentity():
             return Failure(f"{error}.", error.remedy, Exit.UNREACHABLE)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 
 from rich.markup import escape
@@ -11,17 +12,22 @@ from rich.markup import escape
 from vdsm import config
 from vdsm.certificates import places as certificate_places
 from vdsm.certificates.examine import examine as examine_certificate
-from vdsm.cli.checks import Level, Result, accounts, host, places
+from vdsm.cli.cert import MAKE_ONE
+from vdsm.cli.checks import Level, Result, accounts, forbidden, host, places
 from vdsm.cli.connection import agent_socket, connect, explain
-from vdsm.cli.output import console, print_json
-from vdsm.client import ClientError
+from vdsm.cli.output import console, count, print_json
+from vdsm.client import ClientError, RpcError
+from vdsm.client.web import FORBIDDEN
+from vdsm.common.errors import AgentError
 from vdsm.common.paths import Paths
 from vdsm.hooking.lint import Severity, lint
 from vdsm.host.tree import Tree
+from vdsm.root.client import RootClient
 from vdsm.rpc.policy import BadPolicy, PolicyFile
 
 _MARKS = {Level.GOOD: "[green]✔[/]", Level.WARNING: "[yellow]![/]", Level.FAULT: "[red]✘[/]"}
 _ANSWER_S = 5.0
+_ROOT_REMEDY = "systemctl restart vdsm-root; why it ended or hangs: journalctl -u vdsm-root"
 
 __all__ = ["Level", "Result", "examine", "show"]
 
@@ -37,7 +43,7 @@ async def examine(paths: Paths) -> list[Result]:
         *_access(paths),
         *_hooks(paths),
     ]
-    return [*found, await _agent()]
+    return [*found, await _root_helper(paths.root_socket), await _agent()]
 
 
 def _configuration(paths: Paths) -> Iterator[Result]:
@@ -64,9 +70,7 @@ def _certificates(paths: Paths) -> Iterator[Result]:
             yield Result("certificate", level, found, renew)
     if not certificate_places.host(paths.pki).exists():
         found = f"there is none in {paths.pki}: the port for engines stays closed"
-        yield Result(
-            "certificate", Level.WARNING, found, "deploy the host from its engine; without one: vdsm cert init"
-        )
+        yield Result("certificate", Level.WARNING, found, MAKE_ONE)
 
 
 def _access(paths: Paths) -> Iterator[Result]:
@@ -88,13 +92,32 @@ def _hooks(paths: Paths) -> Iterator[Result]:
         yield Result("hooks", Level.GOOD, "every script is in order", "")
 
 
+async def _root_helper(path: str) -> Result:
+    """It is asked something: one that is stopped takes connections, too."""
+    helper = RootClient(path)
+    try:
+        if _is_closed_to_us(path):
+            return forbidden("root helper", path)
+        await helper.call("Network.state", {}, timeout_s=_ANSWER_S)
+    except AgentError as e:
+        return Result("root helper", Level.FAULT, str(e), _ROOT_REMEDY)
+    finally:
+        await helper.close()
+    return Result("root helper", Level.GOOD, f"answers at {path}", "")
+
+
+def _is_closed_to_us(path: str) -> bool:
+    return os.path.exists(path) and not os.access(path, os.W_OK)
+
+
 async def _agent() -> Result:
     try:
         async with connect() as client:
             await client.call("Host.ping2", timeout_s=_ANSWER_S)
     except ClientError as e:
         failure = explain(e)
-        return Result("agent", Level.FAULT, failure.text, failure.remedy)
+        is_ours = isinstance(e, RpcError) and e.code == FORBIDDEN  # it answered: it runs
+        return Result("agent", Level.WARNING if is_ours else Level.FAULT, failure.text, failure.remedy)
     return Result("agent", Level.GOOD, f"answers at {agent_socket()}", "")
 
 
@@ -109,5 +132,5 @@ def show(results: list[Result], as_json: bool) -> None:
             out.print(f"  {'':16} [dim]→ {escape(result.remedy)}[/]", soft_wrap=True)
     faults = sum(result.level is Level.FAULT for result in results)
     warnings = sum(result.level is Level.WARNING for result in results)
-    verdict = f"[red]{faults} faults[/]" if faults else "[green]no fault[/]"
-    out.print(f"\n{verdict}, {warnings} warnings, {len(results)} checks")
+    verdict = f"[red]{count(faults, 'fault')}[/]" if faults else "[green]no fault[/]"
+    out.print(f"\n{verdict}, {count(warnings, 'warning')}, {count(len(results), 'check')}")

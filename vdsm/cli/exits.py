@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from enum import IntEnum
 
 
@@ -14,3 +18,24 @@ class Exit(IntEnum):
     NO_ANSWER = 4  # the agent did not answer in time; the call may still go on
     FINDINGS = 5  # doctor, hooks lint, hooks try: looked, and found what is wrong
     INTERRUPTED = 130
+    READER_GONE = 141  # as after SIGPIPE: who read the output has read enough
+
+
+@contextlib.contextmanager
+def ending_quietly() -> Iterator[None]:
+    """A reader that has enough (`| head -1`) is no fault. Also of what is only written when the program ends."""
+    stdout = sys.stdout
+    end: SystemExit | None = None
+    try:
+        try:
+            yield
+        except SystemExit as e:
+            end = e
+        if sys.stdout is not stdout:  # the library of options has seen it, and took the stream away
+            raise BrokenPipeError
+        stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        sys.exit(Exit.READER_GONE)
+    if end is not None:
+        raise end

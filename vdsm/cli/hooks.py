@@ -14,7 +14,7 @@ from rich.syntax import Syntax
 
 from vdsm import config
 from vdsm.cli.calling import read_text
-from vdsm.cli.output import console, plain, print_json
+from vdsm.cli.output import console, plain, print_json, show
 from vdsm.common.paths import Paths
 from vdsm.hooking import trace
 from vdsm.hooking.directory import Directories, trust_of
@@ -57,7 +57,7 @@ def show_installed(hooks_folder: str, every_point: bool, as_json: bool) -> None:
             user = "root" if point.as_root else "vdsm"
             name = point.name if point.wired else f"[dim]{point.name} (not yet)[/]"
             table.add_row(name, str(point.data), failure, user, point.when)
-        console().print(table)
+        show(table)
         return
     if not scripts:
         console().print(f"No scripts in {escape(hooks_folder)}. The points: vdsm hooks list --all")
@@ -66,7 +66,7 @@ def show_installed(hooks_folder: str, every_point: bool, as_json: bool) -> None:
     for entry in scripts:
         state = "[green]runs[/]" if entry["runs"] else f"[red]never runs:[/] {escape(entry['refused'])}"
         table.add_row(entry["point"], escape(entry["script"]), state)
-    console().print(table)
+    show(table)
 
 
 def show_findings(hooks_folder: str, as_json: bool) -> bool:
@@ -136,4 +136,4 @@ def _show_run(record: RunRecord) -> None:
             f"{1000 * script.seconds:.0f} ms",
             escape(said),
         )
-    console().print(table)
+    show(table)

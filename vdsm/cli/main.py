@@ -17,5 +17,7 @@ def run() -> None:
         serve(sys.argv[2:])
         return
     from vdsm.cli.app import app
+    from vdsm.cli.exits import ending_quietly
 
-    app(prog_name="vdsm")
+    with ending_quietly():
+        app(prog_name="vdsm")

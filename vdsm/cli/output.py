@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How results look: JSON for scripts, tables for people."""
+"""How results look: JSON for scripts, tables for people.
+
+An id is never broken over two lines. A pipe gets lines of whatever length, each ending with its last character, so that
+the same answer gives the same text everywhere. A table too wide for the terminal becomes a block for each entry.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,40 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-NARROW = 100
-# of a table that a terminal of the usual width can show
+# more than any line has
+UNLIMITED = 1 << 14
+# of a table that a person takes in at a glance
 MAX_COLUMNS = 6
+# columns of `plain` that hold ids
+_OF_IDS = frozenset({"id", "pool", "domain", "VM"})
+
+
+class _Screen(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # where the command begins, it is known what to do
 
 
 def console() -> Console:
     """Of the terminal's width; a pipe gets wide lines, so that nothing is cut."""
-    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=NARROW)
+    return _Screen(highlight=False) if sys.stdout.isatty() else _Screen(highlight=False, width=UNLIMITED)
+
+
+def show(what: RenderableType) -> None:
+    sys.stdout.write(drawn(what))
+    sys.stdout.flush()
+
+
+def drawn(what: RenderableType) -> str:
+    """As text, with the terminal's colours if it is one."""
+    out = console()
+    with out.capture() as taken:
+        out.print(what)
+    text = taken.get()
+    return text if out.is_terminal else "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def print_json(value: Any) -> None:
@@ -30,18 +56,19 @@ def print_result(value: Any) -> None:
     if value is True or value is None:
         console().print("[green]done[/]")
     elif isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value):
-        if len({key for entry in value for key in entry}) <= MAX_COLUMNS:
-            console().print(rows(value))
+        table, out = rows(value), console()
+        width = out.measure(table, options=out.options.update(max_width=UNLIMITED)).maximum
+        if len(table.columns) <= MAX_COLUMNS and width <= out.width:
+            show(table)
             return
         for number, entry in enumerate(value):
             sys.stdout.write("\n" * bool(number))
-            sys.stdout.flush()
-            console().print(_members(entry))
+            show(_members(entry))
     elif isinstance(value, list):
         for entry in value:
             sys.stdout.write(f"{in_cell(entry)}\n")
     elif isinstance(value, dict):
-        console().print(_members(value))
+        show(_members(value))
     else:
         sys.stdout.write(f"{in_cell(value)}\n")
 
@@ -65,7 +92,7 @@ def rows(entries: list[dict[str, Any]]) -> Table:
 def plain(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in _OF_IDS)
     return table
 
 
@@ -75,6 +102,10 @@ def in_cell(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return ", ".join(value)
     return json.dumps(value, ensure_ascii=False)
+
+
+def count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def size(mib: float) -> str:

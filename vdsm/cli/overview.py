@@ -79,7 +79,7 @@ def screen(seen: Overview) -> Group:
         ("Networks", _networks(seen)),
         ("Virtual machines", _vms(seen)),
     ):
-        parts += ["", f"[bold cyan]{title}[/]", Padding(table or "[dim]none[/]", (0, 0, 0, 2))]
+        parts += ["", f"[bold cyan]{title}[/]", Padding(table or "[dim]none[/]", (0, 0, 0, 2), expand=False)]
     if seen.problems:
         parts += ["", "[bold red]Not answered[/]"]
         parts += [Padding(f"{what}: {escape(text)}", (0, 0, 0, 2)) for what, text in seen.problems.items()]

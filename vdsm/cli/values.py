@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vdsm.common.errors import AgentError
@@ -37,6 +37,7 @@ class Types:
     def __init__(self, method: Schema, components: Schema) -> None:
         self.verb = str(method["name"])
         self.parameters = {str(entry["name"]): dict(entry["schema"]) for entry in method["params"]}
+        self._required = [str(entry["name"]) for entry in method["params"] if entry.get("required")]
         self._components = components
 
     def of(self, path: Sequence[str]) -> Schema:
@@ -57,6 +58,23 @@ class Types:
         if len(choices) == 1:
             return choices[0]
         return {} if choices else schema
+
+    def refuse_incomplete(self, params: Mapping[str, Any]) -> None:
+        """Raises BadArgument that names all that is missing, also within what is given."""
+        missing = list(self._missing({"properties": self.parameters, "required": self._required}, params, ""))
+        if missing:
+            raise BadArgument(self.verb, f"still needs {', '.join(missing)}")
+
+    def _missing(self, schema: Schema, value: Any, place: str) -> Iterator[str]:
+        schema = self.resolve(schema)
+        if isinstance(value, list):
+            for number, entry in enumerate(value):
+                yield from self._missing(schema.get("items", {}), entry, f"{place}{number}.")
+        elif isinstance(value, Mapping):
+            yield from (f"{place}{name}" for name in schema.get("required", ()) if name not in value)
+            for name, inner in schema.get("properties", {}).items():
+                if name in value:
+                    yield from self._missing(inner, value[name], f"{place}{name}.")
 
     def _member(self, schema: Schema, part: str, where: str) -> Schema:
         if schema.get("type") == "array":

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from vdsm.api import contract
 from vdsm.cli import numbers
+from vdsm.cli.exits import ending_quietly
 from vdsm.client import Client, ClientError, RpcError, Unsendable, messages
 from vdsm.client import tls as client_tls
 from vdsm.common import logs
@@ -33,6 +34,11 @@ DEPTH = 4  # of structures within structures, in the help's example
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
+    with ending_quietly():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser(given)
     chosen = parser.parse_args(given)

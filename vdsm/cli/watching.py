@@ -5,18 +5,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import aclosing
+from typing import Any
 
-from rich.live import Live
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.text import Text
 
 from vdsm.cli.connection import connect, explain
-from vdsm.cli.output import console, print_json
+from vdsm.cli.output import console, drawn, print_json, show
 from vdsm.cli.overview import gather, screen
 from vdsm.client import ClientError, Notice
+
+_CLEAR = "\x1b[H\x1b[2J"
+# what one looks for in an event comes first
+_FIRST = ("status", "pauseCode", "exitMessage", "exitReason", "exitCode", "message")
+_PLAIN = re.compile(r"[\w./:@+-]+")
 
 
 async def show_status(as_json: bool) -> None:
@@ -25,19 +33,39 @@ async def show_status(as_json: bool) -> None:
     if as_json:
         print_json(seen.to_json())
     else:
-        console().print(screen(seen))
+        show(screen(seen))
 
 
 async def watch_status(every_s: float) -> None:
-    """Until Ctrl-C; an agent that is away is said so and looked for again."""
-    with Live(console=console(), screen=sys.stdout.isatty(), auto_refresh=False) as live:
+    """Until Ctrl-C; an agent that is away is said so and looked for again. A pipe gets one screen after the other."""
+    out = console()
+    out.set_alt_screen(out.is_terminal)
+    try:
         while True:
             try:
                 async with connect() as client:
-                    live.update(screen(await gather(client)), refresh=True)
+                    seen: RenderableType = screen(await gather(client))
             except ClientError as e:
-                live.update(Text(explain(e).text, style="red"), refresh=True)
+                seen = Text(explain(e).text, style="red")
+            text = drawn(seen)
+            sys.stdout.write(_CLEAR + fitting(text, out.height) if out.is_terminal else f"{_now()}\n{text}\n")
+            sys.stdout.flush()
             await asyncio.sleep(every_s)
+    finally:
+        out.set_alt_screen(False)
+
+
+def fitting(text: str, height: int) -> str:
+    """As many lines as a terminal shows; what is left out is said so."""
+    lines = text.splitlines()
+    if len(lines) < height:
+        return text
+    shown = lines[: height - 2]
+    return "\n".join([*shown, f"… and {len(lines) - len(shown)} lines more: make the window higher, or vdsm status\n"])
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 async def show_events(for_s: float | None, as_json: bool) -> None:
@@ -58,8 +86,21 @@ def _tell(notice: Notice, as_json: bool) -> None:
         return
     params = {key: value for key, value in notice.params.items() if key != "notify_time"}
     what = f"[bold]{escape(notice.component)}[/] {escape(notice.operation)} {escape(notice.unique_id)}"
-    body = escape(json.dumps(params, ensure_ascii=False)) if params else ""
-    line = f"[dim]{time.strftime('%H:%M:%S')}[/] {what} {body}"
-    # a line is a line on a terminal; pipes and --json get the whole
-    is_cut = sys.stdout.isatty()
-    console().print(line, soft_wrap=not is_cut, no_wrap=is_cut, overflow="ellipsis" if is_cut else None)
+    # whole, on a terminal too: a cut line hides what it was looked at for
+    console().print(
+        f"[dim]{time.strftime('%H:%M:%S')}[/] {what} {escape(words(notice.unique_id, params))}", soft_wrap=True
+    )
+
+
+def words(unique_id: str, params: Mapping[str, Any]) -> str:
+    """``key=value``, the most important first; an event of one VM has all in an object by the VM's id."""
+    own = params.get(unique_id)
+    flat = {**{k: v for k, v in params.items() if k != unique_id}, **own} if isinstance(own, dict) else dict(params)
+    order = sorted(flat, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
+    return " ".join(f"{key}={_word(flat[key])}" for key in order)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)

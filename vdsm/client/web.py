@@ -7,16 +7,20 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncGenerator, Mapping
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 
 from vdsm.client import messages
 from vdsm.client.channel import CLOSE_S, Channel
-from vdsm.client.errors import ConnectionLost
+from vdsm.client.errors import ConnectionLost, RpcError
 from vdsm.client.messages import MAX_ANSWER
 
 PATH = "/jsonrpc"
+# what the agent's port says to one without identity, where there is no body to say it in
+FORBIDDEN = -32001
+ADMITTED = "Call as root or vdsm, or join the group vdsm-operator"
 
 
 class Web:
@@ -57,6 +61,10 @@ class Web:
                 socket = await self._http().ws_connect(self._url + PATH, max_msg_size=MAX_ANSWER, heartbeat=30.0)
         except TimeoutError:
             raise ConnectionLost(self.where, f"no WebSocket within {timeout_s:g} s") from None
+        except aiohttp.WSServerHandshakeError as e:
+            if e.status == HTTPStatus.FORBIDDEN:
+                raise RpcError("The connection", FORBIDDEN, "Access denied", {"remedy": ADMITTED}) from None
+            raise ConnectionLost(self.where, f"no WebSocket: HTTP status {e.status}") from None
         except (aiohttp.ClientError, OSError, UnicodeError) as e:
             raise ConnectionLost(self.where, _reason(e)) from None
         return Channel(_WebSocketLine(socket, self.where), self.where, events=events)

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The commands against a small JSON-RPC server on a unix socket: output, errors, exit codes."""
 
+import asyncio
 import functools
 import json
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingUnixStreamServer
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from vdsm.cli import connection, output, serve
+from vdsm.cli import checks, connection, doctor, hooks, output, serve, watching
 from vdsm.cli.app import app
 from vdsm.cli.checks import Level, places
 from vdsm.common.paths import Paths
@@ -18,9 +22,20 @@ from vdsm.common.paths import Paths
 DOCUMENT = {
     "methods": [
         {"name": name, "params": [{"name": key, "schema": {"type": kind}} for key, kind in params.items()]}
-        for name, params in {"Host.echo": {"message": "string"}, "Host.fail": {}, "Volume.list": {}}.items()
+        for name, params in {
+            "Host.echo": {"message": "string"},
+            "Host.fail": {},
+            "Volume.list": {},
+            "StoragePool.connectStorageServer": {},
+        }.items()
     ]
 }
+DOCUMENT["methods"].append(
+    {
+        "name": "VM.make",
+        "params": [{"name": n, "required": True, "schema": {"type": "string"}} for n in ("vmID", "xml")],
+    }
+)
 ERROR = {"code": 201, "message": "Volume does not exist", "data": {"remedy": "Look at the domain"}}
 POOL, DOMAIN = "6a3b1f0e-0000-4000-8000-00000000000a", "6a3b1f0e-0000-4000-8000-00000000000b"
 ANSWERS = {
@@ -30,11 +45,20 @@ ANSWERS = {
     "Host.getStats": {"cpuIdle": "50.00", "memFree": 250, "storageDomains": {DOMAIN: {"valid": False, "code": 358}}},
     "Host.getAllVmStats": [{"vmId": "vm-1", "vmName": "web", "status": "Up", "elapsedTime": "61"}],
     "Host.getConnectedStoragePools": [POOL],
+    "StoragePool.connectStorageServer": [
+        {"id": DOMAIN, "status": 453, "reason": "There is no folder /srv/x"},
+        {"id": POOL, "status": 0},
+    ],
     "StoragePool.getInfo": {"info": {"name": "main"}, "dominfo": {DOMAIN: {"status": "Active"}}},
 }
 
 
 class Answers(BaseHTTPRequestHandler):
+    def do_GET(self):  # a WebSocket, from one whom it does not know
+        self.send_response(403)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["content-length"])))
         method, params = request["method"], request.get("params")
@@ -97,7 +121,7 @@ def test_error_answered_shows_message_code_and_remedy(agent):
 
 @pytest.mark.parametrize("way", [[], ["--json"]])
 def test_an_answer_too_deep_to_be_shown_is_said_so(way, monkeypatch):
-    def carry_out(work):
+    def carry_out(work, patience):
         work.close()
         return {"deep": functools.reduce(lambda inner, _: [inner], range(5000), [])}
 
@@ -199,3 +223,204 @@ def test_a_wide_table_becomes_a_block_for_each_entry(capsys):
     first, second = capsys.readouterr().out.split("\n\n")
     assert [line.split() for line in first.splitlines()] == [[f"key{n}", "value", str(n)] for n in range(9)]
     assert second.split() == ["key0", "other"]
+
+
+# -- failures
+
+
+def test_all_that_is_missing_is_said_at_once_and_nothing_is_sent(agent):
+    done = run("call", "VM.make")
+    assert (done.exit_code, done.stderr) == (2, "VM.make: still needs vmID, xml\n")
+
+
+def test_an_entry_that_failed_is_an_error_with_its_reason(agent):
+    done = run("call", "StoragePool.connectStorageServer")
+    assert done.exit_code == 1
+    assert f"{DOMAIN} has failed: There is no folder /srv/x (code 453)" in done.stderr
+    assert POOL not in done.stderr
+    assert POOL in done.stdout, "what was answered is shown all the same"
+
+
+def test_an_error_is_json_for_scripts(agent):
+    done = run("call", "Host.fail", "--json")
+    told = {"message": "Host.fail: Volume does not exist (code 201)", "code": 201, "remedy": "Look at the domain"}
+    assert (done.exit_code, done.stdout, json.loads(done.stderr)) == (1, "", {"error": {**told, "exit": 1}})
+
+
+@pytest.mark.parametrize("words", [["call", "Host.eko"], ["status"], ["hooks", "try", "nope"], ["doctor"]])
+def test_errors_of_every_command_are_json_for_scripts(agent, words):
+    done = run("--host", "127.0.0.1", "--port", "1", "--insecure", *words, "--json")
+    assert json.loads(done.stderr)["error"]["exit"] == done.exit_code != 0
+
+
+def test_json_of_one_command_does_not_last_to_the_next(agent):
+    run("call", "Host.fail", "--json")
+    assert run("call", "Host.fail").stderr.startswith("Host.fail: ")
+
+
+@pytest.mark.parametrize("words", [["hooks", "try", "befor_vm_start"], ["hooks", "trace", "--point", "befor_vm_start"]])
+def test_a_point_that_is_none_is_wrong_usage(words):
+    done = run(*words)
+    assert done.exit_code == 2
+    assert "did you mean before_vm_start?" in done.stderr
+
+
+def test_a_point_without_its_document_is_wrong_usage():
+    assert run("hooks", "try", "before_vm_start").exit_code == 2
+
+
+def test_a_trace_that_this_user_may_not_read_is_said_so(monkeypatch):
+    def read(folder, **_):
+        raise PermissionError(13, "Permission denied", f"{folder}/trace.jsonl")
+
+    monkeypatch.setattr(hooks.trace, "read", read)
+    done = run("hooks", "trace")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "trace.jsonl: Permission denied" in done.stderr and "Run it as root" in done.stderr
+
+
+def test_one_without_identity_is_told_so_when_it_asks_for_events(agent):
+    done = run("events", "--for", "5")
+    assert done.exit_code == 1
+    assert "Access denied (code -32001)" in done.stderr and "vdsm-operator" in done.stderr
+    assert "403" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["call", "Host.echo", "message=x", "--timeout", "0.2"], "--timeout"), (["status"], "journalctl")],
+)
+def test_the_remedy_of_a_time_out_is_one_that_the_command_has(tmp_path, monkeypatch, words, said):
+    class Mute(BaseHTTPRequestHandler):
+        def do_POST(self):
+            ended.wait(10)
+
+        def address_string(self):
+            return "unix"
+
+    ended = threading.Event()
+    path = str(tmp_path / "vdsm.sock")
+    monkeypatch.setenv("VDSM_SOCKET", path)
+    monkeypatch.setattr("vdsm.cli.overview.TIMEOUT_S", 0.2)
+    with ThreadingUnixStreamServer(path, Mute) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        done = run(*words)
+        ended.set()
+        server.shutdown()
+    assert (done.exit_code, said in done.stderr, "--timeout" in done.stderr) == (4, True, said == "--timeout")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["vdsm.cli.vdsm_client", "VM", "create", "-h"],
+        ["vdsm.cli", "doctor", "--api"],
+        ["vdsm.cli", "hooks", "list", "--all"],
+    ],
+)
+def test_a_reader_that_has_enough_is_no_fault(words):
+    with subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as command:
+        command.stdout.close()
+        errors = command.stderr.read()
+        assert (command.wait(), errors) == (141, b"")
+
+
+# -- how it looks
+
+
+def terminal(monkeypatch, width):
+    monkeypatch.setattr(
+        output, "console", lambda: Console(highlight=False, width=width, force_terminal=True, color_system=None)
+    )
+
+
+def test_ids_are_whole_at_eighty_columns(agent, monkeypatch):
+    terminal(monkeypatch, 80)
+    text = run("status").stdout
+    assert POOL in text and DOMAIN in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_table_wider_than_the_terminal_becomes_blocks(monkeypatch, capsys):
+    terminal(monkeypatch, 60)
+    output.print_result([{"id": POOL, "other": DOMAIN}])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["id", POOL], ["other", DOMAIN]]
+
+
+def test_a_pipe_gets_each_row_on_a_line_of_its_own_without_blanks_at_its_end(capsys):
+    output.print_result([{"id": POOL, "text": "x" * 300, "last": "y"}, {"id": DOMAIN, "text": "", "last": ""}])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[1].endswith("x y".replace(" ", "  "))
+    assert all(line == line.rstrip() for line in lines)
+
+
+async def test_watching_into_a_pipe_gives_one_screen_after_the_other(agent, capsys, monkeypatch):
+    looks = 0
+
+    async def sleep(_):
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching.asyncio, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        await watching.watch_status(0.5)
+    assert capsys.readouterr().out.count("Virtual machines") == 2
+
+
+def test_a_screen_higher_than_the_terminal_says_how_much_is_left_out():
+    text = "".join(f"line {n}\n" for n in range(30))
+    lines = watching.fitting(text, 24).splitlines()
+    assert len(lines) == 23
+    assert lines[-2] == "line 21" and lines[-1].startswith("… and 8 lines more")
+    assert watching.fitting(text, 31) == text
+
+
+def test_an_event_begins_with_the_state():
+    vm = {"hash": "-123", "statusTime": "1", "exitMessage": "Lost connection with QEMU", "status": "Down"}
+    assert watching.words("vm-1", {"vm-1": vm}) == (
+        'status=Down exitMessage="Lost connection with QEMU" hash=-123 statusTime=1'
+    )
+    assert watching.words("job-1", {"id": "job-1", "progress": 5}) == "id=job-1 progress=5"
+
+
+# -- the doctor
+
+
+def test_a_socket_that_this_user_may_not_open_is_no_fault(monkeypatch):
+    def connect(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checks.socket, "socket", lambda *_: _Socket(connect))
+    result = checks._socket("libvirt", ["/run/libvirt/libvirt-sock"], "systemctl start libvirtd")
+    assert result.level is Level.WARNING
+    assert "as root" in result.remedy and "systemctl" not in result.remedy
+
+
+class _Socket:
+    def __init__(self, connect):
+        self.connect = connect
+
+    def settimeout(self, _):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+async def test_a_root_helper_that_takes_connections_and_answers_nothing_is_a_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_ANSWER_S", 0.1)
+    path = str(tmp_path / "root.sock")
+    async with await asyncio.start_unix_server(lambda reader, writer: None, path):
+        result = await doctor._root_helper(path)
+    assert (result.level, "vdsm-root" in result.remedy) == (Level.FAULT, True)
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 faults"), (1, "1 fault"), (2, "2 faults")])
+def test_numbers_and_words_agree(number, said):
+    assert output.count(number, "fault") == said

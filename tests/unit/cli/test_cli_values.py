@@ -8,16 +8,17 @@ from vdsm.cli.values import BadArgument, Types, nearest, parameters
 METHOD = {
     "name": "Test.verb",
     "params": [
-        {"name": "size", "schema": {"type": "integer"}},
+        {"name": "size", "required": True, "schema": {"type": "integer"}},
         {"name": "force", "schema": {"type": "boolean"}},
         {"name": "desc", "schema": {"type": "string"}},
         {"name": "ids", "schema": {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]}},
-        {"name": "vmParams", "schema": {"$ref": "#/components/schemas/Vm"}},
+        {"name": "vmParams", "required": True, "schema": {"$ref": "#/components/schemas/Vm"}},
         {"name": "connections", "schema": {"type": "array", "items": {"$ref": "#/components/schemas/Vm"}}},
         {"name": "domains", "schema": {"type": "object", "additionalProperties": {"type": "string"}}},
     ],
 }
-COMPONENTS = {"Vm": {"type": "object", "properties": {"xml": {"type": "string"}, "port": {"type": "integer"}}}}
+PROPERTIES = {"xml": {"type": "string"}, "port": {"type": "integer"}}
+COMPONENTS = {"Vm": {"type": "object", "properties": PROPERTIES, "required": ["xml"]}}
 FILES = {"f.xml": "<domain/>", "-": '{"size": 7}', "p.json": '{"force": false}'}
 
 
@@ -83,3 +84,21 @@ def test_wrong_words_are_refused_by_name(words, said):
 )
 def test_nearest_name(name, meant):
     assert nearest(name, ["Host.getStats", "VM.create"]) == meant
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({}, "size, vmParams"),
+        ({"vmParams": {}}, "size, vmParams.xml"),
+        ({"size": 1, "vmParams": {"xml": ""}, "connections": [{"xml": ""}, {"port": 1}]}, "connections.1.xml"),
+    ],
+)
+def test_all_that_is_missing_is_named_at_once(params, said):
+    with pytest.raises(BadArgument) as caught:
+        Types(METHOD, COMPONENTS).refuse_incomplete(params)
+    assert str(caught.value) == f"Test.verb: still needs {said}"
+
+
+def test_what_is_complete_is_not_refused():
+    Types(METHOD, COMPONENTS).refuse_incomplete({"size": 1, "vmParams": {"xml": ""}})
