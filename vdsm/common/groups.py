@@ -2,11 +2,13 @@
 """Process groups of our children on record, so that none outlives a killed agent.
 
 PR_SET_PDEATHSIG ends a direct child; its own children may go on. So the group of every command
-is recorded as a file named ``<pgid>`` under ``/run/vdsm/commands`` that holds the leader's start
-time, and `kill_recorded` ends those groups at the next start, before anything is recovered.
+is recorded, once it runs, as a file named ``<pgid>`` under ``/run/vdsm/commands`` that holds the leader's start
+time, and `kill_recorded` kills those groups at the next start, before anything is recovered, and waits a few seconds
+for their end (a process that hangs in the kernel does not end).
 
-A process id may have been given to a stranger meanwhile: a group is killed only when a process of
-it has the recorded session, or when its leader has the recorded start time.
+A process id may have been given to a stranger meanwhile: a group is killed only when its leader has the recorded
+start time or, when the leader is gone, when all of its members are in the leader's session and none is older.
+What a killed agent had no time to record is left to PR_SET_PDEATHSIG.
 """
 
 from __future__ import annotations
@@ -31,8 +33,11 @@ def set_folder(folder: str) -> None:
 
 def record(pgid: int) -> None:
     if _folder is not None:
-        with open(os.path.join(_folder, str(pgid)), "w", encoding="ascii") as f:
+        # whole or not at all: a half-written record would let the group live
+        path = os.path.join(_folder, str(pgid))
+        with open(f"{path}.new", "w", encoding="ascii") as f:
             f.write(f"{start_time(pgid) or 0}\n")
+        os.rename(f"{path}.new", path)
 
 
 def forget(pgid: int) -> None:
@@ -92,7 +97,8 @@ def _is_ours(pgid: int, recorded_start: int) -> bool:
     if leader is not None:
         return leader == recorded_start
     # the leader is gone: while members of its group live, the kernel gives its id to nobody else
-    return bool(members(pgid))
+    left = [fields for pid in members(pgid) if (fields := _stat(pid))]
+    return bool(left) and all(int(f[3]) == pgid and int(f[19]) >= recorded_start for f in left)
 
 
 def _alive(pgid: int) -> bool:
