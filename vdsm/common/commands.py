@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Commands: an argument list, a deadline, bounded output, and no survivor.
 
-- No shell. Secrets are replaced by ``***`` wherever the command line is shown.
+- No shell. An argument of type `Secret` is shown as ``****``, here and wherever the command repeats it. It is for
+  programs that take a secret in no other way: every user of the host can see a command line, so a file or stdin is
+  the place for one. What looks like a secret is hidden, too.
 - A child leads a session and process group of its own; on timeout, cancel or too much output the
   whole group is killed.
 - A child dies with the agent: ``setpriv --pdeathsig`` sets PR_SET_PDEATHSIG before the command's own
@@ -24,7 +26,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from vdsm.common import groups
+from vdsm.common import groups, masking
 from vdsm.common.errors import CommandFailed, CommandNotFound, DeadlineExceeded, OutputTooLong
 
 T = TypeVar("T")
@@ -33,6 +35,18 @@ log = logging.getLogger("vdsm.commands")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 DRAIN_S = 1.0
+
+
+@dataclass(frozen=True, repr=False)
+class Secret:
+    """A command's argument that nobody may see. No text is made of it by accident."""
+
+    value: str
+
+    def __str__(self) -> str:
+        return masking.HIDDEN
+
+    __repr__ = __str__
 
 
 @dataclass(frozen=True)
@@ -47,30 +61,33 @@ def argv_bound_to_us(argv: Sequence[str], signal_name: str = "KILL") -> list[str
 
 
 async def run(
-    argv: Sequence[str],
+    argv: Sequence[str | Secret],
     *,
     timeout_s: float,
     stdin: bytes = b"",
     env: Mapping[str, str] | None = None,
     cwd: str | None = None,
     max_output: int = 1 << 20,
-    secrets: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
 ) -> Completed:
     """Run a command to its end.
 
     Raises `CommandFailed` when it ends with another code than 0, `DeadlineExceeded`,
     `OutputTooLong` when stdout or stderr pass ``max_output`` bytes, `CommandNotFound`.
     """
-    shown = redact(" ".join(argv), secrets)
+    secrets = [argument.value for argument in argv if isinstance(argument, Secret)]
+    shown = masking.hide(" ".join(map(str, argv)))
+    plain = [argument.value if isinstance(argument, Secret) else argument for argument in argv]
     started = time.monotonic()
     transport, child = await started_or_ended(
         asyncio.get_running_loop().subprocess_exec(
             lambda: _Child(max_output),
-            *argv_bound_to_us(argv),
+            *argv_bound_to_us(plain),
             stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             env=dict(ENVIRONMENT if env is None else env),
             cwd=cwd or "/",
             start_new_session=True,
+            pass_fds=pass_fds,
         )
     )
     pid = transport.get_pid()
@@ -94,7 +111,7 @@ async def run(
     assert code is not None
     log.debug("%s: code %d after %.3f s", shown, code, time.monotonic() - started)
     if code != 0:
-        raise CommandFailed(shown, code, redact(child.err.decode(errors="replace").strip()[-2000:], secrets))
+        raise CommandFailed(shown, code, _redact(child.err.decode(errors="replace").strip()[-2000:], secrets))
     return Completed(bytes(child.out), bytes(child.err))
 
 
@@ -120,11 +137,11 @@ def _kill_group_of(starting: asyncio.Future[tuple[asyncio.SubprocessTransport, T
         transport.close()
 
 
-def redact(text: str, secrets: Sequence[str]) -> str:
+def _redact(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         if secret:
-            text = text.replace(secret, "***")
-    return text
+            text = text.replace(secret, masking.HIDDEN)
+    return masking.hide(text)
 
 
 class _Child(asyncio.SubprocessProtocol):

@@ -31,9 +31,19 @@ async def test_failure_names_command_code_and_stderr():
 
 async def test_secrets_are_never_shown():
     with pytest.raises(CommandFailed) as e:
-        await commands.run(["sh", "-c", "echo hunter2 >&2; exit 1", "hunter2"], timeout_s=5, secrets=["hunter2"])
+        await commands.run(["sh", "-c", 'echo "$0" >&2; exit 1', commands.Secret("hunter2")], timeout_s=5)
     assert "hunter2" not in str(e.value)
-    assert "***" in str(e.value)
+    assert str(e.value).count("****") == 2
+
+
+async def test_what_looks_like_a_secret_is_not_shown_either():
+    with pytest.raises(CommandFailed) as e:
+        await commands.run(["sh", "-c", "echo password=hunter2 >&2; exit 1", "secret=hunter2"], timeout_s=5)
+    assert "hunter2" not in str(e.value)
+
+
+def test_no_text_is_made_of_a_secret_argument():
+    assert "hunter2" not in f"{commands.Secret('hunter2')} {commands.Secret('hunter2')!r}"
 
 
 async def test_missing_command_says_so():
