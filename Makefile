@@ -61,7 +61,7 @@ bare-root: setup ## all tests twice in a minimal Debian that has only git, while
 ROUNDS := 50
 soak: setup ## crash campaigns in full, again and again (ROUNDS=50): hours
 	@for round in $$(seq 1 $(ROUNDS)); do \
-		echo "round $$round of $(ROUNDS)"; VDSM_SOAK=1 $(PYTEST) -q tests/hosts/test_crash_*.py tests/lab/test_power_cuts.py || exit 1; \
+		echo "round $$round of $(ROUNDS)"; VDSM_SOAK=1 $(PYTEST) -q tests/hosts/test_crash_*.py tests/hosts/test_attack.py tests/lab/test_power_cuts.py || exit 1; \
 	done
 
 # atheris is in a folder of its own: only campaigns need it

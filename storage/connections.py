@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Storage servers of this host: what a domain needs before it can be found.
 
-- LOCALFS: a local folder; it gets a link under ``mnt``.
+- LOCALFS: a local folder; the root helper gives it a link under ``mnt``, which is root's.
 - POSIXFS: any file system; the root helper mounts it under ``mnt`` and keeps the only record
   of what was mounted, so later calls name the mount by its folder.
 
@@ -14,11 +14,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from storage.domains import Domains
 from storage.errors import StorageError
-from storage.links import replace_link
 from storage.ondisk.remote_path import mount_name, normalise
 from storage.ondisk.values import DomainKind
 from vdsm.common.errors import AgentError
@@ -59,7 +58,8 @@ class Connection:
     spec: str
     """What engines call ``connection``: a folder, a device, ``server:/export``."""
     vfs_type: str = ""
-    options: str = ""
+    options: str = field(default="", repr=False)
+    """They may hold a password."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Connections:
     async def _connect(self, kind: DomainKind, connection: Connection) -> None:
         _check_spec(connection)
         if kind is DomainKind.LOCALFS:
-            self._link_folder(connection)
+            await self._link_folder(connection)
         elif kind is DomainKind.POSIXFS:
             await self._mount(connection)
         else:
@@ -107,22 +107,15 @@ class Connections:
         path = self.mount_path(connection.spec)
         await self._domains.forget_mount(path)
         if kind is DomainKind.LOCALFS:
-            _unlink(path)
+            await self._root.call("LocalFolder.unlink", {"folder": connection.spec}, timeout_s=MOUNT_S)
         elif kind is DomainKind.POSIXFS:
             await self._unmount(connection)
         else:
             raise KindUnsupported(kind)
 
-    def _link_folder(self, connection: Connection) -> None:
-        folder = normalise(connection.spec)
-        if not folder.startswith("/") or ".." in folder.split("/"):
-            raise ConnectionRefused(connection.spec, "a local folder is named by its absolute path")
-        if not os.path.isdir(folder):
-            raise ConnectionRefused(connection.spec, "there is no such folder")
-        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-            raise AccessRefused(folder)
-        os.makedirs(self._mounts, mode=0o755, exist_ok=True)
-        replace_link(folder, self.mount_path(connection.spec))
+    async def _link_folder(self, connection: Connection) -> None:
+        folder = _usable_folder(connection.spec)
+        await self._root.call("LocalFolder.link", {"folder": folder}, timeout_s=MOUNT_S)
 
     async def _mount(self, connection: Connection) -> None:
         params = {"spec": connection.spec, "vfs_type": connection.vfs_type, "options": connection.options}
@@ -141,6 +134,12 @@ def _check_spec(connection: Connection) -> None:
         raise ConnectionRefused(connection.spec, "parameter 'connection' names no storage")
 
 
-def _unlink(path: str) -> None:
-    if os.path.islink(path):
-        os.unlink(path)
+def _usable_folder(spec: str) -> str:
+    folder = normalise(spec)
+    if not folder.startswith("/") or ".." in folder.split("/"):
+        raise ConnectionRefused(spec, "a local folder is named by its absolute path")
+    if not os.path.isdir(folder):
+        raise ConnectionRefused(spec, "there is no such folder")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise AccessRefused(folder)
+    return folder

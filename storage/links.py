@@ -2,30 +2,40 @@
 """Symbolic links under the repository: ``<pool>/<domain>`` and ``<pool>/mastersd`` (storage.md 2.2).
 
 They lie on a local disk, so they are made directly. A link is replaced by rename: at no time does it
-point nowhere.
+point nowhere. The repository is root's, since things are mounted below it: the pool's folder, in which the agent
+makes its links, is made and removed by the root helper.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import shutil
 from collections.abc import Iterable
 
+from vdsm.common.errors import AgentError
 from vdsm.common.ids import is_uuid, new_uuid
+from vdsm.root.client import Root
+
+log = logging.getLogger("vdsm.storage.links")
 
 MASTER = "mastersd"
+FOLDER_S = 30.0
 
 
 class PoolLinks:
-    def __init__(self, repository: str) -> None:
+    def __init__(self, repository: str, root: Root) -> None:
         self._repository = repository
+        self._root = root
 
-    def make(self, pool_id: str, name: str, target: str) -> None:
+    async def make(self, pool_id: str, name: str, target: str) -> None:
+        """Raises what the root helper does, and OSError."""
         link = os.path.join(self._repository, pool_id, name)
-        os.makedirs(os.path.dirname(link), mode=0o755, exist_ok=True)
-        if not os.path.islink(link) or os.readlink(link) != target:
-            replace_link(target, link)
+        try:
+            _point(link, target)
+        except FileNotFoundError:
+            await self._root.call("Pool.make_folder", {"pool_id": pool_id}, timeout_s=FOLDER_S)
+            _point(link, target)
 
     def keep_only(self, pool_id: str, names: Iterable[str]) -> None:
         """Remove links of domains that are active no more."""
@@ -35,15 +45,31 @@ class PoolLinks:
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(folder, name))
 
-    def remove(self, pool_id: str) -> None:
-        shutil.rmtree(os.path.join(self._repository, pool_id), ignore_errors=True)
+    async def remove(self, pool_id: str) -> None:
+        folder = os.path.join(self._repository, pool_id)
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return
+        for name in names:
+            with contextlib.suppress(OSError):  # none of ours: then the folder stays, too
+                os.unlink(os.path.join(folder, name))
+        try:
+            await self._root.call("Pool.remove_folder", {"pool_id": pool_id}, timeout_s=FOLDER_S)
+        except AgentError as e:
+            log.warning("the folder of pool %s stays: %s", pool_id, e)
 
-    def remove_stale(self) -> None:
+    async def remove_stale(self) -> None:
         """Links of pools that an earlier run was connected to."""
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(self._repository):
                 if is_uuid(name):
-                    self.remove(name)
+                    await self.remove(name)
+
+
+def _point(link: str, target: str) -> None:
+    if not os.path.islink(link) or os.readlink(link) != target:
+        replace_link(target, link)
 
 
 def replace_link(target: str, link: str) -> None:

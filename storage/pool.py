@@ -141,7 +141,7 @@ class Pool:
         if self.spm.status is not SpmStatus.FREE:
             raise IsSpm(pool_id)
         await self._monitors.stop_all()
-        self._links.remove(pool_id)
+        await self._links.remove(pool_id)
         for domain_id in self.connected.domains:
             await self._domains.forget(domain_id)
         self.connected = None
@@ -258,9 +258,9 @@ class Pool:
         except AgentError as e:
             log.warning("domain %s has no link yet: %s", domain_id, e)
             return
-        self._links.make(pool.pool_id, domain_id, path)
+        await self._links.make(pool.pool_id, domain_id, path)
         if domain_id == pool.master_id:
-            self._links.make(pool.pool_id, MASTER, path)
+            await self._links.make(pool.pool_id, MASTER, path)
 
     # Checks
 

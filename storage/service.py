@@ -61,13 +61,14 @@ class Storage:
         self._code_of = code_of(codes)
         self._paths = paths
         self._leases_of = lease_edges()
-        self._links = PoolLinks(paths.repository)
+        self._links = PoolLinks(paths.repository, root)
         self.domains = Domains(paths.mounts, self._leases_of, io_timeout_s=io_timeout_s)
         self.monitors = Monitors(self.domains.with_leases, self._domain_changed, monitor_interval_s)
         self.connections = Connections(paths.mounts, root, self.domains)
         spm = SpmControl(
             {
                 "commands": paths.commands,
+                "lock": paths.spm_lock,
                 "mounts": paths.mounts,
                 "repository": paths.repository,
                 "io_timeout_s": io_timeout_s,
@@ -84,9 +85,8 @@ class Storage:
 
     async def start(self) -> None:
         """Remove links of pools that an earlier run was connected to; engines connect again."""
-        os.makedirs(self._paths.mounts, mode=0o755, exist_ok=True)
         os.makedirs(self._paths.storage_run, mode=0o755, exist_ok=True)
-        self._links.remove_stale()
+        await self._links.remove_stale()
 
     async def stop(self) -> None:
         """Give the SPM role back. Lockspaces stay joined: running VMs may hold leases in them."""

@@ -30,12 +30,12 @@ COMMANDS = {"vdsm": "vdsm.cli", "vdsm-client": "vdsm.cli.vdsm_client"}
 LIBVIRT_CACHE = "/var/cache/libvirt/qemu/capabilities"
 VDSM_FOLDERS = (
     "/run/vdsm",
-    "/var/lib/vdsm",
     "/var/log/vdsm",
-    "/rhev/data-center",
-    "/rhev/data-center/mnt",
 )
 ROOT_FOLDERS = (
+    "/var/lib/vdsm",
+    "/rhev/data-center",
+    "/rhev/data-center/mnt",
     "/run/vdsm-root",
     "/var/lib/vdsm-root",
     "/etc/vdsm/vdsm.conf.d",

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The SPM process: ``python -m storage.spm <socket fd>``, settings as one line of JSON on stdin.
 
-Started by the agent only. It ends when the agent asks for it by closing the socket (the role is then
+Started by the agent only, one at a time: it takes a lock before anything else, and waits a little for one that is about
+to end. It ends when the agent asks for it by closing the socket (the role is then
 given up in order), when the agent dies (PDEATHSIG kills it), or when its lease is gone.
 """
 
@@ -20,11 +21,13 @@ from typing import Any
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.spm.serving import Server
-from vdsm.common import groups, logs
+from vdsm.common import groups, logs, single
 from vdsm.common.errors import AgentError
 from vdsm.common.link import Link
 
 log = logging.getLogger("vdsm.storage.spm")
+
+LOCK_WAIT_S = 10.0
 
 
 async def serve(fd: int, settings: dict[str, Any]) -> None:
@@ -45,6 +48,11 @@ async def serve(fd: int, settings: dict[str, Any]) -> None:
 
 def main() -> None:
     settings = json.loads(sys.stdin.readline())
+    try:
+        single.hold(settings["lock"], "The SPM process", wait_s=LOCK_WAIT_S)
+    except single.AlreadyRuns as e:
+        print(f"vdsm: {e}", file=sys.stderr)
+        sys.exit(single.CODE)
     # a terminal's Ctrl-C is for the agent, which decides when we end; SIGTERM keeps its default action, the end at
     # once: the lock daemon sends it when the lease is lost
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Real loop mounts by the root helper's verbs, in a folder of the test."""
 
+import asyncio
 import os
 import subprocess
 import tempfile
@@ -9,7 +10,7 @@ import pytest
 
 from vdsm.common.errors import CommandFailed
 from vdsm.common.paths import Paths
-from vdsm.root.server import mounts
+from vdsm.root.server import mount_points, mounts
 from vdsm.root.server.registry import Helper, dispatch
 
 
@@ -18,7 +19,7 @@ def helper():
     # not pytest's folder: user 36 must reach what is mounted below, and pytest's are root's alone
     with tempfile.TemporaryDirectory(prefix="vdsm-mounts-") as folder:
         os.chmod(folder, 0o755)
-        paths = Paths(repository=f"{folder}/rhev", root_state=f"{folder}/state")
+        paths = Paths(repository=f"{folder}/rhev", root_state=f"{folder}/state", root_run=f"{folder}/run")
         os.makedirs(paths.mounts)
         yield Helper(paths, 36, 36)
 
@@ -37,6 +38,10 @@ def make_fs(image, owner):
 
 def loop_devices(image):
     return subprocess.run(["losetup", "-j", image], check=True, capture_output=True, text=True).stdout
+
+
+def slots(helper):
+    return os.listdir(helper.paths.root_staging)
 
 
 async def define(helper, image, options="loop"):
@@ -65,6 +70,7 @@ async def test_loop_mount_is_usable_listed_and_leaves_nothing(helper, image):
         assert await dispatch(helper, "Mount.unmount", {"mount_id": mount_id}) == {"unmounted": True}
     assert not os.path.exists(target)
     assert loop_devices(image) == ""
+    assert slots(helper) == []
     assert await dispatch(helper, "Mount.list", {}) == {}
 
 
@@ -82,6 +88,7 @@ async def test_what_is_no_file_system_is_told(helper, image):
     with pytest.raises(CommandFailed, match="mount"):
         await dispatch(helper, "Mount.mount", {"mount_id": mount_id})
     assert loop_devices(image) == ""
+    assert slots(helper) == []
 
 
 async def test_busy_mount_stays_and_forced_unmount_frees_its_place(helper, image):
@@ -99,3 +106,40 @@ async def test_busy_mount_stays_and_forced_unmount_frees_its_place(helper, image
     finally:
         os.close(held)
     assert loop_devices(image) == ""
+
+
+async def test_a_mount_is_not_to_be_seen_before_it_was_checked(helper, image, monkeypatch):
+    make_fs(image, "36:36")
+    mount_id = await define(helper, image)
+    seen = []
+
+    async def look(helper, slot, target):
+        seen.append(os.listdir(helper.paths.mounts + "/" + mount_id))
+        enter = ["setpriv", "--reuid=36", "--regid=36", "--clear-groups", "--", "ls", slot.place]
+        seen.append(subprocess.run(enter, check=False, capture_output=True).returncode)
+
+    monkeypatch.setattr(mounts, "_check_access", look)
+    target = (await dispatch(helper, "Mount.mount", {"mount_id": mount_id}))["path"]
+    assert seen == [[], 2]
+    assert os.listdir(target) == ["lost+found"]
+    await dispatch(helper, "Mount.unmount", {"mount_id": mount_id})
+
+
+async def test_what_a_killed_helper_left_in_slots_is_taken_away(helper, image):
+    make_fs(image, "36:36")
+    async with mount_points.slot(helper) as slot:
+        left = slot.path + ".left"
+        os.makedirs(f"{left}/m")
+        subprocess.run(["mount", "-o", "loop", image, f"{left}/m"], check=True)
+    await mount_points.sweep(helper)
+    assert slots(helper) == []
+    assert loop_devices(image) == ""
+
+
+async def test_changes_of_a_mount_come_one_after_the_other(helper, image):
+    make_fs(image, "36:36")
+    mount_id = await define(helper, image)
+    both = await asyncio.gather(*(dispatch(helper, "Mount.mount", {"mount_id": mount_id}) for _ in range(2)))
+    assert sorted(answer["mounted"] for answer in both) == [False, True]
+    await dispatch(helper, "Mount.unmount", {"mount_id": mount_id})
+    assert not os.path.exists(both[0]["path"])

@@ -216,7 +216,7 @@ def call(method, params):
 
 start = time.monotonic()
 told = [call(m, {{"vmID": os.environ["vmId"]}}) for m in ("VM.getStats", "VM.cont")]
-with open("/var/lib/vdsm/calls-" + os.environ["vmId"], "w") as f:
+with open("/var/log/vdsm/calls-" + os.environ["vmId"], "w") as f:
     json.dump([time.monotonic() - start, *told], f)
 """
 
@@ -237,7 +237,7 @@ async def test_a_hook_that_calls_about_its_own_vm_ends_within_a_second(
             await client.call("VM.pause", {"vmID": vm.vm_id})
             await client.call("VM.cont", {"vmID": vm.vm_id})
             assert domains(agent_host)[vm.vm_id] == "running"
-        left = agent_host.path(f"/var/lib/vdsm/calls-{vm.vm_id}")
+        left = agent_host.path(f"/var/log/vdsm/calls-{vm.vm_id}")
 
         async def written() -> bool:
             return left.exists() and left.stat().st_size > 0

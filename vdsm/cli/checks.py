@@ -98,9 +98,9 @@ def host(tree: Tree) -> Iterator[Result]:
 
 
 def places(paths: Paths) -> Iterator[Result]:
-    for folder in (paths.run, paths.state, paths.repository):
+    for folder in (paths.run, *paths.state_folders):
         yield _folder(folder, AGENT_ID)
-    for folder in (paths.etc, paths.root_state):
+    for folder in (paths.etc, paths.state, paths.repository, paths.mounts, paths.root_state):
         yield _folder(folder, 0)
     for folder in (paths.log, paths.state, paths.run):
         try:

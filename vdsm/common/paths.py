@@ -36,6 +36,11 @@ class Paths:
         return os.path.join(self.repository, "mnt")
 
     @property
+    def state_folders(self) -> tuple[str, ...]:
+        """The agent's own below `state`, which is root's: records of VMs, traces of hooks, the host's identity."""
+        return tuple(os.path.join(self.state, name) for name in ("vms", "hooks", "identity"))
+
+    @property
     def storage_run(self) -> str:
         """Run links of prepared images: /run/vdsm/storage/<sd>/<img>."""
         return os.path.join(self.run, "storage")
@@ -48,6 +53,23 @@ class Paths:
     def commands(self) -> str:
         """Records of running command groups, read at start to kill what a killed agent left."""
         return os.path.join(self.run, "commands")
+
+    @property
+    def agent_lock(self) -> str:
+        return os.path.join(self.run, "agent.lock")
+
+    @property
+    def spm_lock(self) -> str:
+        return os.path.join(self.run, "spm.lock")
+
+    @property
+    def root_lock(self) -> str:
+        return os.path.join(self.root_run, "helper.lock")
+
+    @property
+    def root_staging(self) -> str:
+        """Where root mounts first; only root can enter it."""
+        return os.path.join(self.root_run, "staging")
 
     @property
     def root_commands(self) -> str:

@@ -22,7 +22,7 @@ def host_uuid(paths: Paths, tree: Tree | None = None) -> str:
     written = tree.text(paths.host_id_file)
     if written:  # an engine compares it as it stands, so it is not made canonical
         return written
-    kept_file = os.path.join(paths.state, "host_id")
+    kept_file = os.path.join(paths.state, "identity", "host_id")
     dmi = tree.text(_DMI).lower()
     for candidate in (tree.text(kept_file), dmi):
         if is_uuid(candidate) and candidate != BLANK_UUID:

@@ -205,7 +205,7 @@ def test_serve_refuses_another_user(monkeypatch, capsys):
 def test_places_name_folder_and_remedy(tmp_path):
     paths = Paths(*(str(tmp_path / name) for name in ("rhev", "run", "state", "etc")), root_state=str(tmp_path / "x"))
     results = [result for result in places(paths) if result.what == "directory"]
-    assert len(results) == 5 and all(result.level is Level.FAULT for result in results)
+    assert len(results) == 9 and all(result.level is Level.FAULT for result in results)
     assert all(result.remedy.startswith("install -d") for result in results)
 
 

@@ -196,7 +196,7 @@ def test_host_id_of_the_file_comes_first(tmp_path):
 
 
 def test_host_without_any_id_keeps_its_random_one(tmp_path):
-    (tmp_path / "var/lib/vdsm").mkdir(parents=True)
+    (tmp_path / "var/lib/vdsm/identity").mkdir(parents=True)
     tree = Tree(str(tmp_path))
     first = host_uuid(Paths(), tree)
     assert first == host_uuid(Paths(), tree)

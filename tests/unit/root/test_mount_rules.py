@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 
 from vdsm.common.errors import InvalidParameter
 from vdsm.common.paths import Paths
-from vdsm.root.server import mounts
+from vdsm.root.server.mount_records import UnknownMount
 from vdsm.root.server.mount_rules import block_types, check_options, check_spec, check_type
 from vdsm.root.server.registry import Helper, dispatch
+from vdsm.root.server.verbs import PARTS
+from vdsm.root.server.walk import UnsafeFolder
+
+assert PARTS  # their verbs are declared
 
 FILESYSTEMS = "nodev\tsysfs\nnodev\tproc\n\text4\n\txfs\n\tfuseblk\n\tvfat\nnodev\toverlay\n"
 
@@ -84,6 +88,12 @@ def test_options_always_end_without_suid_and_devices():
         "a b",
         "-o",
         "$(id)",
+        "logdev=/dev/sda",
+        "logdev=8:1",
+        "journal_dev=0x801",
+        "log-file=x",
+        "conf=/etc/shadow",
+        "errors=panic",
     ],
 )
 def test_options_that_give_root_away_are_refused(option):
@@ -108,7 +118,8 @@ async def test_a_specification_is_recorded_once_and_named_by_its_folder(helper, 
     answer = await dispatch(helper, "Mount.define", {"spec": "srv:/a_b", "vfs_type": "nfs", "options": "soft"})
     assert answer == {"mount_id": "srv:_a__b"}
     with open(tmp_path / "state" / "mounts" / "srv:_a__b.json") as f:
-        assert json.load(f) == {"spec": "srv:/a_b", "vfs_type": "nfs", "options": ["soft", "nosuid", "nodev"]}
+        record = json.load(f)
+    assert record == {"spec": "srv:/a_b", "vfs_type": "nfs", "options": ["soft", "nosuid", "nodev"], "secrets": []}
     listed = await dispatch(helper, "Mount.list", {})
     assert listed["srv:_a__b"]["mounted"] is False
 
@@ -121,7 +132,7 @@ async def test_ids_that_are_no_folder_names_are_refused(helper, mount_id):
 
 
 async def test_nothing_is_mounted_that_was_not_defined(helper):
-    with pytest.raises(mounts.UnknownMount, match="srv:_x"):
+    with pytest.raises(UnknownMount, match="srv:_x"):
         await dispatch(helper, "Mount.mount", {"mount_id": "srv:_x"})
     assert await dispatch(helper, "Mount.unmount", {"mount_id": "srv:_x"}) == {"unmounted": False}
 
@@ -129,7 +140,7 @@ async def test_nothing_is_mounted_that_was_not_defined(helper):
 async def test_a_link_as_mount_point_is_refused(helper):
     await dispatch(helper, "Mount.define", {"spec": "srv:/x", "vfs_type": "nfs"})
     os.symlink("/etc", os.path.join(helper.paths.mounts, "srv:_x"))
-    with pytest.raises(mounts.UnsafeMountPoint, match="no folder"):
+    with pytest.raises(UnsafeFolder, match="no folder"):
         await dispatch(helper, "Mount.mount", {"mount_id": "srv:_x"})
 
 

@@ -19,11 +19,19 @@ from vdsm.common.events import Events
 from vdsm.common.ids import new_uuid
 from vdsm.common.jobs import Jobs
 from vdsm.common.paths import Paths
+from vdsm.root.server import folders  # noqa: F401 - its verbs
+from vdsm.root.server.registry import Helper, dispatch
 
 
-class NoRoot:
+class OwnRoot:
+    """The root helper's verbs, run here: who owns this test's folders needs no root for them."""
+
+    def __init__(self, paths: Paths) -> None:
+        self._helper = Helper(paths, os.geteuid(), os.getegid())
+
     async def call(self, verb: str, params: Any, *, timeout_s: float) -> Any:
-        raise AssertionError(f"{verb} needs no root here")
+        async with asyncio.timeout(timeout_s):
+            return await dispatch(self._helper, verb, params)
 
 
 @dataclass
@@ -49,9 +57,10 @@ class World:
 
     async def start(self) -> None:
         groups.set_folder(self.paths.commands)
+        os.makedirs(self.paths.mounts, exist_ok=True)
         self.storage = Storage(
             paths=self.paths,
-            root=NoRoot(),
+            root=OwnRoot(self.paths),
             events=Events(),
             jobs=Jobs(),
             io_timeout_s=1,

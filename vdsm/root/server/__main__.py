@@ -5,8 +5,9 @@ It listens on a unix socket that only root and the agent's user may use; who cal
 socket (SO_PEERCRED), never from the message. A verb that has begun runs to its end when the
 caller goes away. SIGTERM ends it after the verbs that run (at most `DRAIN_S` seconds).
 
-At start it kills what an earlier run left behind, then lets each part mend what a crash left
-half done (the network's journal), and only then accepts calls.
+At start it takes its lock, before anything is touched: a second helper says who runs and ends with code 75. Then it
+kills what an earlier run left behind, sees to the folders, lets each part mend what a crash left half done (mounts,
+the network's journal), and only then accepts calls.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ import sys
 from typing import Any
 
 from vdsm.certificates import install
-from vdsm.common import groups, logs
+from vdsm.common import groups, logs, single
 from vdsm.common.errors import AgentError
 from vdsm.common.link import Link
 from vdsm.common.paths import Paths
 from vdsm.common.types import Json
-from vdsm.root.server import verbs
+from vdsm.root.server import folders, verbs
 from vdsm.root.server.registry import VERBS, Helper, dispatch
 
 log = logging.getLogger("vdsm.root")
@@ -50,9 +51,18 @@ def main() -> None:
         user = pwd.getpwnam(AGENT_USER)
     except KeyError:
         sys.exit(f"vdsm-root: there is no user {AGENT_USER!r}; 'vdsm doctor' tells how to make it")
+    paths = Paths()
+    try:
+        folders.prepare_own(paths)
+        single.hold(paths.root_lock, "The root helper")
+    except single.AlreadyRuns as e:
+        print(f"vdsm-root: {e}. {e.remedy}", file=sys.stderr)
+        sys.exit(single.CODE)
+    except (OSError, AgentError) as e:
+        sys.exit(f"vdsm-root: {e}")
     running = logs.setup(arguments.log_level)
     try:
-        asyncio.run(serve(Helper(Paths(), user.pw_uid, user.pw_gid)))
+        asyncio.run(serve(Helper(paths, user.pw_uid, user.pw_gid)))
     finally:
         running.stop()
 
@@ -67,11 +77,7 @@ def _complete_certificates(pki: str) -> None:
 
 async def serve(helper: Helper) -> None:
     paths = helper.paths
-    for folder in (paths.root_run, paths.root_state):
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        os.chown(folder, 0, 0)
-        os.chmod(folder, 0o755)
-    _make_run_folder(helper)
+    folders.prepare(helper)
     groups.kill_recorded(paths.root_commands)
     groups.set_folder(paths.root_commands)
     await verbs.recover(helper)
@@ -123,14 +129,6 @@ async def _listen(helper: Helper, connected: Any) -> asyncio.Server:
     os.chown(path, 0, helper.agent_gid)
     os.chmod(path, 0o660)
     return server
-
-
-def _make_run_folder(helper: Helper) -> None:
-    """The agent's own folders, so that it never needs root to start."""
-    paths = helper.paths
-    for folder in (paths.run, paths.state, paths.repository, paths.mounts, paths.log):
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        os.chown(folder, helper.agent_uid, helper.agent_gid)
 
 
 if __name__ == "__main__":

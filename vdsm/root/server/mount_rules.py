@@ -3,13 +3,14 @@
 
 The agent's user may ask for any storage an administrator can name, but must not gain root by it:
 no kernel interfaces as file systems, no file systems that run a program of the caller's choice,
-no set-user-id files or devices on what is mounted, no bind or remount of what exists.
+no set-user-id files or devices on what is mounted, no bind or remount of what exists, no option that names another
+file or device for root to open (`mount_secrets` has the exceptions).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from storage.ondisk.remote_path import mount_name, normalise
 from vdsm.common.errors import InvalidParameter
@@ -27,6 +28,10 @@ REFUSED_OPTIONS = frozenset(
     }
 )
 REFUSED_OPTION_NAMES = frozenset({"loop", "helper", "uhelper", "lowerdir", "upperdir", "workdir", "source", "subtype"})
+# a journal elsewhere is written by the kernel; an image of the caller's could name any disk of the host
+REFUSED_OPTION_NAMES |= {"journal_dev", "journal_path", "logdev", "rtdev", "device"}
+# root's glusterfs client would write or read files, or load translators, that the caller names
+REFUSED_OPTION_NAMES |= {"log-file", "log_file", "dump-fuse", "xlator-option"}
 ALWAYS = ("nosuid", "nodev")
 
 MAX_SPEC = 512
@@ -35,6 +40,7 @@ MAX_OPTIONS = 1024
 
 _SPEC = re.compile(r"[A-Za-z0-9_./:@%+=~\[\],-]+\Z")
 _TYPE = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
+_ID = re.compile(r"[A-Za-z0-9_.:@%+=~\[\],-]+\Z")
 _OPTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@%+=\[\]-]*\Z")
 
 
@@ -53,6 +59,10 @@ def check_spec(spec: str) -> str:
     return spec
 
 
+def is_mount_id(name: str) -> bool:
+    return len(name) <= MAX_NAME and _ID.match(name) is not None and name not in (".", "..")
+
+
 def check_type(vfs_type: str, kernel_types: Iterable[str]) -> str:
     """``kernel_types``: file systems on block devices that this kernel has. Raises `InvalidParameter`."""
     allowed = (BLOCK_TYPES | NETWORK_TYPES | set(kernel_types)) - REFUSED_TYPES
@@ -61,22 +71,27 @@ def check_type(vfs_type: str, kernel_types: Iterable[str]) -> str:
     return vfs_type
 
 
-def check_options(options: str) -> list[str]:
-    """The options as a list, ``nosuid`` and ``nodev`` last. Raises `InvalidParameter`."""
+def check_options(options: str, *, files: Collection[str] = ()) -> list[str]:
+    """The options as a list, ``nosuid`` and ``nodev`` last. ``files``: names whose value may be a file's path.
+
+    Raises `InvalidParameter`, which tells an option's name, never its value.
+    """
     if len(options) > MAX_OPTIONS:
-        raise InvalidParameter("options", shown(options), f"longer than {MAX_OPTIONS} characters")
+        raise InvalidParameter("options", f"{len(options)} characters", f"longer than {MAX_OPTIONS} characters")
     wanted = [o for o in options.split(",") if o]
     for option in wanted:
-        name, equals, _ = option.partition("=")
+        name, equals, value = option.partition("=")
         refused = (
             not _OPTION.match(option)
             or name in REFUSED_OPTIONS
             or (equals and name in REFUSED_OPTION_NAMES)
             or (name in REFUSED_OPTION_NAMES and name != "loop")
             or name.lower().startswith("x-")
+            or (value.startswith("/") and name not in files)
+            or option == "errors=panic"  # a damaged image would end the host
         )
         if refused:
-            raise InvalidParameter("options", shown(option), "this mount option is not allowed")
+            raise InvalidParameter("options", shown(name), "this mount option is not allowed")
     return [*(o for o in wanted if o not in ALWAYS), *ALWAYS]
 
 

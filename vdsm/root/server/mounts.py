@@ -5,51 +5,37 @@ A specification enters root's own records once, checked (`Mount.define`); from t
 its id, which is its folder's name under ``<repository>/mnt``. The records outlive this process and
 boots; what is mounted is asked of the kernel, never remembered.
 
-The folder above is the agent's, so its entries are not trusted: the mount point must be a real
-folder, and after mounting the kernel must show the mount exactly there, or it is undone.
+``mnt`` and what is mounted on in it are root's, so nobody can put something else there; whether they are is
+looked at before each step. A mount that agent or QEMU can't use was never to be seen (`mount_points`). Changes of one
+mount come one after the other.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
 import logging
 import os
 import pwd
-import re
-import stat
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from storage.ondisk.remote_path import mount_name
-from vdsm.common import commands
-from vdsm.common.atomic import remove_durably, write_atomic
-from vdsm.common.errors import AgentError, CommandFailed, DeadlineExceeded, InvalidParameter
-from vdsm.common.ids import shown
+from vdsm.common.errors import AgentError, CommandFailed
+from vdsm.common.owners import Lane
 from vdsm.common.types import Json
-from vdsm.root.server.mount_rules import MAX_NAME, block_types, check_options, check_spec, check_type
+from vdsm.root.server import mount_points, mount_records, mount_secrets, walk
+from vdsm.root.server.mount_points import PLACE, Slot
+from vdsm.root.server.mount_records import Record
+from vdsm.root.server.mount_rules import block_types, check_options, check_spec, check_type
 from vdsm.root.server.registry import Helper, root_verb
 
 log = logging.getLogger("vdsm.root.mounts")
 
 MOUNT_S = 90.0
-UMOUNT_S = 60.0
 CHECK_S = 30.0
-HANGS_S = 5.0
 
 QEMU_USERS = ("qemu", "libvirt-qemu")
-
-_ID = re.compile(r"[A-Za-z0-9_.:@%+=~\[\],-]+\Z")
-_ESCAPE = re.compile(r"\\([0-7]{3})")
-
-
-class UnknownMount(AgentError):
-    mount_id: str
-    msg = "Mount {self.mount_id!r} is not defined"
-    remedy = "Connect the storage server first"
 
 
 class MountInUse(AgentError):
@@ -58,17 +44,11 @@ class MountInUse(AgentError):
     remedy = "Disconnect the storage server, then connect it again"
 
 
-class UnsafeMountPoint(AgentError):
-    path: str
-    reason: str
-    msg = "Nothing is mounted at {self.path}: {self.reason}"
-
-
 class MountAccessRefused(AgentError):
     path: str
     user: str
     needs: str
-    msg = "Storage mounted at {self.path} is not usable: user {self.user} cannot {self.needs} it"
+    msg = "Storage for {self.path} is not usable: user {self.user} cannot {self.needs} it"
     remedy = "Give the folder on the storage to owner and group 36:36 with all rights for both"
 
 
@@ -91,100 +71,114 @@ async def define(helper: Helper, params: MountSpec) -> Json:
     """Check and record what may be mounted. The answer's ``mount_id`` names it in all other verbs."""
     spec = check_spec(params.spec)
     vfs_type = check_type(params.vfs_type, _kernel_types())
-    options = check_options(params.options)
-    record = {"spec": spec, "vfs_type": vfs_type, "options": options}
+    plain, secrets = mount_secrets.split(vfs_type, params.options)
+    options = check_options(plain, files=mount_secrets.file_options(vfs_type))
+    record = Record(spec, vfs_type, options, sorted(secrets))
     mount_id = mount_name(spec)
-    known = _records(helper).get(mount_id)
-    if known is not None and known != record and _mounted(_target(helper, mount_id)):
-        raise MountInUse(mount_id)
-    if known != record:
-        os.makedirs(_folder(helper), mode=0o700, exist_ok=True)
-        write_atomic(_record_path(helper, mount_id), json.dumps(record).encode(), mode=0o600)
+    async with _lane(helper, mount_id)("define"):
+        known = mount_records.find(helper, mount_id)
+        is_mounted = _mounted(mount_records.target(helper, mount_id))
+        if known is not None and known != record and is_mounted:
+            raise MountInUse(mount_id)
+        if known != record:
+            mount_records.write(helper, mount_id, record)
+        if secrets and not is_mounted:
+            helper.secrets[mount_id] = secrets
     return {"mount_id": mount_id}
 
 
 @root_verb("Mount.mount", MountId)
 async def mount(helper: Helper, params: MountId) -> Json:
     """Mount and check access for the agent and for QEMU. Nothing happens when it is mounted."""
-    record = _record(helper, params.mount_id)
-    target = _target(helper, params.mount_id)
-    if _mounted(target):
-        return {"path": target, "mounted": False}
-    _make_mount_point(helper, target)
-    argv = ["mount", "-t", record["vfs_type"], "-o", ",".join(record["options"]), "--", record["spec"], target]
-    await _run(argv, MOUNT_S)
-    try:
-        if not _mounted(target):
-            raise UnsafeMountPoint(target, "it was replaced while the mount was made")
-        await _check_access(helper, target)
-    except BaseException:
-        await asyncio.shield(_run(["umount", "--", target], UMOUNT_S))
-        _remove_mount_point(target)
-        raise
+    mount_id = params.mount_id
+    target = mount_records.target(helper, mount_id)
+    async with _lane(helper, mount_id)("mount"):
+        record = mount_records.read(helper, mount_id)
+        with mount_points.folder(helper) as mnt:
+            if _mounted(target):
+                return {"path": target, "mounted": False}
+            secrets = helper.secrets.get(mount_id, {})
+            if sorted(secrets) != record.secrets:
+                raise mount_secrets.SecretNotKept(mount_id)
+            walk.make_own_in(mnt, mount_id, target, 0o755)
+            try:
+                await _mount(helper, record, secrets, mnt, mount_id, target)
+            except BaseException:
+                _remove_mount_point(mnt, mount_id)
+                raise
+            helper.secrets.pop(mount_id, None)
     return {"path": target, "mounted": True}
 
 
 @root_verb("Mount.unmount", MountId)
 async def unmount(helper: Helper, params: MountId) -> Json:
     """Unmount and forget; nothing happens when it is unknown. Fails while it is in use."""
-    return await _unmount(helper, params.mount_id, ["umount"])
+    return await _unmount(helper, params.mount_id, "plain")
 
 
 @root_verb("Mount.unmount_forced", MountId)
 async def unmount_forced(helper: Helper, params: MountId) -> Json:
     """For a server that is gone: open files are cut off, the mount point is freed at once."""
-    return await _unmount(helper, params.mount_id, ["umount", "--force", "--lazy"])
+    return await _unmount(helper, params.mount_id, "forced")
 
 
 @root_verb("Mount.list", Nothing)
 async def list_mounts(helper: Helper, params: Nothing) -> Json:
-    points = _mount_points()
+    points = mount_points.mount_points()
     return {
-        mount_id: {**record, "mounted": _target(helper, mount_id) in points}
-        for mount_id, record in sorted(_records(helper).items())
+        mount_id: {**msgspec.to_builtins(record), "mounted": mount_records.target(helper, mount_id) in points}
+        for mount_id, record in mount_records.all_of(helper).items()
     }
 
 
-async def _unmount(helper: Helper, mount_id: str, argv: Sequence[str]) -> Json:
-    target = _target(helper, mount_id)
-    if mount_id not in _records(helper):
-        return {"unmounted": False}
-    was_mounted = _mounted(target)
-    if was_mounted:
-        await _run([*argv, "--", target], UMOUNT_S)
-    _remove_mount_point(target)
-    remove_durably(_record_path(helper, mount_id))
+async def _mount(helper: Helper, record: Record, secrets: dict[str, str], mnt: int, mount_id: str, target: str) -> None:
+    async with mount_points.slot(helper) as slot:
+        options = mount_secrets.for_program(record.vfs_type, record.options, secrets, slot)
+        argv = ["mount", "-t", record.vfs_type, "-o", ",".join(options), "--", record.spec, slot.place]
+        await mount_points.run(argv, MOUNT_S, into=slot)
+        await _check_access(helper, slot, target)
+        point = os.open(mount_id, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=mnt)
+        try:
+            await mount_points.attach_to(slot, point)
+        finally:
+            os.close(point)
+
+
+async def _unmount(helper: Helper, mount_id: str, mode: str) -> Json:
+    target = mount_records.target(helper, mount_id)
+    async with _lane(helper, mount_id)("unmount"):
+        if mount_records.find(helper, mount_id) is None:
+            return {"unmounted": False}
+        with mount_points.folder(helper) as mnt:
+            was_mounted = _mounted(target)
+            if was_mounted:
+                await mount_points.detach(mnt, mount_id, mode)
+            _remove_mount_point(mnt, mount_id)
+        helper.secrets.pop(mount_id, None)
+        mount_records.remove(helper, mount_id)
     return {"unmounted": was_mounted}
 
 
-async def _run(argv: Sequence[str], timeout_s: float) -> None:
-    """A command that may hang in the kernel: killed after its time, and not waited for much longer."""
-    task = asyncio.ensure_future(commands.run(argv, timeout_s=timeout_s))
-    done, _ = await asyncio.wait([task], timeout=timeout_s + HANGS_S)
-    if not done:
-        log.error("%s cannot be killed: it waits in the kernel", argv[0])
-        raise DeadlineExceeded(" ".join(argv), timeout_s)
-    task.result()
-
-
-async def _check_access(helper: Helper, path: str) -> None:
+async def _check_access(helper: Helper, slot: Slot, target: str) -> None:
     ids = ["--reuid", str(helper.agent_uid), "--regid", str(helper.agent_gid), "--clear-groups"]
-    if not await _can(ids, path, "rwx"):
-        raise MountAccessRefused(path, f"{helper.agent_uid}:{helper.agent_gid}", "read, write and enter")
+    if not await _can(ids, slot, "rwx"):
+        raise MountAccessRefused(target, f"{helper.agent_uid}:{helper.agent_gid}", "read, write and enter")
     for name in QEMU_USERS:
         with contextlib.suppress(KeyError):
             user = pwd.getpwnam(name)
             ids = ["--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--init-groups"]
-            if not await _can(ids, path, "rx"):
-                raise MountAccessRefused(path, name, "read and enter")
+            if not await _can(ids, slot, "rx"):
+                raise MountAccessRefused(target, name, "read and enter")
 
 
-async def _can(ids: Sequence[str], path: str, rights: str) -> bool:
+async def _can(ids: Sequence[str], slot: Slot, rights: str) -> bool:
+    # by the descriptor: the folder above the slot is closed for that user
+    path = f"/proc/self/fd/{slot.fd}/{PLACE}"
     tests: list[str] = []
     for right in rights:
         tests += ["-a", f"-{right}", path]
     try:
-        await commands.run(["setpriv", *ids, "--", "test", *tests[1:]], timeout_s=CHECK_S)
+        await mount_points.run(["setpriv", *ids, "--", "test", *tests[1:]], CHECK_S, pass_fds=[slot.fd], into=slot)
     except CommandFailed as e:
         if e.code != 1 or e.stderr:  # setpriv itself failed
             raise
@@ -192,67 +186,19 @@ async def _can(ids: Sequence[str], path: str, rights: str) -> bool:
     return True
 
 
-def _make_mount_point(helper: Helper, target: str) -> None:
-    parent = os.path.dirname(target)
-    for folder in (os.path.dirname(helper.paths.repository), helper.paths.repository, parent):
-        if stat.S_ISLNK(os.lstat(folder).st_mode):
-            raise UnsafeMountPoint(target, f"{folder} is a symbolic link")
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(target, 0o755)
-        os.chown(target, helper.agent_uid, helper.agent_gid, follow_symlinks=False)
-    if not stat.S_ISDIR(os.lstat(target).st_mode):
-        raise UnsafeMountPoint(target, "it is no folder")
-
-
-def _remove_mount_point(target: str) -> None:
+def _remove_mount_point(mnt: int, mount_id: str) -> None:
     with contextlib.suppress(OSError):  # it may hold something, or still be mounted below: then it stays
-        os.rmdir(target)
-
-
-def _target(helper: Helper, mount_id: str) -> str:
-    if len(mount_id) > MAX_NAME or not _ID.match(mount_id) or mount_id in (".", ".."):
-        raise InvalidParameter("mount_id", shown(mount_id), "expected the name of a mount's folder")
-    return os.path.join(helper.paths.mounts, mount_id)
+        os.rmdir(mount_id, dir_fd=mnt)
 
 
 def _mounted(target: str) -> bool:
-    return target in _mount_points()
+    return target in mount_points.mount_points()
 
 
-def _mount_points() -> set[str]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
-        return {_ESCAPE.sub(lambda m: chr(int(m[1], 8)), line.split(" ")[4]) for line in f}
+def _lane(helper: Helper, mount_id: str) -> Lane:
+    return helper.lane(f"mount {mount_id}")
 
 
 def _kernel_types() -> set[str]:
     with open("/proc/filesystems", encoding="ascii") as f:
         return block_types(f.read())
-
-
-def _folder(helper: Helper) -> str:
-    return os.path.join(helper.paths.root_state, "mounts")
-
-
-def _record_path(helper: Helper, mount_id: str) -> str:
-    return os.path.join(_folder(helper), f"{mount_id}.json")
-
-
-def _record(helper: Helper, mount_id: str) -> dict[str, Any]:
-    _target(helper, mount_id)
-    record = _records(helper).get(mount_id)
-    if record is None:
-        raise UnknownMount(mount_id[:MAX_NAME])
-    return record
-
-
-def _records(helper: Helper) -> dict[str, dict[str, Any]]:
-    try:
-        names = os.listdir(_folder(helper))
-    except FileNotFoundError:
-        return {}
-    found = {}
-    for name in names:
-        if name.endswith(".json") and not name.startswith("."):
-            with open(os.path.join(_folder(helper), name), encoding="utf-8") as f:
-                found[name.removesuffix(".json")] = json.load(f)
-    return found

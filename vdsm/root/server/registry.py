@@ -15,12 +15,14 @@ Parameters are converted strictly before the verb sees them.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
 
+from vdsm.common import masking
 from vdsm.common.errors import AgentError, InvalidParameter
+from vdsm.common.owners import Lane
 from vdsm.common.paths import Paths
 from vdsm.common.types import Json
 
@@ -34,11 +36,17 @@ class NoSuchRootVerb(AgentError):
 
 @dataclass
 class Helper:
-    """What every verb may use."""
+    """What every verb may use. ``secrets``: of mounts that are defined and not mounted yet, by mount id and option."""
 
     paths: Paths
     agent_uid: int
     agent_gid: int
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    lanes: dict[str, Lane] = field(default_factory=dict, repr=False)
+
+    def lane(self, owner: str) -> Lane:
+        """One change at a time of what has that name."""
+        return self.lanes.setdefault(owner, Lane(owner))
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,11 @@ def root_verb(
 
 
 async def dispatch(helper: Helper, name: str, params: dict[str, Any]) -> Json:
-    """Convert and run. Raises `NoSuchRootVerb`, `InvalidParameter`, or the verb's own error."""
+    """Convert and run. Raises `NoSuchRootVerb`, `InvalidParameter`, or the verb's own error.
+
+    What the parameters hold as secrets is hidden in all that is logged and told of this call.
+    """
+    masking.know(masking.secrets_in(params))
     verb = VERBS.get(name)
     if verb is None:
         raise NoSuchRootVerb(name)

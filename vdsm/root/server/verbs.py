@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from vdsm.root.server import hooks, mounts, network
+from vdsm.root.server import folders, hooks, mount_points, mounts, network
 from vdsm.root.server.registry import Helper
 
-PARTS = (hooks, mounts, network)
+PARTS = (folders, hooks, mounts, network)
 
 
 async def recover(helper: Helper) -> None:
     """Mend what a crash left half done, before calls are accepted."""
+    await mount_points.sweep(helper)
     await network.recover(helper)
