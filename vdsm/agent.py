@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The agent's composition root: builds the parts, starts them in order, stops them in reverse.
 
-Start: settings, log, kill what an earlier run left (its commands and SPM process), hooks before the
-start, then the listener (so that a watcher gets an answer from the first second), network, storage,
-VMs, host statistics. Until the VMs are found again, verbs that would lie answer "recovering".
+Start: settings, the lock (before anything is touched: a second agent says who runs and ends with code 75), log, kill
+what an earlier run left (its commands and SPM process), hooks before the start, then the listener (so that a watcher
+gets an answer from the first second), network, storage, VMs, host statistics. Until the VMs are found again, verbs
+that would lie answer "recovering".
 
-Stop (SIGTERM, SIGINT): listener, statistics, VMs (they keep running), storage (SPM role given back),
-network, hooks after the stop. Each part has `STOP_S` seconds. Then the process ends by `os._exit`:
-a thread that hangs in a dead edge must not keep it alive.
+Stop (SIGTERM, SIGINT): the listener first, so that nobody is answered by parts that have ended; then statistics, VMs
+(they keep running), storage (SPM role given back), network, hooks after the stop. Each part has `STOP_S` seconds. Then
+the process ends by `os._exit`: a thread that hangs in a dead edge must not keep it alive.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from storage.service import Storage
 from vdsm import config
 from vdsm.api.call import Agent
 from vdsm.api.codes import all_codes
-from vdsm.common import groups, heap, logs
+from vdsm.common import groups, heap, logs, single
 from vdsm.common.clocks import Clock
 from vdsm.common.deadlines import deadline
 from vdsm.common.errors import AgentError
@@ -49,25 +50,39 @@ from vdsm.virt.vms import Vms
 log = logging.getLogger("vdsm.agent")
 
 STOP_S = 30.0
+SERVING = "rpc"
 
 Stop = tuple[str, Callable[[], Awaitable[None]]]
 
 
 def main(paths: Paths | None = None) -> None:
-    """Run until SIGTERM or SIGINT. Exit codes: 0 ordered stop, 1 start failed, 78 bad configuration."""
+    """Run until SIGTERM or SIGINT.
+
+    Exit codes: 0 ordered stop, 1 start failed, 75 another agent runs, 78 bad configuration.
+    """
     paths = paths or Paths()
     try:
         settings = config.load(paths)
     except config.BadConfiguration as e:
         print(f"vdsm: {e}. {e.remedy}", file=sys.stderr)
         sys.exit(78)
+    try:
+        single.hold(paths.agent_lock, "The agent")
+    except single.AlreadyRuns as e:
+        print(f"vdsm: {e}. {e.remedy}", file=sys.stderr)
+        sys.exit(single.CODE)
+    except OSError as e:
+        print(f"vdsm: {e}. Start the root helper first: it makes the agent's folders", file=sys.stderr)
+        sys.exit(1)
     heap.give_large_blocks_back()
     running = logs.setup(settings.log_level)
     code = 1
     try:
         code = asyncio.run(serve(paths, settings))
-    except AgentError as e:
+    except (AgentError, OSError) as e:  # of the host: its sentence is enough
         log.error("the agent could not start: %s", e)
+    except Exception:  # a defect: whoever reads the log needs the place; os._exit below would swallow it
+        log.exception("the agent could not start")
     finally:
         running.stop()
         sys.stdout.flush()
@@ -195,7 +210,9 @@ async def _start(agent: Agent, stops: list[Stop], clock: Clock) -> None:
 
 
 async def _stop(stops: list[Stop]) -> None:
-    for name, stop in reversed(stops):
+    # what serves callers starts first, to answer a watcher, and stops first, too
+    serving = [part for part in stops if part[0] == SERVING]
+    for name, stop in (*serving, *(part for part in reversed(stops) if part not in serving)):
         try:
             async with deadline(f"Stopping {name}", STOP_S):
                 await stop()
