@@ -7,6 +7,7 @@ import abc
 import contextlib
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ ROOT_LOG = "/var/log/vdsm-root.log"
 AGENT_SOCKET = "/run/vdsm/vdsm.sock"
 NO_TASK = b"00000000-0000-0000-0000-000000000000"
 ROOT_SOCKET = "/run/vdsm-root/root.sock"
+# held by who runs, with its number inside; who looks at a host that another program started finds it by these
+AGENT_LOCK = "/run/vdsm/agent.lock"
+ROOT_LOCK = "/run/vdsm-root/helper.lock"
 
 
 class AgentLife(abc.ABC):
@@ -39,6 +43,18 @@ class AgentLife(abc.ABC):
     @property
     @abc.abstractmethod
     def control(self) -> Control: ...
+
+    @abc.abstractmethod
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str = "root",
+        stdin: bytes = b"",
+        timeout_s: float = 60,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command on the host to its end."""
 
     @abc.abstractmethod
     def answers(self, inside: str) -> bool:
@@ -73,6 +89,7 @@ class AgentLife(abc.ABC):
         self._until_ready(timeout_s)
 
     def start_root_helper(self, env: Mapping[str, str] | None = None) -> None:
+        self.root_pid = self.root_pid or self._holder(ROOT_LOCK)
         if self.root_pid and not self._has_ended(self.root_pid):
             return
         self.root_pid = self.start_process([PYTHON, "-m", "vdsm.root.server"], log=ROOT_LOG, env=env)
@@ -80,9 +97,11 @@ class AgentLife(abc.ABC):
 
     def kill_agent(self, number: signal.Signals = signal.SIGKILL, *, timeout_s: float = 30) -> int | None:
         """Signal the agent and wait for its end; returns its exit code (negative: signal)."""
+        self.agent_pid = self.agent_pid or self._running("agent", AGENT_LOCK)
         return self._kill(self.agent_pid, number, timeout_s)
 
     def kill_root_helper(self, number: signal.Signals = signal.SIGKILL, *, timeout_s: float = 30) -> int | None:
+        self.root_pid = self.root_pid or self._running("root helper", ROOT_LOCK)
         return self._kill(self.root_pid, number, timeout_s)
 
     def wait_agent(self, *, timeout_s: float) -> int | None:
@@ -107,6 +126,18 @@ class AgentLife(abc.ABC):
     def _kill(self, pid: int, number: signal.Signals, timeout_s: float) -> int | None:
         self.control.signal(pid, number)
         return self.control.wait(pid, timeout_s=timeout_s)
+
+    def _running(self, what: str, lock: str) -> int:
+        pid = self._holder(lock)
+        if not pid:
+            raise HostFailed(f"no {what} runs there")
+        return pid
+
+    def _holder(self, lock: str) -> int:
+        """Number of the process that holds a lock; 0 when none does, whatever the file says."""
+        script = '[ -e "$1" ] && ! flock -n "$1" true && cat "$1"'
+        done = self.run(["sh", "-c", script, "holder", lock], check=False)
+        return int(done.stdout) if done.returncode == 0 and done.stdout.strip().isdigit() else 0
 
     def _has_ended(self, pid: int) -> bool:
         return not self.control.signal(pid, 0)
