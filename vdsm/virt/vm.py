@@ -19,7 +19,7 @@ from vdsm.common.owners import Lane
 from vdsm.common.xml import parse
 from vdsm.virt import report
 from vdsm.virt.domain_xml.description import Description, describe
-from vdsm.virt.errors import DomainMissing, StartStopped, VirtError, VmIsDown, VmStarting
+from vdsm.virt.errors import DomainMissing, StartStopped, VirtError, VmExists, VmIsDown, VmStarting
 from vdsm.virt.hypervisor import Domain, DomainState
 from vdsm.virt.look import Look
 from vdsm.virt.parts import Parts
@@ -98,6 +98,8 @@ class Vm:
             await Startup(self._parts, self.record, self.description, self._stop, self._on_launched).run(xml)
         except StartStopped:
             self.end(exit_for(ExitReason.DESTROYED_ON_STARTUP))
+        except VmExists as e:
+            await self._take_over(e)
         except AgentError as e:
             log.error("VM %s can't be started: %s", self.vm_id, e)
             self.end(exit_for(ExitReason.GENERIC_ERROR, str(e)))
@@ -107,6 +109,15 @@ class Vm:
                 self.look.soon()
                 return
             self.end(exit_for(ExitReason.GENERIC_ERROR, f"{type(e).__name__}: {e}"))
+
+    async def _take_over(self, why: VmExists) -> None:
+        """Somebody else started this VM of ours: to release the start would end a VM that runs."""
+        log.error("VM %s is taken over as it is: %s", self.vm_id, why)
+        self.record.phase = Phase.RUNNING
+        await self._parts.records.keep(self.record)
+        self._launched = True
+        self.look.soon()
+        self._changed()
 
     def _on_launched(self, domain: Domain) -> None:
         self._launched = True
@@ -144,7 +155,7 @@ class Vm:
         if self._ends():  # meanwhile: what libvirt saw before is no news
             return True
         if domain is None or not domain.active:
-            self.end(exit_for(self._why_off(domain)))
+            self.end(exit_for(_why_off(domain, self.stop_reason, self.shutdown_reason)))
             return True
         if self.stop_reason is told and domain.state is not DomainState.SHUTTING_DOWN:
             self.stop_reason = None  # of an earlier run, of a migration to here, of a reboot: it runs
@@ -154,15 +165,6 @@ class Vm:
 
     def _ends(self) -> bool:
         return not self._launched or self.releasing or self.status.down
-
-    def _why_off(self, domain: Domain | None) -> ExitReason:
-        if self.stop_reason is not None:
-            return self.stop_reason
-        if domain is not None and domain.reason in ("crashed", "migrated", "saved"):
-            return reason_of_off(domain.reason)
-        if self.shutdown_reason is not None:
-            return self.shutdown_reason
-        return ExitReason.DOMAIN_MISSING if domain is None else reason_of_off(domain.reason)
 
     def _see(self, domain: Domain) -> bool:
         """Take over XML and state. True when the state is news."""
@@ -222,7 +224,7 @@ class Vm:
         """
         if not self.status.down:
             if not self.releasing:
-                self._stop_starting()
+                self._stop.set()
                 await self._run_before_destroy()
             self.record.forget = True
             reason = ExitReason.ADMIN_SHUTDOWN if self._launched else ExitReason.DESTROYED_ON_STARTUP
@@ -248,14 +250,11 @@ class Vm:
     def end(self, exit_: Exit, graceful_attempts: int = 0) -> asyncio.Task[None]:
         """Begin the release unless it runs; the task ends when the VM is Down. The first exit stands."""
         if self._release is None:
-            self._stop_starting()
+            self._stop.set()
             self.powered_down.set()
             self._release = asyncio.create_task(self._run_release(exit_, graceful_attempts), name=f"end {self.vm_id}")
             self._release.add_done_callback(_retrieved)
         return self._release
-
-    def _stop_starting(self) -> None:
-        self._stop.set()
 
     async def _run_release(self, exit_: Exit, graceful_attempts: int) -> None:
         if self._start is not None:
@@ -284,6 +283,17 @@ class Vm:
             raise VmIsDown(self.vm_id, action)
         if not self._launched:
             raise VmStarting(self.vm_id, action)
+
+
+def _why_off(domain: Domain | None, told: ExitReason | None, asked: ExitReason | None) -> ExitReason:
+    """``told``: by the last event of its end; ``asked``: what somebody wanted before."""
+    if told is not None:
+        return told
+    if domain is not None and domain.reason in ("crashed", "migrated", "saved"):
+        return reason_of_off(domain.reason)
+    if asked is not None:
+        return asked
+    return ExitReason.DOMAIN_MISSING if domain is None else reason_of_off(domain.reason)
 
 
 def _retrieved(task: asyncio.Task[None]) -> None:
