@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ LOADS = (
     ("Bench.1600KB", 4, 1),
 )
 IDLE = (0, 50, 500)
+SETTLE_S = 4.0
 CLIENTS = 5  # one certificate has a share of the port's connections
 IDLE_CLIENT = """
 import asyncio, sys
@@ -195,6 +197,7 @@ def _memory(checkout: Path, pkis: list[Path]) -> list[float]:
                 found.append(server.own_mib)
         with _idle_connections(server, IDLE[-1], pkis):
             pass
+        time.sleep(SETTLE_S)
         found.append(server.own_mib)
     return found
 

@@ -38,9 +38,7 @@ def _files_of_this_host() -> None:
 
 
 @commands.command()
-def status(
-    pki: Folder = OF_THE_AGENT, as_json: connection.AsJson = False
-) -> None:
+def status(pki: Folder = OF_THE_AGENT, as_json: connection.AsJson = False) -> None:
     """What there is, how long it lasts, and whether it serves (tried by a TLS handshake). Exit code 5: it does not."""
     own, *others = places.known(pki)
     reports = [examine(place) for place in (own, *(place for place in others if place.exists()))]

@@ -16,6 +16,11 @@ def settle() -> None:
     """Take what is there out of later collections, and give free memory back."""
     gc.collect()
     gc.freeze()
+    give_back()
+
+
+def give_back() -> None:
+    """What is free goes back to the kernel, also what lies below something in use. Not in the loop: milliseconds."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
     if trim is not None:
         trim(0)

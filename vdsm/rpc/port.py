@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vdsm.api.roles import Identity, Role
-from vdsm.common import metrics
+from vdsm.common import memory, metrics
 from vdsm.common.errors import AgentError
 from vdsm.common.events import Events
 from vdsm.rpc import names, tls
@@ -44,6 +44,8 @@ LOOK_FOR_CERTIFICATES_S = 5.0
 LOOK_AT_POLICY_S = 2.0
 BACKLOG = 512
 CLOSE_S = 2.0
+MANY_GONE = 64
+GIVE_BACK_AFTER_S = 2.0
 KEPT = 16 << 10
 
 _OPEN = metrics.gauge("vdsm_port_connections", "Open connections on the engine's port")
@@ -86,6 +88,8 @@ class EnginePort:
         self._open: dict[asyncio.BaseTransport, _Peer] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusals = Refusals()
+        self._gone = 0
+        self._giving_back: asyncio.TimerHandle | None = None
         self._door: Door | None = None
         self._opening: asyncio.Task[None] | None = None
 
@@ -98,6 +102,8 @@ class EnginePort:
     async def stop(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
+        if self._giving_back is not None:
+            self._giving_back.cancel()
         if self._door is not None:
             self._door.close()
             self._door = None
@@ -256,6 +262,14 @@ class EnginePort:
         self._open.pop(transport, None)
         _OPEN.set(len(self._open))
         _forget(raw)
+        self._gone += 1
+        if self._gone == MANY_GONE:
+            self._giving_back = asyncio.get_running_loop().call_later(GIVE_BACK_AFTER_S, self._give_back)
+
+    def _give_back(self) -> None:
+        """The buffers of many connections lie between what stays: freed, but the process's until somebody asks."""
+        self._gone = 0
+        asyncio.get_running_loop().run_in_executor(None, memory.give_back)
 
     def _refuse(self, transport: asyncio.Transport, address: str, why: str, reason: str = "") -> None:
         self._refusals.tell(address, why, reason)

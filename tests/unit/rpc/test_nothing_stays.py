@@ -9,6 +9,8 @@ from asyncio import sslproto
 import pytest
 
 from tests.peers import JavaPeer
+from vdsm.common import memory
+from vdsm.rpc import port as port_module
 from vdsm.rpc import tls
 from vdsm.rpc.http_server import HttpServer
 from vdsm.rpc.intake import Intake
@@ -101,3 +103,16 @@ async def test_a_tls_connection_reads_and_keeps_little(port, pki):
     assert len(served._ssl_buffer) <= 64 << 10
     assert served.max_size == tls.BUFFER_BYTES
     await peer.close()
+
+
+async def test_memory_of_many_closed_connections_goes_back_to_the_kernel(port, pki, server, monkeypatch):
+    given = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(memory, "give_back", lambda: loop.call_soon_threadsafe(given.set))
+    monkeypatch.setattr(port_module, "MANY_GONE", 3)
+    monkeypatch.setattr(port_module, "GIVE_BACK_AFTER_S", 0.01)
+    for _ in range(3):
+        assert not given.is_set()
+        await http_s(port, pki, server)
+    async with asyncio.timeout(5):
+        await given.wait()

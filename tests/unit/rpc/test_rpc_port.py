@@ -234,6 +234,16 @@ async def test_an_engine_hears_no_events_until_the_vms_are_found_again(port, pki
         assert [event["method"] for event in engine.events] == ["|virt|VM_status|late"]
 
 
+@pytest.mark.parametrize(("way", "hidden"), [("plain", True), ("port", False)])
+async def test_events_show_no_secret_to_those_below_admin(plain, port, pki, server, way, hidden):
+    async with java(plain if way == "plain" else port, pki.engine() if way == "port" else None) as engine:
+        await engine.call("Host.ping2")
+        server.events.publish("virt", "VM_status", "vm", {"vm": {"exitMessage": "it said passwd='swordfish'"}})
+        _, _, body = await engine.frame()
+        assert (b"swordfish" not in body) is hidden
+        assert b"it said" in body
+
+
 async def test_no_head_is_longer_than_the_engine_s_parser_takes(port, pki):
     async with java(port, pki.engine()) as engine:
         engine.write(f"SUBSCRIBE\nid:{'é€' * 100}\ndestination:{'€' * 200}\n\n\0".encode())

@@ -115,6 +115,30 @@ async def test_websocket_answers_and_tells_events(http, server):
         assert isinstance(event["params"]["notify_time"], int)
 
 
+async def test_a_reader_s_websocket_tells_events_without_secrets(server):
+    url = f"http://127.0.0.1:{server.tcp.port}"
+    async with aiohttp.ClientSession(base_url=url) as session, session.ws_connect("/jsonrpc") as ws:
+        await ws.send_bytes(PING)
+        assert json.loads(await ws.receive_str()) == DONE
+        server.events.publish("virt", "VM_status", "vm-1", {"vm-1": {"exitMessage": "passwd='swordfish'"}})
+        event = await ws.receive_str()
+        assert "swordfish" not in event
+        assert "exitMessage" in event
+
+
+async def test_failed_calls_are_counted_as_failed(http, server):
+    async def failed():
+        async with http.get("/metrics") as reply:
+            lines = (await reply.text()).splitlines()
+        found = [line for line in lines if line.startswith('vdsm_rpc_calls_total{result="failed",verb="subtract"}')]
+        return float(found[0].split()[-1]) if found else 0.0
+
+    before = await failed()
+    async with http.post("/jsonrpc", data=b'{"jsonrpc":"2.0","method":"subtract","id":7}'):
+        pass
+    assert await failed() == before + 1
+
+
 async def test_quick_call_overtakes_a_slow_one(http, server):
     async with http.ws_connect("/jsonrpc") as ws:
         await ws.send_str('{"jsonrpc":"2.0","method":"Host.wait","id":1}')
