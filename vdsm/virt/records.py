@@ -24,8 +24,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import defaultdict
 from enum import StrEnum
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -68,7 +68,8 @@ class Records:
         self.unreadable: dict[str, str] = {}
         # what a file should say and does not: None for no file
         self._owed: dict[str, bytes | None] = {}
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # writes of one record are one after the other; a turn lives as long as somebody has or awaits it
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._payer: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
@@ -103,7 +104,7 @@ class Records:
 
     async def save(self, record: Record) -> None:
         """Durable when it returns; raises OSError. For a step that must not be taken without its record."""
-        async with self._turns[record.vm_id]:
+        async with self._turn(record.vm_id):
             self._owed.pop(record.vm_id, None)
             await self._write(record.vm_id, msgspec.json.encode(record))
 
@@ -115,8 +116,14 @@ class Records:
         """The record goes; as with `keep`, a disk that refuses is told and tried again."""
         await self._write_or_owe(vm_id, None)
 
+    def _turn(self, vm_id: str) -> asyncio.Lock:
+        turn = self._turns.get(vm_id)
+        if turn is None:
+            turn = self._turns[vm_id] = asyncio.Lock()
+        return turn
+
     async def _write_or_owe(self, vm_id: str, data: bytes | None) -> None:
-        async with self._turns[vm_id]:
+        async with self._turn(vm_id):
             self._owed.pop(vm_id, None)
             try:
                 await self._write(vm_id, data)
@@ -130,7 +137,7 @@ class Records:
         while self._owed:
             await asyncio.sleep(RETRY_S)
             for vm_id in list(self._owed):
-                async with self._turns[vm_id]:
+                async with self._turn(vm_id):
                     if vm_id not in self._owed:  # a later word was written meanwhile
                         continue
                     try:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,3 +202,22 @@ async def test_a_record_and_its_folder_are_for_the_agent_only(tmp_path: Path) ->
     kept = Records(str(tmp_path / "vms"))
     await kept.save(Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml=""))
     assert [os.stat(p).st_mode & 0o777 for p in (tmp_path / "vms", tmp_path / "vms" / f"{VM}.json")] == [0o700, 0o600]
+
+
+async def test_writes_of_one_record_never_overlap_and_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most = 0, 0
+
+    def slow(_path: str, _data: bytes, _mode: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.01)
+        running -= 1
+
+    monkeypatch.setattr(records, "write_atomic", slow)
+    kept = Records(str(tmp_path))
+    await asyncio.gather(*(kept.keep(Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml="")) for _ in range(5)))
+    assert most == 1
+    assert len(kept._turns) == 0
