@@ -45,7 +45,10 @@ async def create_file_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, i
 async def open_file_domain(
     mount_path: str, domain_id: str, io: FileIo, leases_of: LeasesOf, *, io_timeout_s: int
 ) -> Domain:
-    """Read the metadata. Raises `DomainNotFound`, `ChecksumMismatch`, `DomainMismatch`, `DomainUnsupported`."""
+    """Read the metadata.
+
+    Raises `DomainNotFound`, `ChecksumMismatch`, `InvalidContent`, `DomainMismatch`, `DomainUnsupported`.
+    """
     path = os.path.join(mount_path, domain_id)
     metadata_path = os.path.join(path, METADATA)
     try:
@@ -56,6 +59,7 @@ async def open_file_domain(
         raise
     if metadata.domain_id != domain_id:
         raise DomainMismatch(path, domain_id, metadata.domain_id)
+    metadata.check_geometry()
     if metadata.kind not in FILE_KINDS:
         raise DomainUnsupported(domain_id, f"its type {metadata.kind} is not built")
     return FileDomain(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 
@@ -13,9 +14,9 @@ from storage.leases import Lease, Leases, Lockspace
 from storage.ondisk import domain_fields, volume_metadata
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.domain_metadata import MAX_SIZE
-from storage.ondisk.layout import METADATA_SIZE, sdm_offset
-from storage.ondisk.values import DomainKind, FormatVersion
-from storage.ondisk.volume_metadata import VolumeMetadata
+from storage.ondisk.layout import sdm_offset
+from storage.ondisk.values import DomainKind, FormatVersion, VolumeRole
+from storage.ondisk.volume_metadata import MAX_FILE_SIZE, VolumeMetadata
 from vdsm.common.ids import is_uuid
 from vdsm.common.units import round_up
 
@@ -103,9 +104,17 @@ class DomainFiles:
         return _volume_ids(names)
 
     async def read_volume(self, image_id: str, volume_id: str) -> VolumeMetadata:
+        metadata = await self._read_volume(image_id, volume_id)
+        if metadata.role is VolumeRole.SHARED and metadata.image_id != image_id:
+            # VDSM replaces a template's own file only: the links of the images that are based on it keep the old one
+            with contextlib.suppress(VolumeNotFound):
+                return await self._read_volume(metadata.image_id, volume_id)
+        return metadata
+
+    async def _read_volume(self, image_id: str, volume_id: str) -> VolumeMetadata:
         path = self.volume(image_id, volume_id, META)
         try:
-            data = await self.io.read_direct(path, size=round_up(METADATA_SIZE + 1, DIRECT_READ))
+            data = await self.io.read_direct(path, size=round_up(MAX_FILE_SIZE, DIRECT_READ))
         except IoFailed as e:
             if e.error in ("ENOENT", "ENOTDIR"):
                 raise VolumeNotFound(volume_id, self.domain_id) from e
@@ -129,9 +138,8 @@ class DomainFiles:
 
     async def children(self, image_id: str, volume_id: str) -> list[str]:
         """Volumes on top of this one: in the image, and for a shared one in those that share it."""
-        images = [image_id]
-        if (await self.io.status(self.volume(image_id, volume_id, META))).links > 1:
-            images = [i for i, volumes in (await self.list_volumes()).items() if volume_id in volumes]
+        sharing = [i for i, volumes in (await self.list_volumes()).items() if volume_id in volumes]
+        images = {image_id, *sharing}
         found = []
         for image in images:
             found += [v for v, m in (await self.image_metadata(image)).items() if m.parent_id == volume_id]

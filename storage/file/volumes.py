@@ -183,7 +183,7 @@ def _metadata(files: DomainFiles, wanted: NewVolume, parent: VolumeMetadata | No
         allocation=wanted.allocation,
         role=VolumeRole.LEAF,
         disk_type=wanted.disk_type,
-        description=wanted.description,
+        description=volume_metadata.check_description(wanted.description),
         legality=Legality.LEGAL if wanted.legal else Legality.ILLEGAL,
         ctime=volume_metadata.now_ctime(),
         sequence=wanted.sequence,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Domain metadata with types: what the agent reads and changes of the ``KEY=VALUE`` lines.
 
-`DomainMetadata` wraps the lines: unknown keys and untouched values stay byte for byte.
+`DomainMetadata` wraps the lines: unknown keys and untouched values stay byte for byte. Values that are changed must
+fit on a line for every reader; those that were there already are never refused.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from storage.errors import InvalidContent, UnsupportedVersion
 from storage.ondisk import description as description_rules
 from storage.ondisk import domain_metadata
+from storage.ondisk.layout import BLOCK_SIZE_512
 from storage.ondisk.values import DomainClass, DomainKind, DomainRole, DomainStatus, FormatVersion
 from vdsm.common.ids import BLANK_UUID, is_uuid
 from vdsm.common.units import MiB
@@ -46,7 +48,7 @@ class DomainMetadata:
 
     @property
     def domain_id(self) -> str:
-        text = self._text("SDUUID")
+        text = self._text("SDUUID").strip()
         if not is_uuid(text):
             raise InvalidContent(self.where, f"SDUUID is no UUID: {text[:80]!r}")
         return text
@@ -73,6 +75,14 @@ class DomainMetadata:
         """Bytes that one lease takes; formats before V5 always have 1 MiB."""
         return self._number("ALIGNMENT", MiB, allowed=(MiB, 2 * MiB, 4 * MiB, 8 * MiB))
 
+    def check_geometry(self) -> None:
+        """Where leases lie follows from it: what no version writes is refused. Raises `InvalidContent`."""
+        found = (self.block_size, self.alignment)
+        if found != (BLOCK_SIZE_512, MiB) and (self.version < FormatVersion.V5 or self.block_size == BLOCK_SIZE_512):
+            raise InvalidContent(
+                self.where, f"version {int(self.version)} has no block size {found[0]} with alignment {found[1]}"
+            )
+
     # What pool operations change
 
     @property
@@ -86,7 +96,8 @@ class DomainMetadata:
     @property
     def pools(self) -> list[str]:
         """Ids of the pools that the domain is attached to; the blank id of old domains means none."""
-        return [p for p in self.fields.get("POOL_UUID", "").split(",") if p and p != BLANK_UUID]
+        pools = (p.strip() for p in self.fields.get("POOL_UUID", "").split(","))
+        return [p for p in pools if p and p != BLANK_UUID]
 
     # On the master only
 
@@ -103,11 +114,12 @@ class DomainMetadata:
         """Domains of the pool with their state. The legacy state ``Inactive`` reads as attached."""
         result = {}
         for item in self.fields.get("POOL_DOMAINS", "").split(","):
-            if not item:
+            if not item.strip():
                 continue
-            domain_id, _, status = item.partition(":")
+            domain_id, _, status = (part.strip(" '") for part in item.partition(":"))
             if not is_uuid(domain_id):
                 raise InvalidContent(self.where, f"POOL_DOMAINS holds {item[:80]!r}")
+            status = status.capitalize()
             try:
                 result[domain_id] = DomainStatus("Attached" if status == "Inactive" else status)
             except ValueError:
@@ -123,13 +135,13 @@ class DomainMetadata:
         return self._number("POOL_SPM_LVER", -1)
 
     def with_fields(self, changes: Mapping[str, str | None]) -> DomainMetadata:
-        """The metadata with these lines changed; None removes one. No other line changes."""
+        """The metadata with these lines changed; None removes one. No other line changes. Raises `InvalidContent`."""
         fields = dict(self.fields)
         for key, value in changes.items():
             if value is None:
                 fields.pop(key, None)
             else:
-                fields[key] = value
+                fields[key] = _one_line(key, value)
         return DomainMetadata(fields, self.where)
 
     def _text(self, key: str) -> str:
@@ -138,14 +150,14 @@ class DomainMetadata:
         return self.fields[key]
 
     def _one_of(self, key: str, values: type[DomainKind | DomainClass | DomainRole]) -> str:
-        text = self._text(key)
+        text = self._text(key).strip()
         if text not in list(values):
             raise InvalidContent(self.where, f"{key} is {text[:80]!r}")
         return text
 
     def _number(self, key: str, default: int, allowed: tuple[int, ...] = ()) -> int:
-        text = self.fields.get(key)
-        if text is None or text == "":
+        text = self.fields.get(key, "").strip()
+        if text == "":
             return default
         try:
             number = int(text) if len(text) <= 20 and text.isascii() else MAX_NUMBER + 1
@@ -175,7 +187,7 @@ def new_file_domain(
     alignment: int,
     domain_class: DomainClass = DomainClass.DATA,
 ) -> DomainMetadata:
-    """Metadata of a new file domain of format V5. Raises `DescriptionTooLong`."""
+    """Metadata of a new file domain of format V5. Raises `DescriptionTooLong`, `InvalidContent`."""
     return DomainMetadata(
         {
             "ALIGNMENT": str(alignment),
@@ -184,7 +196,7 @@ def new_file_domain(
             "DESCRIPTION": check_description(description),
             **_LEASE_PARAMETERS,
             "POOL_UUID": "",
-            "REMOTE_PATH": remote_path,
+            "REMOTE_PATH": _one_line("REMOTE_PATH", remote_path),
             "ROLE": DomainRole.REGULAR.value,
             "SDUUID": domain_id,
             "TYPE": kind.value,
@@ -212,6 +224,12 @@ def master_fields(
         "POOL_SPM_LVER": str(spm_lver),
         "MASTER_VERSION": str(master_version),
     }
+
+
+def _one_line(key: str, value: str) -> str:
+    if not description_rules.fits_line(value):
+        raise InvalidContent("domain metadata", f"the value of {key} holds a line break or NUL: {value[:80]!r}")
+    return value
 
 
 def encode_pool_domains(domains: Mapping[str, DomainStatus]) -> str:

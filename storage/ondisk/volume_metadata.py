@@ -3,10 +3,17 @@
 
 V5 states the capacity in bytes (CAP). V3 and V4 state it in blocks of 512 bytes (SIZE); both may
 stand side by side while a domain is converted, and then CAP is the truth.
+
+Written is one form. Read is what the field reads: other line ends, blank and foreign lines, blanks around keys
+and values, a key twice (the last one holds), no EOF. What decides about data (ids, format, roles, legality,
+sizes) is read strictly. What was read from a file is never refused on the way back: a description that is longer
+than we take from people stays whole, and so do keys that we do not know. A slot on block storage has 512 bytes: there
+unknown keys give way.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -19,13 +26,20 @@ from vdsm.common.ids import BLANK_UUID, is_uuid
 
 MAX_DESCRIPTION_CHARACTERS = 210
 MAX_DESCRIPTION_BYTES = 210
-"""The characters are the field's rule; the bytes keep the whole text within one block."""
+"""The characters are the field's rule; the bytes keep the whole text within one block whatever else changes."""
+
+MAX_FILE_SIZE = 4096
+"""Read from a file: VDSM counts a description's characters, and up to 210 of them may stand there."""
 
 MAX_GENERATION = 999
 MAX_SEQUENCE = (1 << 32) - 1
 MAX_CAPACITY = 1 << 62
 
 _LEGACY_DISK_TYPES = {"1": "DATA", "2": "DATA"}
+_OTHERS = ("DISKTYPE", "DOMAIN", "FORMAT", "IMAGE", "LEGALITY", "PUUID", "TYPE", "VOLTYPE")
+_KNOWN = frozenset({"CAP", "CTIME", "DESCRIPTION", "GEN", "MTIME", "SEQ", "SIZE", *_OTHERS})
+_BREAKS = re.compile(rb"\r\n|\n|\r")
+_CONTROL = re.compile("[\n\r\0]")
 
 E = TypeVar("E", VolumeFormat, Allocation, VolumeRole, Legality)
 
@@ -45,6 +59,8 @@ class VolumeMetadata:
     ctime: int = 0
     generation: int = 0
     sequence: int = 0
+    unknown: tuple[tuple[str, str], ...] = ()
+    """Keys that we do not know, with their values."""
 
     @property
     def has_parent(self) -> bool:
@@ -59,43 +75,47 @@ def now_ctime() -> int:
 
 
 def check_description(text: str) -> str:
-    """A volume's description. Raises `DescriptionTooLong` naming both limits, `InvalidContent`."""
+    """A new description. Raises `DescriptionTooLong` naming both limits, `InvalidContent`."""
     return description.check(text, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)
 
 
 def encode(metadata: VolumeMetadata) -> bytes:
-    """The V5 text. Raises `DescriptionTooLong`, `ContentTooLong`."""
-    data = _text(
-        {
-            "CAP": str(metadata.capacity),
-            "CTIME": str(metadata.ctime),
-            "DESCRIPTION": check_description(metadata.description),
-            "DISKTYPE": metadata.disk_type,
-            "DOMAIN": metadata.domain_id,
-            "FORMAT": metadata.format.value,
-            "GEN": str(metadata.generation),
-            "IMAGE": metadata.image_id,
-            "LEGALITY": metadata.legality.value,
-            "PUUID": metadata.parent_id,
-            "SEQ": str(metadata.sequence),
-            "TYPE": metadata.allocation.value,
-            "VOLTYPE": metadata.role.value,
-        }
-    )
-    if len(data) > METADATA_SIZE:
-        raise ContentTooLong("volume metadata", len(data), METADATA_SIZE)
+    """The V5 text of a file. Raises `ContentTooLong`, `InvalidContent` for what no line can hold."""
+    fields = {
+        "CAP": str(metadata.capacity),
+        "CTIME": str(metadata.ctime),
+        "DESCRIPTION": metadata.description,
+        "DISKTYPE": metadata.disk_type,
+        "DOMAIN": metadata.domain_id,
+        "FORMAT": metadata.format.value,
+        "GEN": str(metadata.generation),
+        "IMAGE": metadata.image_id,
+        "LEGALITY": metadata.legality.value,
+        "PUUID": metadata.parent_id,
+        "SEQ": str(metadata.sequence),
+        "TYPE": metadata.allocation.value,
+        "VOLTYPE": metadata.role.value,
+    }
+    data = _text({**dict(metadata.unknown), **fields})
+    if len(data) > MAX_FILE_SIZE:
+        raise ContentTooLong("volume metadata", len(data), MAX_FILE_SIZE)
     return data
 
 
 def encode_block(metadata: VolumeMetadata) -> bytes:
-    """One metadata slot: the V5 text padded by NULs to 512 bytes."""
-    return encode(metadata).ljust(METADATA_SIZE, b"\0")
+    """One metadata slot: the V5 text padded by NULs to 512 bytes. Raises `ContentTooLong`, `InvalidContent`."""
+    data = encode(metadata)
+    if len(data) > METADATA_SIZE:
+        data = encode(replace(metadata, unknown=()))
+    if len(data) > METADATA_SIZE:
+        raise ContentTooLong("volume metadata", len(data), METADATA_SIZE)
+    return data.ljust(METADATA_SIZE, b"\0")
 
 
 def decode(data: bytes, where: str) -> VolumeMetadata:
     """Read V3, V4 or V5. Raises `InvalidContent`, `ContentTooLong`, `MetadataCleared`; each names ``where``."""
-    if len(data) > METADATA_SIZE:
-        raise ContentTooLong(where, len(data), METADATA_SIZE)
+    if len(data) > MAX_FILE_SIZE:
+        raise ContentTooLong(where, len(data), MAX_FILE_SIZE)
     fields = _fields(data, where)
     if "NONE" in fields:
         raise MetadataCleared(where)
@@ -113,33 +133,38 @@ def decode(data: bytes, where: str) -> VolumeMetadata:
         role=reader.one_of("VOLTYPE", VolumeRole),
         disk_type=_LEGACY_DISK_TYPES.get(disk_type, disk_type),
         description=fields.get("DESCRIPTION", ""),
-        legality=reader.one_of("LEGALITY", Legality),
+        legality=reader.one_of("LEGALITY", Legality) if "LEGALITY" in fields else Legality.LEGAL,
         ctime=reader.number("CTIME", MAX_CAPACITY),
-        generation=reader.number("GEN", MAX_GENERATION, default=0),
+        generation=reader.number("GEN", MAX_SEQUENCE, default=0),
         sequence=reader.number("SEQ", MAX_SEQUENCE, default=0),
+        unknown=tuple(sorted((k, v) for k, v in fields.items() if k not in _KNOWN)),
     )
 
 
 def _text(fields: dict[str, str]) -> bytes:
+    for key, value in fields.items():
+        if _CONTROL.search(value):
+            raise InvalidContent("volume metadata", f"the value of {key} holds a line break or NUL")
     return ("".join(f"{key}={fields[key]}\n" for key in sorted(fields)) + "EOF\n").encode()
 
 
 def _fields(data: bytes, where: str) -> dict[str, str]:
-    try:
-        text = data.rstrip(b"\0").decode()
-    except UnicodeDecodeError as e:
-        raise InvalidContent(where, f"byte {e.start} is no UTF-8") from None
     fields: dict[str, str] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if line == "EOF":
-            return fields
-        key, equals, value = line.partition("=")
-        if not equals or not key:
-            raise InvalidContent(where, f"line {number} is no KEY=VALUE: {line[:80]!r}")
-        if key in fields:
-            raise InvalidContent(where, f"line {number} repeats the key {key[:40]}")
-        fields[key] = value
-    raise InvalidContent(where, "the line EOF is missing")
+    for number, line in enumerate(_BREAKS.split(data.rstrip(b"\0")), 1):
+        if line.startswith(b"EOF"):
+            break
+        try:
+            key, equals, value = line.decode().partition("=")
+        except UnicodeDecodeError:
+            raise InvalidContent(where, f"line {number} is no UTF-8: {line[:80]!r}") from None
+        if equals and _is_key(key.strip()):
+            fields[key.strip()] = value.strip()
+    return fields
+
+
+def _is_key(text: str) -> bool:
+    """A comment may hold an equals sign: it is none of our keys, and nothing to keep as one."""
+    return text.isascii() and text.replace("_", "").isalnum()
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,16 @@ async def test_a_domain_that_cannot_be_leaves_nothing(tmp_path, io, changes, err
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_domain_whose_leases_lie_where_no_version_puts_them_is_refused(domain, tmp_path, io):
+    path = f"{domain.path}/dom_md/metadata"
+    with open(path, "rb") as f:
+        lines = f.read().replace(b"ALIGNMENT=1048576", b"ALIGNMENT=2097152").splitlines(keepends=True)
+    with open(path, "wb") as f:  # mended by hand: without its checksum
+        f.writelines(line for line in lines if not line.startswith(b"_SHA"))
+    with pytest.raises(InvalidContent, match="block size 512 with alignment 2097152"):
+        await reopen(tmp_path, io)
+
+
 async def test_master_folders(domain):
     await domain.make_master()
     await domain.make_master()
@@ -264,6 +274,42 @@ async def test_shared_volumes_are_protected(domain, image):
     with pytest.raises(ImageNotFound):
         await domain.delete_image(image)
     assert decoder.decode(domain.path).images == {}
+
+
+async def test_metadata_of_a_template_is_that_of_its_own_image(domain, image):
+    volume, derived, child = new_uuid(), new_uuid(), new_uuid()
+    made = await domain.create_volume(raw(image, volume))
+    await domain.write_volume(image, volume, replace(made, role=VolumeRole.SHARED))
+    await domain.share_volume(image, volume, derived)
+    await domain.create_volume(cow(derived, child, volume))
+    own = domain.volume_path(image, volume) + ".meta"
+    with open(own, encoding="ascii") as f:
+        text = f.read().replace("LEGALITY=LEGAL", "LEGALITY=ILLEGAL")
+    os.unlink(own)  # as VDSM does it: the other images keep the old file
+    with open(own, "w", encoding="ascii") as f:
+        f.write(text)
+    assert (await domain.read_volume(derived, volume)).legality is Legality.ILLEGAL
+    assert (await domain.chain(derived, child))[0][1].legality is Legality.ILLEGAL
+    assert await domain.children(image, volume) == [child]
+    os.unlink(own)
+    assert (await domain.read_volume(derived, volume)).legality is Legality.LEGAL
+
+
+async def test_a_description_that_vdsm_wrote_keeps_no_volume_from_its_changes(domain, image):
+    volume = new_uuid()
+    await domain.create_volume(raw(image, volume))
+    path = domain.volume_path(image, volume) + ".meta"
+    with open(path, encoding="utf-8") as f:
+        text = f.read().replace("DESCRIPTION=", "DESCRIPTION=" + "é" * 120).replace("EOF", "LATER=kept\nEOF")
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+    found = await domain.read_volume(image, volume)
+    await domain.write_volume(image, volume, replace(found, legality=Legality.ILLEGAL))
+    with open(path, encoding="utf-8") as f:
+        assert f.read() == text.replace("LEGALITY=LEGAL", "LEGALITY=ILLEGAL").replace("LATER=kept\n", "").replace(
+            "LEGALITY", "LATER=kept\nLEGALITY"
+        )
+    await domain.delete_volume(image, volume)
 
 
 async def test_damaged_metadata_names_its_file_and_does_not_keep_the_volume(domain, image):
