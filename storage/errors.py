@@ -163,6 +163,11 @@ class VolumeNotShared(StorageError):
     msg = "Volume {self.volume_id} is not shared: another image cannot be based on it"
 
 
+class DiscardUnsupported(StorageError):
+    domain_id: str
+    msg = "Parameter 'discard' is invalid: domain {self.domain_id} is on files, which cannot discard (got true)"
+
+
 class InvalidVolume(StorageError):
     """A wanted volume that breaks a rule of the format."""
 
@@ -177,12 +182,21 @@ class InvalidChain(StorageError):
     msg = "The volume chain of image {self.image_id} is broken: {self.reason}"
 
 
+class NotTheParent(StorageError):
+    """Only a volume together with its parent can be looked at as a part of its chain."""
+
+    base_id: str
+    volume_id: str
+    msg = "Parameter 'baseID' is invalid: volume {self.base_id} is not the parent of volume {self.volume_id}"
+
+
 class UnsafeImage(StorageError):
     """An image that qemu would follow to places that its owner must not reach."""
 
     path: str
     reason: str
     msg = "Image {self.path} is refused: {self.reason}"
+    remedy = "Reconcile the image's volume chain if a merge was cut off; remove the volume if it was uploaded"
 
 
 # Leases

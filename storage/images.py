@@ -12,16 +12,15 @@ prepared.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
 import os
 from dataclasses import dataclass, replace
 
-from storage import locks, qemu_img
+from storage import layers, locks
 from storage.domain import Domain
-from storage.errors import StorageError, UnsafeImage
+from storage.errors import StorageError
 from storage.links import replace_link
 from storage.locks import Locks, Mode
 from storage.ondisk.values import Legality, VolumeFormat, VolumeRole
@@ -156,20 +155,19 @@ def _check_legal(domain: Domain, chain: list[tuple[str, VolumeMetadata]]) -> Non
 
 
 async def _inspect(domain: Domain, image_id: str, chain: list[tuple[str, VolumeMetadata]]) -> None:
-    """Look into each qcow2 volume without following it.
+    """Refuse what QEMU must not open, and mend capacities.
 
-    A guest or an upload may have written its header: it may name nothing but a volume of this chain below it.
-    And a resize that was cut off leaves a capacity below the image's own size: writes past it would be lost.
+    A resize that was cut off leaves a capacity of 0, or below the image's own size: writes past it would be lost. Not
+    of what is still being written to, whose header is not ours yet, nor of what is shared. A raw file shorter
+    than its capacity is normal (storage.md 16.10).
     """
-    cow = [(volume_id, metadata) for volume_id, metadata in chain if metadata.format is VolumeFormat.COW]
-    infos = await asyncio.gather(*(qemu_img.info(domain.volume_path(image_id, v), m.format) for v, m in cow))
-    known = {volume_id for volume_id, _ in chain}
-    for (volume_id, metadata), info in zip(cow, infos, strict=True):
-        if info.backing_file is not None and os.path.basename(info.backing_file) not in known - {volume_id}:
-            raise UnsafeImage(info.path, f"its backing file {info.backing_file!r} is no volume of its chain")
-        if metadata.role is not VolumeRole.SHARED and metadata.capacity < info.virtual_size:
-            log.warning("volume %s: capacity %d becomes %d", volume_id, metadata.capacity, info.virtual_size)
-            await domain.write_volume(image_id, volume_id, replace(metadata, capacity=info.virtual_size))
+    for layer in await layers.examine(domain, image_id, chain):
+        metadata = layer.metadata
+        if metadata.role is VolumeRole.SHARED or metadata.legality is not Legality.LEGAL:
+            continue
+        if metadata.capacity < layer.virtual_size:
+            log.warning("volume %s: capacity %d becomes %d", layer.volume_id, metadata.capacity, layer.virtual_size)
+            await domain.write_volume(image_id, layer.volume_id, replace(metadata, capacity=layer.virtual_size))
 
 
 def _prepared(domain: Domain, image_id: str, chain: list[tuple[str, VolumeMetadata]]) -> PreparedImage:

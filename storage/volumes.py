@@ -10,10 +10,18 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from storage import qemu_img
+from storage import layers, qemu_img
 from storage.domain import VolumeSizes
 from storage.domains import Domains
-from storage.errors import ImageNotFound, InvalidContent, IoFailed, LeaseError, LeaseNotFormatted, VolumeNotFound
+from storage.errors import (
+    ImageNotFound,
+    InvalidContent,
+    IoFailed,
+    LeaseError,
+    LeaseNotFormatted,
+    NotTheParent,
+    VolumeNotFound,
+)
 from storage.leases import Lease
 from storage.ondisk.values import VolumeFormat
 from storage.ondisk.volume_metadata import VolumeMetadata
@@ -80,14 +88,29 @@ class VolumeReader:
         return found
 
     async def qemu_info(self, domain_id: str, image_id: str, volume_id: str) -> qemu_img.ImageInfo:
+        """Of this volume; those below it are not opened. Raises `UnsafeImage`."""
         domain = await self._domains.get(domain_id)
         metadata = await domain.read_volume(image_id, volume_id)
-        return await qemu_img.info(domain.volume_path(image_id, volume_id), metadata.format)
+        layer = await layers.examine_alone(domain, image_id, volume_id, metadata)
+        return await qemu_img.info(layer.path, metadata.format)
 
-    async def measure(self, domain_id: str, image_id: str, volume_id: str, target: VolumeFormat) -> qemu_img.Measure:
+    async def measure(
+        self, domain_id: str, image_id: str, volume_id: str, target: VolumeFormat, *, backing_chain: bool, base_id: str
+    ) -> qemu_img.Measure:
+        """A copy of the volume with all below it; with ``base_id`` of the volume and its parent, which that must be;
+        without ``backing_chain`` of the volume alone, whatever ``base_id`` is (storage.md 16.8).
+
+        Raises `NotTheParent`, `UnsafeImage`, `InvalidChain`.
+        """
         domain = await self._domains.get(domain_id)
-        metadata = await domain.read_volume(image_id, volume_id)
-        return await qemu_img.measure(domain.volume_path(image_id, volume_id), metadata.format, target)
+        if not backing_chain:
+            metadata = await domain.read_volume(image_id, volume_id)
+            return await qemu_img.measure([await layers.examine_alone(domain, image_id, volume_id, metadata)], target)
+        chain = await domain.chain(image_id, volume_id)
+        if base_id and base_id not in [v for v, _ in chain[-2:-1]]:
+            raise NotTheParent(base_id, volume_id)
+        found = await layers.examine(domain, image_id, chain)
+        return await qemu_img.measure(found[-2:] if base_id else found, target)
 
     async def _lease(self, domain_id: str, image_id: str, volume_id: str) -> LeaseReport | None:
         domain, leases = await self._domains.with_leases(domain_id)

@@ -64,6 +64,8 @@ class FileStatus:
     gid: int
     links: int
     is_folder: bool
+    is_file: bool
+    """A regular file: a link is none."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def status(path: str) -> dict[str, Any]:
         "gid": found.st_gid,
         "links": found.st_nlink,
         "is_folder": stat.S_ISDIR(found.st_mode),
+        "is_file": stat.S_ISREG(found.st_mode),
     }
 
 

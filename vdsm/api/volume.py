@@ -104,6 +104,7 @@ class VolumeDelete(Params):
 @verb("Volume.delete", role=Role.ADMIN, kind="task")
 async def volume_delete(call: Call, params: VolumeDelete) -> TaskId:
     """Remove one volume that has no children. ``postZero`` means nothing on files. For the SPM."""
+    wire.refuse_discard(params.domain_id, params.discard)
     answer: str = await _spm(
         call,
         params.pool_id,
@@ -240,12 +241,22 @@ class VolumeMeasure(VolumeId):
     base_id: Uuid | None = field(name="baseID", default=None)
 
 
-@verb("Volume.measure", role=Role.READER, lacks="a base within the chain, the volume without its chain")
+@verb("Volume.measure", role=Role.READER)
 async def volume_measure(call: Call, params: VolumeMeasure) -> JsonDict:
-    """Bytes that a copy of the volume, with all below it, would take."""
+    """Bytes that a copy of the volume, with all below it, would take.
+
+    ``baseID``: of the volume and its parent, which that must be. Without ``backing_chain``: of the volume alone.
+    """
     target = wire.format_of("dstVolFormat", params.target_format)
-    volumes = call.agent.storage.volumes
-    measure = await volumes.measure(params.domain_id, params.image_id, params.volume_id, target)
+    base_id = _or_empty(params.base_id or "")
+    measure = await call.agent.storage.volumes.measure(
+        params.domain_id,
+        params.image_id,
+        params.volume_id,
+        target,
+        backing_chain=params.backing_chain,
+        base_id=base_id,
+    )
     return {"required": str(measure.required), "fully-allocated": str(measure.fully_allocated)}
 
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the layers of a volume chain say about each other, looked at before anything opens them.
+
+QEMU follows what stands in a qcow2 header: to any file of the host, and with a format that it guesses when none
+is stated. A guest can write such a header into a raw disk, an upload brings its own. So for each layer the
+header, the metadata and the chain must say the same:
+
+- a raw layer is the base of its chain; it is opened as raw whatever it holds;
+- a qcow2 layer has a qcow2 header; its backing file is the bare id of the parent in the metadata, which only the
+  image's own folder resolves; its backing format is the parent's in the metadata;
+- no layer keeps its data in another file, is encrypted, or needs features that are not known here;
+- every layer is a regular file: a link would lead out of the folder.
+
+`node` states such a chain to QEMU whole, so that it guesses nothing and follows nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from storage.domain import Domain
+from storage.errors import InvalidContent, UnsafeImage
+from storage.ondisk import qcow2
+from storage.ondisk.values import VolumeFormat
+from storage.ondisk.volume_metadata import VolumeMetadata
+from vdsm.common.units import round_up
+
+SECTOR = 512
+
+Chain = Sequence[tuple[str, VolumeMetadata]]
+"""From the base up: volume ids and their metadata."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    volume_id: str
+    path: str
+    metadata: VolumeMetadata
+    virtual_size: int
+    """What a guest sees, from the header of qcow2 and the file's size of raw."""
+
+
+async def examine(domain: Domain, image_id: str, chain: Chain) -> list[Layer]:
+    """All layers, from the base up. Raises `UnsafeImage` naming the layer, the field and what is expected."""
+    parents = [None, *chain[:-1]]
+    looks = (_examine(domain, image_id, v, m, parent) for (v, m), parent in zip(chain, parents, strict=True))
+    return list(await asyncio.gather(*looks))
+
+
+async def examine_alone(domain: Domain, image_id: str, volume_id: str, metadata: VolumeMetadata) -> Layer:
+    """One volume that is opened without what is below it: that is not looked at."""
+    path = domain.volume_path(image_id, volume_id)
+    size = await _file_size(domain, path)
+    if metadata.format is VolumeFormat.RAW:
+        return Layer(volume_id, path, metadata, size)
+    header = await _header(domain, path)
+    check_features(path, header)
+    return Layer(volume_id, path, metadata, header.virtual_size)
+
+
+async def _examine(
+    domain: Domain, image_id: str, volume_id: str, metadata: VolumeMetadata, parent: tuple[str, VolumeMetadata] | None
+) -> Layer:
+    path = domain.volume_path(image_id, volume_id)
+    size = await _file_size(domain, path)
+    if metadata.format is VolumeFormat.RAW:
+        if parent is not None:
+            raise UnsafeImage(path, f"it is raw, but its metadata says that it is based on {parent[0]}")
+        return Layer(volume_id, path, metadata, size)
+    header = await _header(domain, path)
+    check_features(path, header)
+    check_backing(path, header, parent)
+    return Layer(volume_id, path, metadata, header.virtual_size)
+
+
+async def _file_size(domain: Domain, path: str) -> int:
+    status = await domain.io.status(path)
+    if not status.is_file:
+        raise UnsafeImage(path, "it is no regular file")
+    return round_up(status.size, SECTOR)
+
+
+async def _header(domain: Domain, path: str) -> qcow2.Header:
+    try:
+        return qcow2.decode(await domain.io.read_direct(path, size=qcow2.HEAD_SIZE), path)
+    except InvalidContent as e:
+        raise UnsafeImage(path, f"its metadata says qcow2, but {e.reason}") from e
+
+
+def check_features(path: str, header: qcow2.Header) -> None:
+    """Raises `UnsafeImage`."""
+    if header.has_data_file:
+        raise UnsafeImage(path, "it keeps its data in another file")
+    if header.unknown_features:
+        raise UnsafeImage(path, f"it needs features that are not known here: {header.unknown_features:#x}")
+    if header.encryption:
+        raise UnsafeImage(path, f"it is encrypted by method {header.encryption}")
+
+
+def check_backing(path: str, header: qcow2.Header, parent: tuple[str, VolumeMetadata] | None) -> None:
+    """Raises `UnsafeImage`. A format may be missing where the parent is qcow2: its header was looked at as such."""
+    expected = parent[0] if parent is not None else ""
+    if header.backing_file != expected:
+        found = header.backing_file[:200]
+        raise UnsafeImage(path, f"its header names the backing file {found!r}, its metadata {expected!r}")
+    if parent is None:
+        return
+    wanted = parent[1].format
+    stated = header.backing_format or (wanted.qemu if wanted is VolumeFormat.COW else "")
+    if stated != wanted.qemu:
+        raise UnsafeImage(
+            path, f"its header says that its backing file is {stated[:40] or 'of any format'}, it is {wanted.qemu}"
+        )
+
+
+def node(layers: Sequence[Layer]) -> dict[str, Any]:
+    """The chain from the base up as QEMU's block options: all formats stated, nothing below the first layer."""
+    below: dict[str, Any] | None = None
+    for layer in layers:
+        options: dict[str, Any] = {
+            "driver": layer.metadata.format.qemu,
+            "file": {"driver": "file", "filename": layer.path},
+        }
+        if layer.metadata.format is VolumeFormat.COW:
+            options["backing"] = below
+        below = options
+    assert below is not None
+    return below
