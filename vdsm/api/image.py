@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import field
 
 from storage.images import API, VolumePath
+from vdsm.api import storage_types as wire
 from vdsm.api.call import Call
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
@@ -33,6 +34,7 @@ class ImageDelete(Params):
 async def image_delete(call: Call, params: ImageDelete) -> TaskId:
     """Remove an image with all its volumes. ``postZero`` means nothing on files. For the SPM."""
     ids = {"domain_id": params.domain_id, "image_id": params.image_id}
+    wire.refuse_discard(params.domain_id, params.discard)
     call.agent.storage.pool.require(params.pool_id)
     answer: str = await call.agent.storage.pool.call_spm("image.delete", {**ids, "force": params.force})
     return answer
@@ -51,6 +53,7 @@ class VolumesDelete(Params):
 @verb("Image.deleteVolumes", role=Role.ADMIN, kind="task")
 async def image_delete_volumes(call: Call, params: VolumesDelete) -> TaskId:
     """Remove the listed volumes of an image, in this order. For the SPM."""
+    wire.refuse_discard(params.domain_id, params.discard)
     call.agent.storage.pool.require(params.pool_id)
     answer: str = await call.agent.storage.pool.call_spm(
         "volume.delete",

@@ -10,6 +10,7 @@ from vdsm.api.call import Call
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
 from vdsm.api.types import JsonDict, Params, Text, Uuid, WireBool, WireInt
+from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import BLANK_UUID
 
 MAX_HOSTS = 2000
@@ -96,6 +97,10 @@ class DomainFormat(Params):
 @verb("StorageDomain.format", role=Role.ADMIN, lacks="autoDetach")
 async def domain_format(call: Call, params: DomainFormat) -> None:
     """Remove a domain that no pool has from its storage, with all it holds."""
+    if params.auto_detach:
+        raise InvalidParameter(
+            "autoDetach", "true", "a domain is detached by StorageDomain.detach, not by formatting it"
+        )
     await call.agent.storage.catalogue.format(params.domain_id)
 
 
@@ -116,6 +121,8 @@ class DomainDetach(Params):
 @verb("StorageDomain.detach", role=Role.ADMIN, lacks="force")
 async def domain_detach(call: Call, params: DomainDetach) -> None:
     """Detach an inactive domain from the pool. For the SPM."""
+    if params.force:
+        raise InvalidParameter("force", "true", "detaching by force is not supported yet")
     await call.agent.storage.pool.detach(params.pool_id, params.domain_id)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from storage.errors import DiscardUnsupported
 from storage.ondisk.values import Allocation, DomainClass, DomainKind, DomainStatus, VolumeFormat
 from vdsm.common.errors import InvalidParameter
 
@@ -56,3 +57,9 @@ def bytes_text(stats: Any) -> dict[str, str]:
 def check_range(name: str, number: int, low: int, high: int) -> None:
     if not low <= number <= high:
         raise InvalidParameter(name, str(number), f"expected {low} to {high}")
+
+
+def refuse_discard(domain_id: str, wanted: bool) -> None:
+    """No kind of domain that is built can (349, as the field)."""
+    if wanted:
+        raise DiscardUnsupported(domain_id)
