@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 
@@ -49,6 +50,7 @@ class Catalogue:
         self._domains = domains
         self._pool = pool
         self._io_timeout_s = io_timeout_s
+        self._creating: dict[str, asyncio.Lock] = {}
 
     async def create(
         self,
@@ -72,13 +74,19 @@ class Catalogue:
         mount = self._connections.mount_path(spec)
         if not is_connected(mount):
             raise NotConnected(spec)
+        wanted = NewDomain(domain_id, kind, mount, spec, description, block_size, max_hosts)
+        # what another creation has made so far looks like the rest of one that died, which is removed
+        async with self._creating.setdefault(mount, asyncio.Lock()):
+            await self._create(wanted)
+
+    async def _create(self, wanted: NewDomain) -> None:
+        mount, domain_id = wanted.mount_path, wanted.domain_id
         for other in await domains_on(mount):
             raise DomainExists(other, mount)
-        wanted = NewDomain(domain_id, kind, mount, spec, description, block_size, max_hosts)
         io = FileIo(os.path.join(mount, domain_id), mount=mount)
         try:
             created = await create_file_domain(
-                wanted, io, self._domains.leases_of(kind), io_timeout_s=self._io_timeout_s
+                wanted, io, self._domains.leases_of(wanted.kind), io_timeout_s=self._io_timeout_s
             )
             await created.close()
         finally:
