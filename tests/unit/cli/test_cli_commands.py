@@ -337,8 +337,10 @@ def terminal(monkeypatch, width):
 
 def test_ids_are_whole_at_eighty_columns(agent, monkeypatch):
     terminal(monkeypatch, 80)
+    vm = {"vmId": DOMAIN[:-1] + "c", "vmName": "long name " * 9, "status": "Down", "exitMessage": "why it ended " * 9}
+    monkeypatch.setitem(ANSWERS, "Host.getAllVmStats", [vm])
     text = run("status").stdout
-    assert POOL in text and DOMAIN in text
+    assert POOL in text and DOMAIN in text and vm["vmId"] in text
     assert max(map(len, text.splitlines())) <= 80
 
 
