@@ -103,7 +103,7 @@ class Network:
         try:
             with Clock("Host.setupNetworks") as clock:
                 await self._change(document, clock)
-        except AgentError:
+        except Exception:  # of any kind, for the caller; the hook is owed its end
             await self._after("after_network_setup_fail", document)
             raise
         await self._after("after_network_setup", document)
