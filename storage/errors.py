@@ -214,7 +214,8 @@ class LeaseError(StorageError):
 
 class LeaseHeld(StorageError):
     lease: str
-    msg = "Lease {self.lease} is held by another host or process"
+    holder: str = "another host or process"
+    msg = "Lease {self.lease} is held by {self.holder}"
 
 
 class LeaseNotFormatted(StorageError):

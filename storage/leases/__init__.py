@@ -3,6 +3,7 @@
 
 from storage.leases.model import (
     Holder,
+    HostIdOwner,
     HostRecord,
     HostStatus,
     Lease,
@@ -14,6 +15,7 @@ from storage.leases.model import (
 
 __all__ = [
     "Holder",
+    "HostIdOwner",
     "HostRecord",
     "HostStatus",
     "Lease",

@@ -13,7 +13,7 @@ import fcntl
 import os
 
 from storage.errors import LeaseError, LeaseHeld
-from storage.leases.model import Holder, HostRecord, HostStatus, Lease, LeaseOwner, LeaseRecord, Lockspace
+from storage.leases.model import Holder, HostIdOwner, HostRecord, HostStatus, Lease, LeaseOwner, LeaseRecord, Lockspace
 from storage.leases.threads import in_thread
 
 CALL_S = 60.0
@@ -50,6 +50,9 @@ class FlockLeases:
 
     async def join(self, space: Lockspace, host_id: int, *, timeout_s: float) -> None:
         self._joined[space.path] = host_id
+
+    async def host_id_owner(self, space: Lockspace, host_id: int) -> HostIdOwner | None:
+        return None
 
     async def leave(self, space: Lockspace, host_id: int) -> None:
         self._joined.pop(space.path, None)

@@ -7,7 +7,8 @@
 
 Timeline with an I/O timeout of N seconds: renewal every 2N; a host that cannot renew for 8N loses
 its leases and the processes that hold them are killed; 60 s later (the watchdog's time) others may
-take them over. Joining takes 2N to 5N, after an unclean end up to 20N.
+take them over. Joining takes 2N to 5N; with an id that another host used 8N + 60 s, after which that
+host is known to be dead, or the joining fails.
 """
 
 from __future__ import annotations
@@ -53,6 +54,19 @@ class LeaseRecord:
 class LeaseOwner:
     host_id: int
     generation: int
+
+
+@dataclass(frozen=True)
+class HostIdOwner:
+    """Who last held a host id, as its record in the lockspace says. A live owner renews ``timestamp``."""
+
+    name: str
+    generation: int
+    timestamp: int
+
+    @property
+    def free(self) -> bool:
+        return self.timestamp == 0
 
 
 class HostStatus(StrEnum):
@@ -102,14 +116,21 @@ class Leases(Protocol):
         """True: joined with this id; None: under way; False: not."""
 
     async def join(self, space: Lockspace, host_id: int, *, timeout_s: float) -> None:
-        """Join and wait until it is done. Raises `HostIdNotAcquired`."""
+        """Join and wait until it is done. Raises `HostIdNotAcquired`, which names who holds the id."""
+
+    async def host_id_owner(self, space: Lockspace, host_id: int) -> HostIdOwner | None:
+        """Read from storage, also by a host that has not joined. None when nobody can tell."""
 
     async def leave(self, space: Lockspace, host_id: int) -> None:
-        """Leave, unless leases are in use. Raises `HostIdInUse`: nobody is killed by this call."""
+        """Leave, also while joining is under way, unless leases are in use.
+
+        Raises `HostIdInUse`: nobody is killed by this call.
+        """
 
     async def acquire(self, lease: Lease, *, timeout_s: float) -> int:
         """Take the lease for this process (again: nothing happens); its version.
 
+        It may wait for minutes and keeps nobody from asking about, taking or giving back another lease.
         Raises `LeaseHeld`, also when another process of this host has it, `LeaseNotFormatted`.
         """
 

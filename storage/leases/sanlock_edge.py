@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Leases by the sanlock daemon.
 
-- The process registers once, before its first acquire. sanlock then watches the process: when a
-  lease cannot be renewed any more, the process is killed. So whoever acquires is a process that may die.
-- Calls on the registered descriptor are serialised by one lock that the *thread* holds: two calls
-  at once on it have let two hosts hold one lease. An acquire, which may wait for minutes,
-  names our pid on a connection of its own and keeps nobody from asking `held`.
-- Alignment, sector and I/O timeout come from the domain with every call.
+- sanlock watches the process that registered: when a lease cannot be renewed any more, the process is
+  killed. So whoever acquires is a process that may die.
+- Each lease has a registration of its own (`Registration`), so an acquire that waits for minutes hides no other lease.
+- Joining a lockspace is begun in the daemon and looked at (`joining`): a call that waits for it would
+  keep one of the daemon's few workers for minutes.
+- Alignment, sector and I/O timeout come from the domain with every call that has a parameter for them
+  (sanlock reads the others' from the disk).
 """
 
 from __future__ import annotations
@@ -20,21 +21,38 @@ from typing import TypeVar
 import sanlock
 
 from storage.errors import (
+    ChecksumMismatch,
     HostIdInUse,
     HostIdNotAcquired,
+    InvalidContent,
     LeaseError,
     LeaseHeld,
     LeaseNotFormatted,
     SanlockUnavailable,
     StorageError,
 )
-from storage.leases.model import Holder, HostRecord, HostStatus, Lease, LeaseOwner, LeaseRecord, Lockspace
+from storage.leases import joining
+from storage.leases.direct import read_direct
+from storage.leases.model import (
+    Holder,
+    HostIdOwner,
+    HostRecord,
+    HostStatus,
+    Lease,
+    LeaseOwner,
+    LeaseRecord,
+    Lockspace,
+)
+from storage.leases.registration import Registration
 from storage.leases.threads import in_thread
+from storage.ondisk.sanlock_area import decode_leader
+from vdsm.common.errors import DeadlineExceeded
 
 T = TypeVar("T")
 
 CALL_S = 60.0
 LEAVE_S = 120.0
+
 
 # sanlock's own numbers (sanlock_rv.h); below -200 so that no errno is among them
 LEADER_MAGIC = -223
@@ -66,8 +84,8 @@ class SanlockLeases:
     on_storage = True
 
     def __init__(self) -> None:
-        self._registered = -1
-        self._guard = threading.Lock()
+        self._registrations: dict[Lease, Registration] = {}
+        self._reading: set[threading.Thread] = set()
 
     # Formatting
 
@@ -109,25 +127,48 @@ class SanlockLeases:
 
     async def start_join(self, space: Lockspace, host_id: int) -> None:
         try:
-            await self._add(space, host_id, wait=False, timeout_s=CALL_S)
+            await _call(
+                "join",
+                space.name,
+                lambda: sanlock.add_lockspace(
+                    space.name.encode(),
+                    host_id,
+                    space.path,
+                    offset=space.offset,
+                    iotimeout=space.io_timeout_s,
+                    wait=False,
+                ),
+            )
         except LeaseError as e:
+            if e.code == errno.EINVAL:
+                raise HostIdNotAcquired(space.name, host_id, "this host has joined with another id") from e
             if e.code not in (errno.EEXIST, errno.EINPROGRESS):
                 raise HostIdNotAcquired(space.name, host_id, f"{e.text} ({e.code})") from e
 
     async def joined(self, space: Lockspace, host_id: int) -> bool | None:
-        return await self._inquire_space(space, host_id, wait=False, timeout_s=CALL_S)
+        return await _call(
+            "inquire",
+            space.name,
+            lambda: sanlock.inq_lockspace(space.name.encode(), host_id, space.path, offset=space.offset, wait=False),
+        )
 
     async def join(self, space: Lockspace, host_id: int, *, timeout_s: float) -> None:
+        await joining.join(self, space, host_id, timeout_s)
+
+    async def host_id_owner(self, space: Lockspace, host_id: int) -> HostIdOwner | None:
+        """Read past the daemon: it answers about lockspaces that are joined only."""
+        where = space.offset + (host_id - 1) * space.sector
         try:
-            await self._add(space, host_id, wait=True, timeout_s=timeout_s)
-        except LeaseError as e:
-            if e.code == errno.EEXIST:
-                return
-            if e.code == errno.EINPROGRESS and await self._inquire_space(
-                space, host_id, wait=True, timeout_s=timeout_s
-            ):
-                return
-            raise HostIdNotAcquired(space.name, host_id, f"{e.text} ({e.code})") from e
+            data = await in_thread(
+                f"reading host id {host_id} of {space.path}",
+                CALL_S,
+                lambda: read_direct(space.path, where, space.sector),
+                among=self._reading,
+            )
+            leader = decode_leader(data, space.path)
+        except (OSError, InvalidContent, ChecksumMismatch):
+            return None
+        return HostIdOwner(leader.resource, leader.owner_generation, leader.timestamp)
 
     async def leave(self, space: Lockspace, host_id: int) -> None:
         try:
@@ -145,70 +186,34 @@ class SanlockLeases:
             if e.code != errno.ENOENT:
                 raise
 
-    async def _add(self, space: Lockspace, host_id: int, *, wait: bool, timeout_s: float) -> None:
-        await _call(
-            "join",
-            space.name,
-            lambda: sanlock.add_lockspace(
-                space.name.encode(),
-                host_id,
-                space.path,
-                offset=space.offset,
-                iotimeout=space.io_timeout_s,
-                wait=wait,
-            ),
-            timeout_s,
-        )
-
-    async def _inquire_space(self, space: Lockspace, host_id: int, *, wait: bool, timeout_s: float) -> bool | None:
-        return await _call(
-            "inquire",
-            space.name,
-            lambda: sanlock.inq_lockspace(space.name.encode(), host_id, space.path, offset=space.offset, wait=wait),
-            timeout_s,
-        )
-
     # Leases of this process
 
     async def acquire(self, lease: Lease, *, timeout_s: float) -> int:
-        def acquire() -> None:
-            self._descriptor()
-            try:
-                sanlock.acquire(lease.lockspace.encode(), lease.resource.encode(), _disks(lease), pid=os.getpid())
-            except sanlock.SanlockException as e:
-                # "exists" tells that a process of this host has it: perhaps another one than ours
-                if e.errno != errno.EEXIST or not self._holds(lease):
-                    raise
-
-        await _call("acquire", str(lease), acquire, timeout_s, undo=lambda: self._release(lease))
+        registration = self._registrations.setdefault(lease, Registration(lease))
+        try:
+            await _call("acquire", str(lease), registration.acquire, timeout_s, undo=registration.release)
+        except LeaseHeld as e:
+            owner = await self._owner(lease)
+            if owner is not None:
+                raise LeaseHeld(e.lease, f"the host with id {owner.host_id}") from e
+            raise
         return (await self.read_lease(lease)).version
 
     async def release(self, lease: Lease) -> None:
-        await _call("release", str(lease), lambda: self._release(lease))
-
-    def _release(self, lease: Lease) -> None:
-        descriptor = self._descriptor()
-        with self._guard:
-            try:
-                sanlock.release(lease.lockspace.encode(), lease.resource.encode(), _disks(lease), slkfd=descriptor)
-            except sanlock.SanlockException as e:
-                if e.errno not in (errno.ENOENT, errno.EPERM):  # not held
-                    raise
+        registration = self._registrations.get(lease)
+        if registration is not None:
+            await _call("release", str(lease), registration.release)
 
     async def held(self, lease: Lease) -> bool:
-        return await _call("inquire", str(lease), lambda: self._holds(lease))
+        registration = self._registrations.get(lease)
+        return registration is not None and await _call("inquire", str(lease), registration.held)
 
-    def _holds(self, lease: Lease) -> bool:
-        with self._guard:
-            held = sanlock.inquire(slkfd=self._registered) if self._registered >= 0 else []
-        wanted = lease.lockspace.encode(), lease.resource.encode()
-        return any((h["lockspace"], h["resource"]) == wanted for h in held)
-
-    def _descriptor(self) -> int:
-        with self._guard:
-            if self._registered < 0:
-                self._registered = sanlock.register()
-            return self._registered
+    async def _owner(self, lease: Lease) -> LeaseOwner | None:
+        try:
+            owners = await self.owners(lease)
+        except (StorageError, DeadlineExceeded):  # only a sentence gets shorter by it
+            return None
+        return owners[0] if owners else None
 
     # What others hold
 
@@ -255,11 +260,9 @@ class SanlockLeases:
         return Holder(record.version, None if gone else owner.host_id)
 
     async def close(self) -> None:
-        """End the registration. sanlock then releases what this process still held."""
-        with self._guard:
-            if self._registered >= 0:
-                os.close(self._registered)
-                self._registered = -1
+        """End the registrations. sanlock then releases what this process still held."""
+        while self._registrations:
+            self._registrations.popitem()[1].close()
 
 
 async def _call(

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Joining a lockspace, seen through: begun without waiting, looked at, its failure told.
+
+sanlock joins in the background. When the host id belongs to another host it waits for 8 I/O
+timeouts and 60 s before it gives up, and tells its log alone. So each step here looks at how it goes:
+
+- no longer under way and not joined: it failed. Who holds the id stands on the storage.
+- under way, and the owner who stood there before it began renews its record: another host is alive with
+  our id. That is told at its first renewal (20 s), not after 140 s. Where the joining was begun by
+  another process, the record may be our own, which sanlock writes once or twice more while the
+  joining ends: there it takes `SURE` renewals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from storage.errors import HostIdNotAcquired, LeaseError, SanlockUnavailable
+from storage.leases.model import HostIdOwner, Leases, Lockspace
+from vdsm.common.errors import DeadlineExceeded
+
+STEP_S = 0.5
+SURE = 3
+
+
+class Joining:
+    """One host's way into one lockspace; steps are taken until one answers True, and after a failure anew."""
+
+    def __init__(self, leases: Leases, space: Lockspace, host_id: int) -> None:
+        self.space = space
+        self.leases = leases
+        self.host_id = host_id
+        self._begun = False
+        self._seen: HostIdOwner | None = None
+        self._renewals_left = SURE
+
+    async def step(self) -> bool:
+        """True when joined, False while it is under way. Raises `HostIdNotAcquired` and what `Leases` raises."""
+        state = await self.leases.joined(self.space, self.host_id)
+        if state is False:
+            if self._begun:
+                self._begun = False
+                raise self._failed(await self._why())
+            self._seen, self._renewals_left = await self._owner(), 1
+            await self.leases.start_join(self.space, self.host_id)
+            self._begun = True
+            state = await self.leases.joined(self.space, self.host_id)
+        if state is True:
+            self._begun, self._seen, self._renewals_left = False, None, SURE
+            return True
+        self._begun = True
+        await self._look_for_a_twin()
+        return False
+
+    async def _look_for_a_twin(self) -> None:
+        seen = await self._owner()
+        if seen is None:
+            return
+        before, self._seen = self._seen, seen
+        if before is None or (before.name, before.generation) != (seen.name, seen.generation):
+            self._renewals_left = SURE
+        elif seen.timestamp != before.timestamp and not seen.free:
+            self._renewals_left -= 1
+        if self._renewals_left <= 0:
+            raise self._failed(f"host {seen.name!r} holds it and renews it: two hosts have the same id")
+
+    async def _why(self) -> str:
+        owner = await self._owner()
+        if owner is None or owner.free:
+            return "sanlock gave up joining; its log says why"
+        return f"host {owner.name!r} holds it"
+
+    async def _owner(self) -> HostIdOwner | None:
+        try:
+            return await self.leases.host_id_owner(self.space, self.host_id)
+        except (LeaseError, SanlockUnavailable, DeadlineExceeded):  # only the sentence gets shorter by it
+            return None
+
+    def _failed(self, reason: str) -> HostIdNotAcquired:
+        return HostIdNotAcquired(self.space.name, self.host_id, reason)
+
+
+async def join(leases: Leases, space: Lockspace, host_id: int, timeout_s: float) -> None:
+    """Steps until joined. Raises `HostIdNotAcquired`."""
+    joining = Joining(leases, space, host_id)
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                if await joining.step():
+                    return
+                await asyncio.sleep(STEP_S)
+    except TimeoutError:
+        raise HostIdNotAcquired(space.name, host_id, f"joining did not end within {timeout_s:g} s") from None
