@@ -3,11 +3,15 @@
 
 ``Task.*`` verbs and ``Host.getJobs`` are two views of it. A job's body runs in a task of its own:
 who started it may go away. Finished jobs are kept for an hour (storage.md 13).
+
+A job ends exactly once, however its task does: what is cancelled before its first step never enters the
+body, so the end is told by the task's own end, not by code in it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -20,6 +24,7 @@ from vdsm.common.events import Events
 log = logging.getLogger("vdsm.jobs")
 
 KEEP_FINISHED_S = 3600.0
+STOP_S = 30.0
 
 
 class JobStatus(StrEnum):
@@ -63,44 +68,51 @@ class Job:
         self.error: AgentError | None = None
         self.ended_at: float | None = None  # monotonic seconds
         self._done = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
 
     @property
     def finished(self) -> bool:
         return self.status in FINAL
 
     def cancel(self) -> None:
-        """Ask the body to stop; it ends as aborted once its own clean-up is done."""
-        if not self.finished and self._task is not None:
+        """Ask the body to stop, once: it ends as aborted when its own clean-up is done, which no other cancel cuts."""
+        if not self.finished and self.status is not JobStatus.ABORTING and self._task is not None:
             self.status = JobStatus.ABORTING
             self._task.cancel()
 
     async def wait(self) -> None:
         await self._done.wait()
 
-    async def _run(self, body: Callable[[Job], Awaitable[Any]]) -> None:
+    def _start(self, body: Callable[[Job], Awaitable[Any]], ended: Callable[[Job], None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(body), name=f"job {self.job_id}")
+        self._task.add_done_callback(lambda task: self._end(task, ended))
+
+    async def _run(self, body: Callable[[Job], Awaitable[Any]]) -> Any:
         self.status = JobStatus.RUNNING
-        try:
-            self.result = await body(self)
-            self.status = JobStatus.DONE
-        except asyncio.CancelledError:
+        return await body(self)
+
+    def _end(self, task: asyncio.Task[Any], ended: Callable[[Job], None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
             self.status = JobStatus.ABORTED
-        except AgentError as e:
-            self.error, self.status = e, JobStatus.FAILED
-            log.warning("job %s (%s) failed: %s", self.job_id, self.description, e)
-        except Exception as e:  # a defect in one job must not be lost nor end the agent
-            self.error, self.status = RemoteError(type(e).__name__, f"{type(e).__name__}: {e}"), JobStatus.FAILED
-            log.exception("job %s (%s) failed", self.job_id, self.description)
-        finally:
-            self.ended_at = time.monotonic()
-            self._done.set()
+        elif error is None:
+            self.result, self.status = task.result(), JobStatus.DONE
+        elif isinstance(error, AgentError):
+            self.error, self.status = error, JobStatus.FAILED
+            log.warning("job %s (%s) failed: %s", self.job_id, self.description, error)
+        else:  # a defect in one job must not be lost nor end the agent
+            kind = type(error).__name__
+            self.error, self.status = RemoteError(kind, f"{kind}: {error}"), JobStatus.FAILED
+            log.error("job %s (%s) failed", self.job_id, self.description, exc_info=error)
+        self.ended_at = time.monotonic()
+        self._done.set()
+        ended(self)
 
 
 class Jobs:
     def __init__(self, events: Events | None = None) -> None:
         self._jobs: dict[str, Job] = {}
         self._events = events
-        self._watching: set[asyncio.Task[None]] = set()
 
     def start(
         self,
@@ -117,10 +129,7 @@ class Jobs:
         if job_id in self._jobs:
             raise JobExists(job_id)
         job = self._jobs[job_id] = Job(job_id, job_type=job_type, verb=verb, description=description, owner=owner)
-        job._task = asyncio.get_running_loop().create_task(job._run(body), name=f"job {job_id}")
-        watch = asyncio.get_running_loop().create_task(self._tell(job))
-        self._watching.add(watch)
-        watch.add_done_callback(self._watching.discard)
+        job._start(body, self._tell)
         return job
 
     def get(self, job_id: str) -> Job:
@@ -142,15 +151,18 @@ class Jobs:
         del self._jobs[job_id]
 
     async def stop(self) -> None:
-        """Cancel what runs and wait for it."""
+        """Cancel what runs and wait for it, at most `STOP_S`: a body that does not end is told and left."""
         running = [job for job in self._jobs.values() if not job.finished]
         for job in running:
             job.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await asyncio.gather(*(job.wait() for job in running))
         for job in running:
-            await job.wait()
+            if not job.finished:
+                log.error("job %s (%s) did not end within %g s", job.job_id, job.description, STOP_S)
 
-    async def _tell(self, job: Job) -> None:
-        await job.wait()
+    def _tell(self, job: Job) -> None:
         if self._events is not None:
             self._events.publish("jobs", "status", job.job_id, describe(job))
 
