@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from storage.connections import Connections, KindUnsupported
 from storage.domain import Domain, Space
-from storage.domains import Domains, domains_on
+from storage.domains import Domains
 from storage.errors import DomainExists, StorageError
 from storage.file.domain import NewDomain, create_file_domain, remove_file_domain
 from storage.file.io import FileIo
@@ -20,6 +20,7 @@ from storage.spm.errors import DomainAttached, PoolConnected
 
 FILE_KINDS = (DomainKind.LOCALFS, DomainKind.POSIXFS)
 NEW_VERSION = 5
+REPORT_S = 20.0
 
 
 class NotConnected(StorageError):
@@ -81,7 +82,7 @@ class Catalogue:
 
     async def _create(self, wanted: NewDomain) -> None:
         mount, domain_id = wanted.mount_path, wanted.domain_id
-        for other in await domains_on(mount):
+        for other in await self._domains.scan_anew(mount):
             raise DomainExists(other, mount)
         io = FileIo(os.path.join(mount, domain_id), mount=mount)
         try:
@@ -119,17 +120,17 @@ class Catalogue:
         await self._domains.forget(domain_id)
 
     async def reports(self) -> list[DomainReport]:
-        """Every domain on connected storage that can be read."""
-        found = []
-        for domain_id in sorted(await self._domains.found()):
-            in_use = self._domains.is_open(domain_id)
-            try:
-                found.append(await self.report(domain_id))
-                if not in_use:  # its I/O helper costs memory
-                    await self._domains.close_one(domain_id)
-            except StorageError:  # what cannot be read is not offered; asking for it by id says why
-                continue
-        return found
+        """Every domain on connected storage that can be read, all asked at the same time."""
+        ids = sorted(await self._domains.found())
+        reports = await asyncio.gather(*(self._look(domain_id) for domain_id in ids))
+        return [report for report in reports if report is not None]
+
+    async def _look(self, domain_id: str) -> DomainReport | None:
+        try:
+            async with asyncio.timeout(REPORT_S), self._domains.look(domain_id) as domain:
+                return DomainReport(domain, await domain.read_metadata())
+        except (StorageError, TimeoutError):  # what cannot be read is not offered; asking for it by id says why
+            return None
 
 
 def is_connected(mount: str) -> bool:

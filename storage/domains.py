@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Domains by id: found on the mounts of this host, opened once, shared by all flows of a process.
 
-A search asks each mount in an I/O helper of its own, all at the same time, each with a deadline:
-a dead mount delays the search for what is elsewhere by nothing, and the search for what is
-nowhere by `SEARCH_S` at most. Where a domain was found is remembered until it stops answering there.
+A search asks each mount in an I/O helper of its own, all at the same time, each with a deadline of
+`SEARCH_S`: a dead mount delays the search for what is elsewhere by nothing. Who searches or opens while the same is
+under way joins that (`Flights`). Where a domain was found is remembered until it is not there any more.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from storage.domain import Domain
 from storage.errors import DomainNotFound, StorageError
 from storage.file.domain import LeasesOf, find_file_domains, open_file_domain
 from storage.file.io import FileIo
+from storage.flights import Flights
 from storage.leases import Leases
 
 log = logging.getLogger("vdsm.storage.domains")
@@ -33,14 +34,26 @@ class Domains:
         self._io_timeout_s = io_timeout_s
         self._places: dict[str, str] = {}
         self._opened: dict[str, Domain] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
+        self._opening: Flights[Domain] = Flights()
+        self._scans: Flights[list[str]] = Flights()
 
     async def get(self, domain_id: str) -> Domain:
         """The opened domain. Raises `DomainNotFound` or what its metadata is refused for."""
-        async with self._opening.setdefault(domain_id, asyncio.Lock()):
-            if domain_id not in self._opened:
-                self._opened[domain_id] = await self._open(domain_id)
-            return self._opened[domain_id]
+        opened = self._opened.get(domain_id)
+        return opened or await self._opening.join(domain_id, lambda: self._open_to_keep(domain_id))
+
+    @contextlib.asynccontextmanager
+    async def look(self, domain_id: str) -> AsyncIterator[Domain]:
+        """The domain for a moment: its I/O helper costs memory, so one that nobody uses is closed again."""
+        opened = self._opened.get(domain_id)
+        if opened is not None:
+            yield opened
+            return
+        domain = await self._open(domain_id)
+        try:
+            yield domain
+        finally:
+            await domain.close()
 
     def leases(self, domain: Domain) -> Leases:
         return self.leases_of(domain.kind)
@@ -59,33 +72,42 @@ class Domains:
 
     async def found(self) -> dict[str, str]:
         """All domains of all mounts that answer: domain id to mount."""
-        async with _searches(self._file_mounts()) as searches:
-            for mount, search in searches:
-                with contextlib.suppress(StorageError):
-                    self._places.update(dict.fromkeys(await search, mount))
+        await asyncio.gather(*(self._scan_quietly(mount) for mount in self._file_mounts()))
         return dict(self._places)
 
-    def is_open(self, domain_id: str) -> bool:
-        return domain_id in self._opened
+    async def scan(self, mount: str) -> list[str]:
+        """Ids of the domains on a mount, as a scan finds them that may run already. Raises `StorageError`."""
+        return await self._scans.join(mount, lambda: self.scan_anew(mount))
 
-    async def close_one(self, domain_id: str) -> None:
-        """End its I/O helper; where it is stays known."""
-        domain = self._opened.pop(domain_id, None)
-        if domain is not None:
-            await domain.close()
+    async def scan_anew(self, mount: str) -> list[str]:
+        """As `scan`, with all that was made before this call."""
+        found = await _domains_on(mount)
+        self._places.update(dict.fromkeys(found, mount))
+        return found
 
     async def forget(self, domain_id: str) -> None:
         """Close the domain, for instance since it was removed or its mount ends."""
         self._places.pop(domain_id, None)
-        await self.close_one(domain_id)
+        domain = self._opened.pop(domain_id, None)
+        if domain is not None:
+            await domain.close()
 
     async def forget_mount(self, mount: str) -> None:
         for domain_id in [d for d, place in self._places.items() if place == mount]:
             await self.forget(domain_id)
 
     async def close(self) -> None:
+        await asyncio.gather(self._opening.close(), self._scans.close())
         opened, self._opened = list(self._opened.values()), {}
         await asyncio.gather(*(domain.close() for domain in opened))
+
+    async def _open_to_keep(self, domain_id: str) -> Domain:
+        domain = await self._open(domain_id)
+        if domain_id not in self._places:  # forgotten meanwhile: its mount may end any moment
+            await domain.close()
+            raise DomainNotFound(domain_id)
+        self._opened[domain_id] = domain
+        return domain
 
     async def _open(self, domain_id: str) -> Domain:
         mount = self._places.get(domain_id)
@@ -93,9 +115,8 @@ class Domains:
             try:
                 return await self._open_at(mount, domain_id)
             except DomainNotFound:
-                del self._places[domain_id]
-        mount = self._places[domain_id] = await self._search(domain_id)
-        return await self._open_at(mount, domain_id)
+                self._places.pop(domain_id, None)
+        return await self._open_at(await self._search(domain_id), domain_id)
 
     async def _open_at(self, mount: str, domain_id: str) -> Domain:
         io = FileIo(os.path.join(mount, domain_id), mount=mount)
@@ -106,15 +127,27 @@ class Domains:
             raise
 
     async def _search(self, domain_id: str) -> str:
-        async with _searches(self._file_mounts()) as searches:
-            by_task = {search: mount for mount, search in searches}
-            waiting = set(by_task)
+        """The mount that has it, as soon as that one answers. Raises `DomainNotFound`, which names the silent ones."""
+        scans = {asyncio.ensure_future(self.scan(mount)): mount for mount in self._file_mounts()}
+        waiting, silent = set(scans), []
+        try:
             while waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for search in done:
-                    if search.exception() is None and domain_id in search.result():
-                        return by_task[search]
-        raise DomainNotFound(domain_id)
+                for scan in done:
+                    if scan.exception() is not None:
+                        silent.append(scans[scan])
+                    elif domain_id in scan.result():
+                        return scans[scan]
+        finally:
+            for scan in waiting:  # the scans themselves go on, for whoever asks next
+                scan.cancel()
+        if silent:
+            log.warning("domain %s was not found; %d of %d mounts did not answer", domain_id, len(silent), len(scans))
+        raise DomainNotFound(domain_id, tuple(sorted(silent)))
+
+    async def _scan_quietly(self, mount: str) -> None:
+        with contextlib.suppress(StorageError):  # what cannot be read is not offered; asking for it by id says why
+            await self.scan(mount)
 
     def _file_mounts(self) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
@@ -123,21 +156,9 @@ class Domains:
         return []
 
 
-async def domains_on(mount: str) -> list[str]:
-    """Ids of the domains on a mount. Raises `StorageError`."""
+async def _domains_on(mount: str) -> list[str]:
     io = FileIo(mount, timeout_s=SEARCH_S)
     try:
         return await find_file_domains(mount, io)
     finally:
         await io.close()
-
-
-@contextlib.asynccontextmanager
-async def _searches(mounts: list[str]) -> AsyncIterator[list[tuple[str, asyncio.Task[list[str]]]]]:
-    tasks = [(mount, asyncio.ensure_future(domains_on(mount))) for mount in mounts]
-    try:
-        yield tasks
-    finally:
-        for _, task in tasks:
-            task.cancel()
-        await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)

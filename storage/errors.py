@@ -110,7 +110,13 @@ class DomainExists(StorageError):
 
 class DomainNotFound(StorageError):
     domain_id: str
-    msg = "Storage domain {self.domain_id} is not on any connected storage"
+    silent: tuple[str, ...] = ()
+    """Mounts that did not answer: it may be on one of them."""
+    msg = "Storage domain {self.domain_id} is not on any connected storage{self.unless}"
+
+    @property
+    def unless(self) -> str:
+        return f" that answers; {', '.join(self.silent)} did not" if self.silent else ""
 
 
 class DomainUnsupported(StorageError):

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Health of each domain of the pool, one task per domain: a dead domain never delays another.
+"""Health of each domain of the pool, two tasks per domain: a dead domain never delays another.
 
-A check reads the domain's metadata directly, asks for the free space and sees to the host id. It
-starts every 10 s; one that is still running at the next turn makes the domain bad (no answer) and
-is waited for, never doubled. The first check also opens the domain and begins to join its
-lockspace; joining takes its time in the lock daemon and delays no check.
+- One reads the domain's metadata directly and asks for the free space, every 10 s. A check that is still
+  running at the next turn makes the domain bad (no answer) and is waited for, never doubled. The first
+  one also opens the domain.
+- One sees to the host id, once the domain was opened: it begins to join the lockspace and looks at how that goes.
+  What it meets (another host with our id, a lock daemon that does not answer) is told as its own trouble: the
+  domain stays valid, since its storage is.
 
 What is known is kept in memory, so asking for it never touches storage. Engines read it every 15 s
-and worry when the last check is 30 s old.
+and worry when the last check is 30 s old. Neither task ends before `stop`, whatever it meets.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from dataclasses import dataclass, replace
 from storage.domain import Domain, Space
 from storage.errors import StorageNotResponding
 from storage.leases import Leases
+from storage.leases.joining import Joining
+from vdsm.common import metrics
 from vdsm.common.errors import AgentError, RemoteError
 
 log = logging.getLogger("vdsm.storage.monitor")
@@ -31,6 +35,9 @@ LEAVE_S = 30.0
 # while the host id is being acquired: the engine waits for it
 JOINING_S = 1.0
 
+_SURPRISES = metrics.counter("vdsm_storage_monitor_errors", "Unexpected errors of a domain's monitor", ("part",))
+_TROUBLES = metrics.counter("vdsm_storage_domain_troubles", "Times a domain became bad, by part", ("part",))
+
 Opener = Callable[[str], Awaitable[tuple[Domain, Leases]]]
 Changed = Callable[[str, bool], None]
 
@@ -39,6 +46,9 @@ Changed = Callable[[str, bool], None]
 class DomainHealth:
     domain_id: str
     error: BaseException | None = None
+    """Of the storage."""
+    host_id_error: BaseException | None = None
+    """Why the host id is not held, when that is known; the storage may be well."""
     checked_at: float = 0.0
     """Monotonic seconds of the end of the last check; of the monitor's start before the first."""
     delay_s: float = 0.0
@@ -55,6 +65,11 @@ class DomainHealth:
     def age_s(self) -> float:
         return time.monotonic() - self.checked_at
 
+    @property
+    def reason(self) -> str:
+        """What a person should know; empty when all is well."""
+        return str(self.error or self.host_id_error or "")
+
 
 class DomainMonitor:
     """Watches one domain with one host id until `stop`."""
@@ -68,30 +83,38 @@ class DomainMonitor:
         self._open = opener
         self._changed = changed
         self._interval_s = interval_s
-        self._first = asyncio.Event()
         self._opened: tuple[Domain, Leases] | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"monitor {domain_id}")
+        self._joining: Joining | None = None  # kept when the domain is closed: what was joined must be left
+        self._known = asyncio.Event()
+        self._nudge = asyncio.Event()  # the storage is well again: joining need not wait for its turn
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._watch_storage(), name=f"monitor {domain_id}"),
+            loop.create_task(self._watch_host_id(), name=f"host id {domain_id}"),
+        ]
 
-    async def first_check(self) -> None:
-        await self._first.wait()
+    def abandon(self) -> None:
+        for task in self._tasks:
+            task.cancel()
 
     async def stop(self) -> None:
         """Stop watching and leave the lockspace, unless leases in it are in use."""
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        if self._opened is None:
+        self.abandon()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._joining is None:
             return
-        domain, leases = self._opened
+        leases, space = self._joining.leases, self._joining.space
         try:
-            # asked anew: others may have joined, or the joining ended, since the last check
+            # asked anew: others may have joined, or the joining ended, since the last look
             async with asyncio.timeout(LEAVE_S):
-                if await leases.joined(domain.lockspace, self.host_id) is not False:
-                    await leases.leave(domain.lockspace, self.host_id)
+                if await leases.joined(space, self.host_id) is not False:
+                    await leases.leave(space, self.host_id)
         except (AgentError, TimeoutError) as e:
             log.warning("domain %s: host id %d stays joined: %s", self.domain_id, self.host_id, e or "no answer")
 
-    async def _run(self) -> None:
+    # Storage
+
+    async def _watch_storage(self) -> None:
         while True:
             turn = time.monotonic()
             check = asyncio.ensure_future(self._check())
@@ -100,10 +123,7 @@ class DomainMonitor:
             finally:
                 if not check.done():
                     check.cancel()
-            self._first.set()
-            joining = self.health.valid and not self.health.acquired
-            interval_s = min(JOINING_S, self._interval_s) if joining else self._interval_s
-            await asyncio.sleep(max(0.0, interval_s - (time.monotonic() - turn)))
+            await asyncio.sleep(max(0.0, self._interval_s - (time.monotonic() - turn)))
 
     async def _supervise(self, check: asyncio.Future[DomainHealth]) -> None:
         started = time.monotonic()
@@ -112,8 +132,8 @@ class DomainMonitor:
             if not check.done():
                 late = StorageNotResponding(self.domain_id, "check", time.monotonic() - started)
                 self._become(replace(self.health, error=late, checked=True))
-                self._first.set()
-        self._become(check.result())
+        found = check.result()
+        self._become(replace(found, acquired=self.health.acquired, host_id_error=self.health.host_id_error))
 
     async def _check(self) -> DomainHealth:
         health = self.health
@@ -121,35 +141,84 @@ class DomainMonitor:
             if self._opened is None:
                 self._opened = await self._open(self.domain_id)
             domain, leases = self._opened
+            if self._joining is None:
+                self._joining = Joining(leases, domain.lockspace, self.host_id)
             delay_s = await domain.probe()
             space = await domain.space()
-            acquired = await self._see_to_host_id(domain, leases)
             health = replace(health, error=None, delay_s=delay_s, version=int(domain.version), space=space)
-            health = replace(health, acquired=acquired)
+            self._known.set()
         except AgentError as e:
             self._opened = None
             health = replace(health, error=e)
-        except Exception as e:  # one domain's surprise must end neither its monitor nor another's
-            log.exception("check of domain %s", self.domain_id)
+        except Exception as e:  # noqa: BLE001 - one domain's surprise must end neither its monitor nor another's
+            self._surprise("storage", e, self.health.error)
             health = replace(health, error=RemoteError(type(e).__name__, f"{type(e).__name__}: {e}"))
         return replace(health, checked=True, checked_at=time.monotonic())
-
-    async def _see_to_host_id(self, domain: Domain, leases: Leases) -> bool:
-        joined = await leases.joined(domain.lockspace, self.host_id)
-        if joined is False:
-            await leases.start_join(domain.lockspace, self.host_id)
-            joined = await leases.joined(domain.lockspace, self.host_id)
-        return joined is True
 
     def _become(self, health: DomainHealth) -> None:
         before, self.health = self.health, health
         if before.checked and before.valid == health.valid:
             return
         if health.valid:
+            self._nudge.set()
             log.info("domain %s is valid (read in %.3f s)", self.domain_id, health.delay_s)
         else:
+            _TROUBLES.labels("storage").inc()
             log.error("domain %s is invalid: %s", self.domain_id, health.error)
-        self._changed(self.domain_id, health.valid)
+        try:
+            self._changed(self.domain_id, health.valid)
+        except Exception as e:  # noqa: BLE001 - who listens must not end the watching
+            self._surprise("listener", e, None)
+
+    # The host id
+
+    async def _watch_host_id(self) -> None:
+        await self._known.wait()
+        while True:
+            turn = time.monotonic()
+            acquired, error = await self._see_to_host_id()
+            self._tell_host_id(acquired, error)
+            under_way = not acquired and error is None and self.health.valid
+            interval_s = min(JOINING_S, self._interval_s) if under_way else self._interval_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, interval_s - (time.monotonic() - turn))):
+                    await self._nudge.wait()
+            self._nudge.clear()
+
+    async def _see_to_host_id(self) -> tuple[bool, BaseException | None]:
+        """Whether it is held, and what is wrong. While the storage is bad nothing is begun."""
+        assert self._joining is not None
+        joining = self._joining
+        try:
+            if self.health.valid:
+                return await joining.step(), None
+            return await joining.leases.joined(joining.space, self.host_id) is True, self.health.host_id_error
+        except AgentError as e:
+            return False, e
+        except Exception as e:  # noqa: BLE001 - as above
+            self._surprise("host id", e, self.health.host_id_error)
+            return False, RemoteError(type(e).__name__, f"{type(e).__name__}: {e}")
+
+    def _tell_host_id(self, acquired: bool, error: BaseException | None) -> None:
+        before = self.health
+        if acquired:
+            error = None
+        elif error is None and self.health.valid and not before.acquired:
+            error = before.host_id_error  # tried again: it stays true until it is acquired
+        self.health = replace(before, acquired=acquired, host_id_error=error)
+        if acquired and not before.acquired:
+            log.info("domain %s: host id %d is held", self.domain_id, self.host_id)
+        elif error is not None and str(error) != str(before.host_id_error or ""):
+            _TROUBLES.labels("host id").inc()
+            log.error("domain %s: %s", self.domain_id, error)
+        elif before.acquired and not acquired:
+            _TROUBLES.labels("host id").inc()
+            log.error("domain %s: host id %d is held no more", self.domain_id, self.host_id)
+
+    def _surprise(self, part: str, error: Exception, before: BaseException | None) -> None:
+        _SURPRISES.labels(part).inc()
+        if before is None or str(before) != f"{type(error).__name__}: {error}":  # told once, counted each time
+            log.error("monitor of domain %s, %s", self.domain_id, part, exc_info=error)
 
 
 class Monitors:
@@ -178,7 +247,7 @@ class Monitors:
     def abandon_all(self) -> None:
         """Stop watching without leaving any lockspace: the agent ends, running VMs' leases go on."""
         for monitor in self._monitors.values():
-            monitor._task.cancel()
+            monitor.abandon()
         self._monitors.clear()
 
     def health(self) -> dict[str, DomainHealth]:

@@ -164,6 +164,8 @@ async def pool_get_info(call: Call, params: PoolId) -> JsonDict:
         domains[domain_id]["version"] = known.version if known is not None else -1
         if known is not None and known.space is not None:
             domains[domain_id] |= wire.bytes_text(known.space)
+        if known is not None and known.reason:
+            domains[domain_id]["message"] = known.reason
     info = {
         "name": report.metadata.pool_description,
         "type": report.domain.kind.value,

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from storage.domain import Space
-from storage.errors import StorageNotResponding
-from storage.monitor import Monitors
+from storage.errors import HostIdInUse, HostIdNotAcquired, IoFailed, SanlockUnavailable, StorageNotResponding
+from storage.leases import HostIdOwner
+from storage.monitor import DomainHealth, Monitors
 
 INTERVAL_S = 0.05
 
@@ -25,10 +26,13 @@ class FakeDomain:
         self.answers = asyncio.Event()
         self.answers.set()
         self.probes = 0
+        self.error: Exception | None = None
 
     async def probe(self) -> float:
         self.probes += 1
         await self.answers.wait()
+        if self.error is not None:
+            raise self.error
         return 0.001
 
     async def space(self) -> Space:
@@ -42,17 +46,35 @@ class SlowLeases:
         self.state: bool | None = False
         self.joins = 0
         self.left = 0
+        self.error: Exception | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.owner: HostIdOwner | None = None
 
     async def joined(self, space: Any, host_id: int) -> bool | None:
+        await self.answers.wait()
+        if self.error is not None:
+            raise self.error
         return self.state
 
     async def start_join(self, space: Any, host_id: int) -> None:
         self.joins += 1
         self.state = None
 
+    async def host_id_owner(self, space: Any, host_id: int) -> HostIdOwner | None:
+        return self.owner
+
     async def leave(self, space: Any, host_id: int) -> None:
         self.left += 1
+        if self.error is not None:
+            raise self.error
         self.state = False
+
+
+async def seen(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 class Host:
@@ -65,10 +87,11 @@ class Host:
     async def open(self, domain_id: str) -> Any:
         return self.domains[domain_id], self.leases
 
+    def health(self, domain_id: str) -> DomainHealth:
+        return self.monitors.health()[domain_id]
+
     async def until(self, domain_id: str, *, valid: bool) -> None:
-        async with asyncio.timeout(5):
-            while self.monitors.health()[domain_id].valid is not valid or not self.monitors.health()[domain_id].checked:
-                await asyncio.sleep(0.005)
+        await seen(lambda: self.health(domain_id).valid is valid and self.health(domain_id).checked)
 
 
 @pytest.fixture
@@ -108,7 +131,8 @@ async def test_before_the_first_check_nothing_is_claimed() -> None:
 
 async def test_joining_does_not_delay_the_check(host: Host) -> None:
     await host.until("good", valid=True)
-    assert (host.leases.joins, host.monitors.health()["good"].acquired) == (1, False)
+    await seen(lambda: host.leases.joins == 1)
+    assert not host.health("good").acquired
     host.leases.state = True
     async with asyncio.timeout(5):
         while not host.monitors.health()["good"].acquired:
@@ -121,3 +145,116 @@ async def test_a_stopped_monitor_leaves_what_was_joined_meanwhile(host: Host) ->
     host.leases.state = True
     await host.monitors.stop("good")
     assert host.leases.left == 1
+
+
+async def test_trouble_of_the_lock_daemon_is_not_trouble_of_the_storage(host: Host) -> None:
+    host.leases.error = SanlockUnavailable("refused")
+    await seen(lambda: host.health("good").host_id_error is not None)
+    health = host.health("good")
+    assert (health.valid, health.acquired) == (True, False)
+    assert "sanlock" in health.reason
+    host.leases.error, host.leases.state = None, True
+    await seen(lambda: host.health("good").acquired)
+    assert host.health("good").reason == ""
+    assert [change for change in host.changes if change[0] == "good"] == [("good", True)]
+
+
+async def test_a_lock_daemon_that_hangs_delays_no_check(host: Host) -> None:
+    host.leases.answers.clear()
+    await seen(lambda: host.domains["good"].probes > 4)
+    assert host.health("good").valid and not host.health("good").acquired
+
+
+async def test_a_host_id_of_another_host_is_told_once_with_its_name_and_tried_again(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    await seen(lambda: host.leases.joins == 1)
+    host.leases.owner, host.leases.state = HostIdOwner("other-host", 1, 77), False
+    await seen(lambda: host.health("good").host_id_error is not None)
+    await seen(lambda: host.leases.joins == 2)
+    host.leases.state = False
+    await seen(lambda: host.leases.joins == 3)
+    health = host.health("good")
+    assert isinstance(health.host_id_error, HostIdNotAcquired)
+    assert health.valid and "other-host" in health.reason
+    assert caplog.text.count("other-host") == 1
+    host.leases.state = True
+    await seen(lambda: host.health("good").acquired)
+    assert host.health("good").reason == ""
+
+
+async def test_a_lost_host_id_is_told_and_joined_again(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    host.leases.state = True
+    await seen(lambda: host.health("good").acquired)
+    host.leases.state = False
+    await seen(lambda: host.leases.joins == 1)
+    await seen(lambda: not host.health("good").acquired)
+    assert "host id 1 is held no more" in caplog.text
+
+
+async def test_nothing_is_joined_on_storage_that_is_bad(host: Host) -> None:
+    host.leases.state = True
+    await seen(lambda: host.health("good").acquired)
+    host.domains["good"].error = IoFailed("read", "/x", "EIO", "broken")
+    await host.until("good", valid=False)
+    host.leases.state = False
+    await seen(lambda: not host.health("good").acquired)
+    await asyncio.sleep(INTERVAL_S * 3)
+    assert host.leases.joins == 0
+
+
+async def test_a_monitor_stopped_after_a_failed_check_leaves_the_lockspace(host: Host) -> None:
+    host.leases.state = True
+    await seen(lambda: host.health("good").acquired)
+    host.domains["good"].error = IoFailed("read", "/x", "EIO", "broken")
+    await host.until("good", valid=False)
+    await host.monitors.stop("good")
+    assert (host.leases.left, host.leases.state) == (1, False)
+
+
+async def test_a_lockspace_in_use_stays_joined_and_is_told(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    async def in_use(space: Any, host_id: int) -> None:
+        raise HostIdInUse("space", host_id)
+
+    host.leases.state = True
+    await host.until("good", valid=True)
+    host.leases.leave = in_use  # type: ignore[method-assign]
+    await host.monitors.stop("good")
+    assert "stays joined" in caplog.text and "leases in use" in caplog.text
+
+
+async def test_an_abandoned_monitor_leaves_nothing(host: Host) -> None:
+    host.leases.state = True
+    await seen(lambda: host.health("good").acquired)
+    host.monitors.abandon_all()
+    await asyncio.sleep(INTERVAL_S * 2)
+    assert host.leases.left == 0
+
+
+async def test_surprises_end_neither_task_and_are_told_once(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    host.leases.state = True
+    host.domains["good"].error = KeyError("odd")
+    await host.until("good", valid=False)
+    probes = host.domains["good"].probes
+    await seen(lambda: host.domains["good"].probes > probes + 3)
+    assert caplog.text.count("Traceback") == 1
+    host.domains["good"].error = None
+    await host.until("good", valid=True)
+    host.leases.error = KeyError("odder")
+    await seen(lambda: "odder" in host.health("good").reason)
+    host.leases.error = None
+    await seen(lambda: host.health("good").acquired)
+    assert caplog.text.count("Traceback") == 2
+
+
+async def test_a_listener_that_fails_ends_no_watching(caplog: pytest.LogCaptureFixture) -> None:
+    made = Host()
+
+    def fails(domain_id: str, valid: bool) -> None:
+        raise RuntimeError("listener")
+
+    made.monitors = Monitors(made.open, fails, INTERVAL_S)
+    made.monitors.start("good", 1)
+    await seen(lambda: made.domains["good"].probes > 3)
+    assert made.health("good").valid and "listener" in caplog.text
+    made.monitors.abandon_all()

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finding domains beside a mount that does not answer: its I/O helpers are stopped, as if they waited in the kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from local_world import World
+
+from storage import domains as domains_module
+from storage.domain import Domain
+from storage.domains import Domains
+from storage.edges import lease_edges
+from storage.errors import DomainNotFound, IoFailed
+from storage.file import io as io_module
+from storage.flights import Flights
+from vdsm.common.ids import new_uuid
+
+SEARCH_S = 0.5
+
+
+class DeadMount:
+    """A folder under ``mnt`` whose helpers never answer. It can be killed, unlike one in the kernel."""
+
+    def __init__(self, mounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = mounts / "dead"
+        self.path.mkdir(parents=True)
+        self.asked = 0
+        start = io_module._Helper.start.__func__  # type: ignore[attr-defined]
+
+        async def stopped(cls: type, name: str) -> object:
+            helper = await start(cls, name)
+            if name.startswith(str(self.path)):
+                self.asked += 1
+                os.kill(helper.pid, signal.SIGSTOP)
+            return helper
+
+        monkeypatch.setattr(io_module._Helper, "start", classmethod(stopped))
+        monkeypatch.setattr(domains_module, "SEARCH_S", SEARCH_S)
+
+
+@pytest.fixture
+def dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeadMount:
+    return DeadMount(tmp_path / "rhev" / "mnt", monkeypatch)
+
+
+def _domains(tmp_path: Path) -> Domains:
+    return Domains(str(tmp_path / "rhev" / "mnt"), lease_edges(), io_timeout_s=1)
+
+
+async def _missed(domains: Domains, domain_id: str) -> tuple[float, DomainNotFound]:
+    started = time.monotonic()
+    with pytest.raises(DomainNotFound) as caught:
+        await domains.get(domain_id)
+    return time.monotonic() - started, caught.value
+
+
+async def test_ten_callers_of_an_absent_domain_wait_no_longer_than_one(dead: DeadMount, tmp_path: Path) -> None:
+    domains, absent = _domains(tmp_path), new_uuid()
+    waits = await asyncio.gather(*(_missed(domains, absent) for _ in range(10)))
+    assert max(seconds for seconds, _ in waits) < 3 * SEARCH_S
+    assert dead.asked == 1
+    await domains.close()
+
+
+async def test_callers_of_different_absent_domains_share_one_search(dead: DeadMount, tmp_path: Path) -> None:
+    domains = _domains(tmp_path)
+    waits = await asyncio.gather(*(_missed(domains, new_uuid()) for _ in range(5)))
+    assert max(seconds for seconds, _ in waits) < 3 * SEARCH_S
+    assert dead.asked == 1
+    await domains.close()
+
+
+async def test_an_absent_domain_names_the_mounts_that_did_not_answer(dead: DeadMount, tmp_path: Path) -> None:
+    domains = _domains(tmp_path)
+    _, error = await _missed(domains, new_uuid())
+    assert f"that answers; {dead.path} did not" in str(error)
+    await domains.close()
+
+
+async def test_a_dead_mount_does_not_delay_what_is_elsewhere(dead: DeadMount, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.folder.mkdir()
+    await world.start()
+    await world.create_pool()
+    domains = _domains(tmp_path)
+    async with asyncio.timeout(SEARCH_S * 0.8):
+        assert (await domains.get(world.domain_id)).domain_id == world.domain_id
+    assert await domains.found() == {world.domain_id: str(next(tmp_path.glob("rhev/mnt/_*")))}
+    await domains.close()
+    await world.stop()
+
+
+async def test_a_domain_is_opened_once_for_all_who_ask(world: World) -> None:
+    domains = _domains(world.top)
+    opened = await asyncio.gather(*(domains.get(world.domain_id) for _ in range(5)))
+    assert all(domain is opened[0] for domain in opened)
+    await domains.close()
+
+
+async def test_a_look_leaves_open_what_was_open_and_closes_its_own(world: World) -> None:
+    domains = _domains(world.top)
+    async with domains.look(world.domain_id) as first:
+        assert (await first.read_metadata()).domain_id == world.domain_id
+    with pytest.raises(IoFailed):
+        await first.read_metadata()
+    kept = await domains.get(world.domain_id)
+    async with domains.look(world.domain_id) as second:
+        assert second is kept
+    assert (await kept.read_metadata()).domain_id == world.domain_id
+    await domains.close()
+
+
+async def test_a_domain_that_is_forgotten_while_it_opens_is_not_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains, opened = _domains(world.top), asyncio.Event()
+    go = asyncio.Event()
+    inner = domains._open
+
+    async def slow(domain_id: str) -> Domain:
+        domain = await inner(domain_id)
+        opened.set()
+        await go.wait()
+        return domain
+
+    monkeypatch.setattr(domains, "_open", slow)
+    getting = asyncio.ensure_future(domains.get(world.domain_id))
+    await opened.wait()
+    await domains.forget(world.domain_id)
+    go.set()
+    with pytest.raises(DomainNotFound):
+        await getting
+    monkeypatch.setattr(domains, "_open", inner)
+    assert (await domains.get(world.domain_id)).domain_id == world.domain_id
+    await domains.close()
+
+
+# Single flight
+
+
+async def test_a_caller_that_goes_away_cancels_nothing() -> None:
+    flights: Flights[int] = Flights()
+    go, begun = asyncio.Event(), 0
+
+    async def work() -> int:
+        nonlocal begun
+        begun += 1
+        await go.wait()
+        return 7
+
+    first, second = (asyncio.ensure_future(flights.join("k", work)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    assert await second == 7
+    assert (begun, first.cancelled()) == (1, True)
+
+
+async def test_a_failed_flight_fails_for_all_and_the_next_begins_anew() -> None:
+    flights: Flights[int] = Flights()
+    begun = 0
+
+    async def fails() -> int:
+        nonlocal begun
+        begun += 1
+        await asyncio.sleep(0)
+        raise ValueError("x")
+
+    results = await asyncio.gather(*(flights.join("k", fails) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [ValueError] * 3
+    with pytest.raises(ValueError, match="x"):
+        await flights.join("k", fails)
+    assert begun == 2
