@@ -7,7 +7,7 @@ import asyncio
 import os
 from dataclasses import dataclass
 
-from storage.connections import Connections, KindUnsupported
+from storage.connections import Connections, KindUnsupported, is_connected
 from storage.domain import Domain, Space
 from storage.domains import Domains
 from storage.errors import DomainExists, StorageError
@@ -131,12 +131,3 @@ class Catalogue:
                 return DomainReport(domain, await domain.read_metadata())
         except (StorageError, TimeoutError):  # what cannot be read is not offered; asking for it by id says why
             return None
-
-
-def is_connected(mount: str) -> bool:
-    """True for a mount point, or the link of a local folder. Asks the local folder ``mnt`` only."""
-    if os.path.islink(mount):
-        return True
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
-        points = {line.split()[4].encode("utf-8", "surrogateescape").decode("unicode_escape") for line in f}
-    return mount in points

@@ -17,6 +17,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from storage.access import Identity, qemu_identities
 from storage.catalogue import Catalogue
 from storage.connections import Connections
 from storage.domains import Domains
@@ -56,7 +57,9 @@ class Storage:
         host_name: str,
         error_codes: Mapping[type[AgentError], int] | None = None,
         monitor_interval_s: float = INTERVAL_S,
+        qemu_users: Sequence[Identity] | None = None,
     ) -> None:
+        """``qemu_users``: who must be able to use local folders; by default the users that QEMU has on this host."""
         codes = {f"{cls.__module__}:{cls.__qualname__}": code for cls, code in (error_codes or {}).items()}
         self._code_of = code_of(codes)
         self._paths = paths
@@ -64,7 +67,8 @@ class Storage:
         self._links = PoolLinks(paths.repository, root)
         self.domains = Domains(paths.mounts, self._leases_of, io_timeout_s=io_timeout_s)
         self.monitors = Monitors(self.domains.with_leases, self._domain_changed, monitor_interval_s)
-        self.connections = Connections(paths.mounts, root, self.domains)
+        qemu_users = qemu_identities() if qemu_users is None else qemu_users
+        self.connections = Connections(paths.mounts, root, self.domains, qemu_users=qemu_users)
         spm = SpmControl(
             {
                 "commands": paths.commands,

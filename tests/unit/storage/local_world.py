@@ -67,6 +67,7 @@ class World:
             host_name="unit",
             error_codes=all_codes(),
             monitor_interval_s=0.2,
+            qemu_users=(),
         )
         await self.storage.start()
         results = await self.storage.connections.connect(DomainKind.LOCALFS, [Connection("c", str(self.folder))])
