@@ -5,7 +5,8 @@ A shared mount may hang in the kernel, and a process that waits there cannot eve
 agent itself never touches it:
 
 - One helper serves the requests of a `FileIo`, in order; a request waits for its turn within its own deadline.
-  What takes long (allocating a large file) gets a helper of its own for that time (`allocate`).
+  What takes long (allocating a large file) gets a helper of its own for that time (`allocate`), and so do
+  looks at the storage's health while another request runs: one slow request makes no healthy storage bad.
 - A helper that does not answer within the deadline is abandoned: killed, and no longer waited for.
   The next request starts another. While `MAX_STUCK` abandoned ones of one mount still exist, whichever
   `FileIo` had them, every request on that mount is refused within `KILLED_S`.
@@ -86,6 +87,8 @@ class FileIo:
         self._mount = mount or name
         self._turn = asyncio.Lock()
         self._helper: _Helper | None = None
+        self._beside_turn = asyncio.Lock()
+        self._beside: _Helper | None = None
         self._closed = False
 
     @property
@@ -96,7 +99,7 @@ class FileIo:
     @property
     def pids(self) -> list[int]:
         """Process ids of our helper and of the mount's abandoned ones, for memory figures."""
-        return [h.pid for h in (self._helper, *_stuck_on.get(self._mount, ())) if h is not None]
+        return [h.pid for h in (self._helper, self._beside, *_stuck_on.get(self._mount, ())) if h is not None]
 
     # Reading
 
@@ -110,7 +113,7 @@ class FileIo:
 
     async def read_timed(self, path: str, *, size: int = 4096) -> float:
         """Seconds that one direct read took in the helper, without the time in the queue."""
-        return float(await self._ask("read_timed", path=path, size=size))
+        return float(await self._ask_beside("read_timed", path=path, size=size))
 
     async def exists(self, path: str) -> bool:
         return bool(await self._ask("exists", path=path))
@@ -127,7 +130,7 @@ class FileIo:
         return dict(await self._ask("list_matching", path=path, suffix=suffix))
 
     async def space(self, path: str) -> SpaceStatus:
-        return SpaceStatus(**await self._ask("space", path=path))
+        return SpaceStatus(**await self._ask_beside("space", path=path))
 
     async def block_size(self, folder: str) -> int:
         """1 (any), 512 or 4096: what direct writes into ``folder`` need, found with a probe file."""
@@ -208,11 +211,11 @@ class FileIo:
     async def close(self) -> None:
         """End the helper. A stuck one is killed and left to the kernel."""
         self._closed = True
-        helper, self._helper = self._helper, None
-        if helper is not None:
+        ours = [helper for helper in (self._helper, self._beside) if helper is not None]
+        self._helper = self._beside = None
+        for helper in ours:
             helper.kill()
-        ending = [h for h in (helper, *_stuck_on.get(self._mount, ())) if h is not None]
-        await asyncio.gather(*(h.ended(CLOSE_S) for h in ending))
+        await asyncio.gather(*(h.ended(CLOSE_S) for h in (*ours, *_stuck_on.get(self._mount, ()))))
 
     async def _ask(self, op: str, *, timeout_s: float | None = None, **params: Any) -> Any:
         limit = self.timeout_s if timeout_s is None else timeout_s
@@ -227,6 +230,24 @@ class FileIo:
             return await self._exchange({"op": op, **params}, limit, left)
         finally:
             self._turn.release()
+
+    async def _ask_beside(self, op: str, **params: Any) -> Any:
+        """For health: never behind another request, which may be slow while the storage is well."""
+        if not self._turn.locked():
+            self._end_beside()
+            return await self._ask(op, **params)
+        async with self._beside_turn:
+            await self._check_usable(op)
+            if self._beside is None or not self._beside.alive:
+                self._beside = await _Helper.start(self.name)
+            async with self._abandoned_without_answer(self._beside) as helper:
+                return await self._asked(helper, {"op": op, **params}, self.timeout_s, self.timeout_s)
+
+    def _end_beside(self) -> None:
+        """It costs memory, and is needed while the first one is busy only."""
+        if self._beside is not None and not self._beside_turn.locked():
+            self._abandon(self._beside)
+            self._beside = None
 
     async def _exchange(self, request: dict[str, Any], limit: float, left: float) -> Any:
         await self._check_usable(request["op"])
@@ -244,6 +265,8 @@ class FileIo:
             if not isinstance(e, IoFailed) or e.error == HELPER_ENDED:
                 if self._helper is helper:
                     self._helper = None
+                if self._beside is helper:
+                    self._beside = None
                 self._abandon(helper)
             raise
 

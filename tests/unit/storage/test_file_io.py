@@ -484,3 +484,32 @@ async def test_the_helper_is_small(io, tmp_path):
     with open(f"/proc/{io.pids[0]}/smaps_rollup", encoding="ascii") as f:
         pss = next(int(line.split()[1]) for line in f if line.startswith("Pss:"))
     assert pss < 16 * 1024
+
+
+async def test_health_is_never_behind_a_slow_request(io, tmp_path, hanging):
+    (tmp_path / "metadata").write_bytes(b"x" * 4096)
+    slow = asyncio.ensure_future(io.read(hanging))
+    while len(io.pids) < 1:
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(3):
+        assert await io.read_timed(str(tmp_path / "metadata")) < 3
+        assert (await io.space(str(tmp_path))).total > 0
+    assert not slow.done()
+    assert len(io.pids) == 2  # one more for all looks
+    os.close(os.open(hanging, os.O_WRONLY))
+    await slow
+    await io.space(str(tmp_path))
+    assert len(io.pids) == 1
+
+
+async def test_health_beside_a_slow_request_has_its_deadline(io, tmp_path, hanging):
+    other = tmp_path / "other"
+    os.mkfifo(other)
+    slow = asyncio.ensure_future(io.read(hanging))
+    while len(io.pids) < 1:
+        await asyncio.sleep(0.01)
+    io.timeout_s = 0.3
+    with pytest.raises(StorageNotResponding, match="read_timed"):
+        await io.read_timed(str(other))
+    os.close(os.open(hanging, os.O_WRONLY))
+    await slow
