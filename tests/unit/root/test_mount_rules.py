@@ -29,6 +29,11 @@ def test_storage_of_the_field_is_accepted(spec):
     assert check_spec(spec) == spec.replace("//", "/").rstrip("/")
 
 
+@pytest.mark.parametrize("spec", ["srv:/", "[fe80::1]:/", "mon1:6789,mon2:6789:/"])
+def test_the_root_of_a_server_is_accepted_and_keeps_its_slash(spec):
+    assert check_spec(spec) == spec
+
+
 @pytest.mark.parametrize(
     "spec",
     [
@@ -67,6 +72,8 @@ def test_other_types_are_refused(vfs_type):
 def test_options_always_end_without_suid_and_devices():
     assert check_options("loop,ro,soft,timeo=100,nodev") == ["loop", "ro", "soft", "timeo=100", "nosuid", "nodev"]
     assert check_options("") == ["nosuid", "nodev"]
+    assert check_options("defaults") == ["nosuid", "nodev"]
+    assert check_options("rw,defaults,soft") == ["rw", "soft", "nosuid", "nodev"]
 
 
 @pytest.mark.parametrize(

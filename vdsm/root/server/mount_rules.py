@@ -22,7 +22,7 @@ REFUSED_TYPES = frozenset({"fuse", "fuseblk", "fusectl"})
 
 REFUSED_OPTIONS = frozenset(
     {
-        *("suid", "dev", "user", "users", "owner", "group", "auto", "defaults", "remount"),
+        *("suid", "dev", "user", "users", "owner", "group", "auto", "remount"),
         *("bind", "rbind", "move", "shared", "slave", "private", "unbindable"),
         *("rshared", "rslave", "rprivate", "runbindable"),
     }
@@ -33,6 +33,8 @@ REFUSED_OPTION_NAMES |= {"journal_dev", "journal_path", "logdev", "rtdev", "devi
 # root's glusterfs client would write or read files, or load translators, that the caller names
 REFUSED_OPTION_NAMES |= {"log-file", "log_file", "dump-fuse", "xlator-option"}
 ALWAYS = ("nosuid", "nodev")
+# it stands for what a mount has anyway, suid and dev among it: taken from engines, not passed on
+IGNORED = "defaults"
 
 MAX_SPEC = 512
 MAX_NAME = 240
@@ -92,7 +94,7 @@ def check_options(options: str, *, files: Collection[str] = ()) -> list[str]:
         )
         if refused:
             raise InvalidParameter("options", shown(name), "this mount option is not allowed")
-    return [*(o for o in wanted if o not in ALWAYS), *ALWAYS]
+    return [*(o for o in wanted if o not in (*ALWAYS, IGNORED)), *ALWAYS]
 
 
 def block_types(proc_filesystems: str) -> set[str]:
