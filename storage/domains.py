@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import AsyncIterator, Iterable
 
@@ -20,8 +19,6 @@ from storage.file.domain import LeasesOf, find_file_domains, open_file_domain
 from storage.file.io import FileIo
 from storage.flights import Flights
 from storage.leases import Leases
-
-log = logging.getLogger("vdsm.storage.domains")
 
 SEARCH_S = 10.0
 NOT_FILE_MOUNTS = frozenset({"blockSD", "glusterSD"})
@@ -141,9 +138,7 @@ class Domains:
         finally:
             for scan in waiting:  # the scans themselves go on, for whoever asks next
                 scan.cancel()
-        if silent:
-            log.warning("domain %s was not found; %d of %d mounts did not answer", domain_id, len(silent), len(scans))
-        raise DomainNotFound(domain_id, tuple(sorted(silent)))
+        raise DomainNotFound(domain_id, f" that answers; {', '.join(sorted(silent))} did not" if silent else "")
 
     async def _scan_quietly(self, mount: str) -> None:
         with contextlib.suppress(StorageError):  # what cannot be read is not offered; asking for it by id says why

@@ -110,13 +110,9 @@ class DomainExists(StorageError):
 
 class DomainNotFound(StorageError):
     domain_id: str
-    silent: tuple[str, ...] = ()
-    """Mounts that did not answer: it may be on one of them."""
+    unless: str = ""
+    """Where it may be all the same, as the end of the sentence."""
     msg = "Storage domain {self.domain_id} is not on any connected storage{self.unless}"
-
-    @property
-    def unless(self) -> str:
-        return f" that answers; {', '.join(self.silent)} did not" if self.silent else ""
 
 
 class DomainUnsupported(StorageError):
