@@ -499,7 +499,9 @@ async def test_health_is_never_behind_a_slow_request(io, tmp_path, hanging):
     os.close(os.open(hanging, os.O_WRONLY))
     await slow
     await io.space(str(tmp_path))
-    assert len(io.pids) == 1
+    async with asyncio.timeout(5):
+        while len(io.pids) > 1:
+            await asyncio.sleep(0.01)
 
 
 async def test_health_beside_a_slow_request_has_its_deadline(io, tmp_path, hanging):

@@ -83,8 +83,8 @@ async def test_an_owner_who_renews_is_told_at_its_first_renewal() -> None:
         await way.step()
 
 
-async def test_the_record_that_joining_itself_writes_is_no_twin() -> None:
-    ours = HostIdOwner("us", 4, 200)
+@pytest.mark.parametrize("ours", [HostIdOwner("us", 3, 200), HostIdOwner("other", 4, 200), HostIdOwner("us", 4, 200)])
+async def test_the_record_that_joining_itself_writes_is_no_twin(ours: HostIdOwner) -> None:
     records = [OTHER, OTHER, ours, renewed(ours, 1), renewed(ours, 2)]
     way = joins(Scripted([False, None, None, None, None, True], list(records)))
     assert [await way.step() for _ in range(5)] == [False] * 4 + [True]
