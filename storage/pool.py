@@ -255,12 +255,11 @@ class Pool:
             return
         try:
             path = (await self._domains.get(domain_id)).path
-        except AgentError as e:
+            await self._links.make(pool.pool_id, domain_id, path)
+            if domain_id == pool.master_id:
+                await self._links.make(pool.pool_id, MASTER, path)
+        except (AgentError, OSError) as e:  # nobody waits for what is late
             log.warning("domain %s has no link yet: %s", domain_id, e)
-            return
-        await self._links.make(pool.pool_id, domain_id, path)
-        if domain_id == pool.master_id:
-            await self._links.make(pool.pool_id, MASTER, path)
 
     # Checks
 

@@ -139,7 +139,7 @@ class Storage:
         }
 
     def _shown(self, health: DomainHealth) -> dict[str, Any]:
-        """``message`` is extra: why the domain is bad, or its host id not held."""
+        """``reason`` is extra: why the domain is bad, or its host id not held."""
         shown = {
             "code": 0 if health.error is None else self._code_of(health.error),
             "lastCheck": f"{health.age_s:.1f}",
@@ -149,7 +149,7 @@ class Storage:
             "acquired": health.acquired,
             "actual": health.checked,
         }
-        return {**shown, "message": health.reason} if health.reason else shown
+        return {**shown, "reason": health.reason} if health.reason else shown
 
     def _domain_changed(self, domain_id: str, valid: bool) -> None:
         if valid:

@@ -165,7 +165,7 @@ async def pool_get_info(call: Call, params: PoolId) -> JsonDict:
         if known is not None and known.space is not None:
             domains[domain_id] |= wire.bytes_text(known.space)
         if known is not None and known.reason:
-            domains[domain_id]["message"] = known.reason
+            domains[domain_id]["reason"] = known.reason
     info = {
         "name": report.metadata.pool_description,
         "type": report.domain.kind.value,

@@ -40,7 +40,7 @@ async def main():
         task_id = world.storage.tasks.start_spm(world.pool_id, None)
         while (status := dict(await world.storage.tasks.status(task_id)))["taskState"] != "finished":
             await asyncio.sleep(0.1)
-        while "message" not in (shown := world.storage.repo_stats()[world.domain_id]):
+        while "reason" not in (shown := world.storage.repo_stats()[world.domain_id]):
             await asyncio.sleep(0.1)
     say(status=status, seconds=time.monotonic() - started, shown=shown)
     await world.stop()
@@ -86,4 +86,4 @@ def test_the_start_of_the_spm_fails_with_the_fields_code_and_says_who_has_the_id
 def test_the_domain_is_valid_and_its_report_says_who_has_the_id(reported: dict[str, Any]) -> None:
     shown = reported["shown"]
     assert (shown["code"], shown["valid"], shown["acquired"]) == (0, True, False)
-    assert "host 'two' holds it" in shown["message"]
+    assert "host 'two' holds it" in shown["reason"]

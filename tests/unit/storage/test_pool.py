@@ -206,7 +206,7 @@ async def test_a_dead_domain_delays_no_other(world: World) -> None:
         while world.storage.repo_stats()[gone]["code"] != 358:  # until it was looked for, it is late
             await asyncio.sleep(0.01)
     assert world.storage.repo_stats()[gone]["actual"]
-    assert gone in world.storage.repo_stats()[gone]["message"]
+    assert gone in world.storage.repo_stats()[gone]["reason"]
 
 
 async def test_damaged_metadata_is_refused_by_file_and_checksums(world: World) -> None:
