@@ -8,6 +8,11 @@ import tempfile
 
 import pytest
 
+from storage.connections import Connection, Connections
+from storage.domains import Domains
+from storage.edges import lease_edges
+from storage.ondisk.values import DomainKind
+from vdsm.api.codes import code_for
 from vdsm.common.errors import CommandFailed
 from vdsm.common.paths import Paths
 from vdsm.root.server import mount_points, mounts
@@ -143,3 +148,38 @@ async def test_changes_of_a_mount_come_one_after_the_other(helper, image):
     assert sorted(answer["mounted"] for answer in both) == [False, True]
     await dispatch(helper, "Mount.unmount", {"mount_id": mount_id})
     assert not os.path.exists(both[0]["path"])
+
+
+class Verbs:
+    """The helper's verbs, called as the agent does over its socket."""
+
+    def __init__(self, helper):
+        self._helper = helper
+
+    async def call(self, verb, params, *, timeout_s):
+        return await dispatch(self._helper, verb, params)
+
+
+async def test_a_connection_has_the_fields_codes_and_takes_default_options(helper, image):
+    domains = Domains(helper.paths.mounts, lease_edges(), io_timeout_s=1)
+    connections = Connections(helper.paths.mounts, Verbs(helper), domains, qemu_users=())
+    connection = Connection("c", image, "ext4", "defaults,loop")
+
+    make_fs(image, "0:0")
+    (refused,) = await connections.connect(DomainKind.POSIXFS, [connection])
+    assert code_for(refused.error, "StoragePool.connectStorageServer") == 469
+    assert "36:36" in str(refused.error)
+    assert not os.path.exists(connections.mount_path(image))
+
+    make_fs(image, "36:36")
+    (connected,) = await connections.connect(DomainKind.POSIXFS, [connection])
+    assert connected.error is None
+    assert os.path.ismount(connections.mount_path(image))
+    busy = open(f"{connections.mount_path(image)}/used", "w")  # noqa: SIM115 - held open on purpose
+    (in_use,) = await connections.disconnect(DomainKind.POSIXFS, [connection])
+    assert "busy" in str(in_use.error)
+    busy.close()
+    (left,) = await connections.disconnect(DomainKind.POSIXFS, [connection])
+    assert left.error is None
+    assert not os.path.exists(connections.mount_path(image))
+    assert not loop_devices(image)
