@@ -192,7 +192,8 @@ class DomainMonitor:
         try:
             if self.health.valid:
                 return await joining.step(), None
-            return await joining.leases.joined(joining.space, self.host_id) is True, self.health.host_id_error
+            held = await joining.leases.joined(joining.space, self.host_id) is True
+            return held, None if held else self.health.host_id_error
         except AgentError as e:
             return False, e
         except Exception as e:  # noqa: BLE001 - as above
@@ -201,9 +202,7 @@ class DomainMonitor:
 
     def _tell_host_id(self, acquired: bool, error: BaseException | None) -> None:
         before = self.health
-        if acquired:
-            error = None
-        elif error is None and self.health.valid and not before.acquired:
+        if not acquired and error is None and self.health.valid and not before.acquired:
             error = before.host_id_error  # tried again: it stays true until it is acquired
         self.health = replace(before, acquired=acquired, host_id_error=error)
         if acquired and not before.acquired:

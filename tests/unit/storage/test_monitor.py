@@ -159,6 +159,18 @@ async def test_trouble_of_the_lock_daemon_is_not_trouble_of_the_storage(host: Ho
     assert [change for change in host.changes if change[0] == "good"] == [("good", True)]
 
 
+async def test_a_host_id_of_which_the_lock_daemon_says_nothing_does_not_count_as_held(host: Host) -> None:
+    host.leases.state = True
+    await seen(lambda: host.health("good").acquired)
+    host.leases.error = SanlockUnavailable("refused")
+    await seen(lambda: not host.health("good").acquired)
+    host.domains["good"].error = IoFailed("read", "/x", "EIO", "broken")
+    await host.until("good", valid=False)
+    host.leases.error = None
+    await seen(lambda: host.health("good").acquired)
+    assert host.health("good").host_id_error is None
+
+
 async def test_a_lock_daemon_that_hangs_delays_no_check(host: Host) -> None:
     host.leases.answers.clear()
     await seen(lambda: host.domains["good"].probes > 4)
