@@ -108,6 +108,24 @@ def test_a_fault_holds_and_is_restored(host: str) -> None:
     assert lab("run", host, "--", "cat", "/sys/class/net/eth0/carrier").stdout == "1\n"
 
 
+def test_a_killed_agent_is_the_one_that_ran_and_one_comes_back(host: str) -> None:
+    agents = ["sh", "-c", "grep -lz '^serve$' /proc/[0-9]*/cmdline"]
+    before = lab("run", host, "--", *agents).stdout
+    assert before.count("\n") == 1
+    holding = subprocess.Popen(
+        [*LAB, "fault", "kill", host, "agent"], cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert holding.stdout is not None
+    assert "holds until Ctrl-C" in holding.stdout.readline()
+    assert lab("run", host, "--", *agents).stdout == ""
+    none = lab("fault", "kill", host, "agent")
+    assert (none.returncode, none.stderr.count("no agent runs there")) == (1, 1)
+    holding.send_signal(signal.SIGTERM)
+    assert "restored" in holding.communicate(timeout=30)[0]
+    after = lab("run", host, "--", *agents).stdout
+    assert after.count("\n") == 1 and after != before
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
