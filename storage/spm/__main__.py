@@ -27,7 +27,7 @@ from vdsm.common.link import Link
 
 log = logging.getLogger("vdsm.storage.spm")
 
-LOCK_WAIT_S = 10.0
+LOCK_WAIT_S = 2.0
 
 
 async def serve(fd: int, settings: dict[str, Any]) -> None:

@@ -16,6 +16,9 @@ import os
 import stat
 from dataclasses import dataclass
 
+# more than any way that the kernel would go
+MAX_STEPS = 4096
+
 _Stamp = tuple[int, int, int, int, int]
 
 
@@ -53,7 +56,7 @@ class Trust:
     def _places(self, path: str, real: str) -> list[str]:
         folders = {os.path.dirname(os.path.abspath(path)), os.path.dirname(real)}
         if self.strict:
-            folders |= {parent for folder in folders for parent in _parents(folder)}
+            folders |= set(_way(path))
         return [real, *sorted(folders)]
 
     def _expected(self) -> str:
@@ -134,9 +137,20 @@ def _stamp(path: str) -> _Stamp | None:
     return (info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns, info.st_size)
 
 
-def _parents(folder: str) -> list[str]:
-    found = []
-    while folder != os.path.dirname(folder):
-        folder = os.path.dirname(folder)
-        found.append(folder)
-    return found
+def _way(path: str) -> list[str]:
+    """Every folder in which a name is looked up on the way to the file, links on the way and their targets included."""
+    looked_up_in, here = [], "/"
+    names = os.path.abspath(path).split("/")[1:]
+    for _ in range(MAX_STEPS):
+        if not names:
+            break
+        looked_up_in.append(here)
+        name = names.pop(0)
+        place = os.path.dirname(here) if name == ".." else os.path.join(here, name) if name not in ("", ".") else here
+        if os.path.islink(place):
+            target = os.readlink(place)
+            here = "/" if target.startswith("/") else here
+            names[:0] = target.split("/")
+        else:
+            here = place
+    return looked_up_in

@@ -119,7 +119,7 @@ def test_child_dies_with_a_killed_agent_and_its_group_at_the_next_start(tmp_path
     """)
     agent = subprocess.Popen([sys.executable, "-c", script])
     deadline = time.monotonic() + 10
-    while not ((tmp_path / "pids").exists() and os.listdir(tmp_path / "commands")):
+    while not ((tmp_path / "pids").exists() and any(name.isdigit() for name in os.listdir(tmp_path / "commands"))):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     grandchild, child = (int(pid) for pid in (tmp_path / "pids").read_text().split())
@@ -140,6 +140,22 @@ def test_recorded_id_of_a_stranger_is_left_alone(tmp_path):
     finally:
         stranger.send_signal(signal.SIGKILL)
         stranger.wait()
+
+
+@pytest.mark.parametrize(
+    ("how", "recorded"), [({"process_group": 0}, 0), ({"start_new_session": True}, 10**15)], ids=["session", "age"]
+)
+def test_a_group_without_its_leader_that_is_not_the_recorded_one_is_left_alone(tmp_path, how, recorded):
+    leader = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!"], stdout=subprocess.PIPE, **how)
+    stranger = int(leader.stdout.readline())
+    leader.stdout.close()
+    leader.wait()
+    try:
+        (tmp_path / str(leader.pid)).write_text(f"{recorded}\n")
+        assert groups.kill_recorded(str(tmp_path)) == []
+        assert _running(stranger)
+    finally:
+        os.kill(stranger, signal.SIGKILL)
 
 
 async def _all_gone(pids):

@@ -114,6 +114,25 @@ def test_a_second_agent_touches_nothing(tmp_path):
         child.kill()
 
 
+def test_a_second_spm_process_says_who_runs_before_it_is_asked_for_anything(tmp_path):
+    lock = str(tmp_path / "spm.lock")
+    fd = single.hold(lock, "The SPM process")
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "storage.spm", "99"],
+            input=f'{{"lock": "{lock}", "commands": "{tmp_path}/commands"}}\n',
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(fd)
+    assert ended.returncode == single.CODE
+    assert f"process {os.getpid()} holds {lock}" in ended.stderr
+    assert not os.path.exists(tmp_path / "commands")
+
+
 def test_a_start_that_fails_by_a_defect_says_so(tmp_path):
     code = AGENT.replace("top = ", "agent.build = lambda *_: 1 // 0\ntop = ")
     ended = subprocess.run(

@@ -283,7 +283,7 @@ async def test_a_killed_agent_leaves_no_script_behind(install, paths, tmp_path, 
     agent = subprocess.Popen([sys.executable, "-c", AGENT, paths.hooks, commands, paths.state], env=environ)
     await until((tmp_path / "pids").exists, 10)
     script, child = (int(pid) for pid in (tmp_path / "pids").read_text().split())
-    await until(lambda: bool(os.listdir(commands)))
+    await until(lambda: any(name.isdigit() for name in os.listdir(commands)))
     agent.kill()
     agent.wait()
     await until(lambda: gone(script))

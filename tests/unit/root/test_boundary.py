@@ -13,6 +13,7 @@ import pytest
 
 from vdsm.common.errors import InvalidParameter
 from vdsm.common.paths import Paths
+from vdsm.hooking.directory import trust_of
 from vdsm.root.server import __main__ as root
 from vdsm.root.server import folders, mount_secrets, walk
 from vdsm.root.server.mount_points import Slot
@@ -324,6 +325,21 @@ def test_a_file_that_is_not_roots_alone_is_no_file_of_credentials(etc, slot):
 def test_a_file_of_credentials_lies_below_etc(slot, file):
     with pytest.raises(mount_secrets.NoSecretFile, match="below"):
         mount_secrets.for_program("cifs", [f"credentials={file}"], {}, slot)
+
+
+# -- hook scripts
+
+
+@pytest.mark.parametrize("target", ["/his/link", "/his/../his/link"])
+def test_a_script_that_is_reached_through_a_folder_of_the_agents_does_not_run_as_root(top, target):
+    for folder in ("hooks", "his", "good"):
+        os.mkdir(f"{top}/{folder}")
+    os.chmod(os.open(f"{top}/good/script", os.O_CREAT), 0o755)
+    os.symlink(f"{top}/good/script", f"{top}/his/link")
+    os.symlink(f"{top}{target}", f"{top}/hooks/50_script")
+    assert trust_of(0).objection(f"{top}/hooks/50_script") == ""
+    os.chown(f"{top}/his", AGENT, AGENT)
+    assert f"{top}/his belongs to user 36" in trust_of(0).objection(f"{top}/hooks/50_script")
 
 
 # -- the socket
