@@ -217,3 +217,24 @@ async def test_a_domain_comes_and_goes_whole(fresh_host: PrivateHost) -> None:
         assert answer["status"] == 0
     mounts = fresh_host.run(["cat", "/proc/mounts"]).stdout.decode()
     assert POSIX_MOUNT not in mounts
+
+
+@pytest.mark.cost(2)
+@pytest.mark.parametrize(("vfs_type", "option"), [("cifs", "password"), ("ceph", "secret"), ("nfs", "password")])
+async def test_a_secret_of_a_mount_that_fails_is_nowhere_to_be_read(
+    agent_host: PrivateHost, client: Client, vfs_type: str, option: str
+) -> None:
+    mark = f"mark{uuid.uuid4().hex}"
+    connection = {
+        "id": _uuid(),
+        "connection": f"//127.0.0.1/{vfs_type}" if vfs_type == "cifs" else f"127.0.0.1:/{vfs_type}",
+        "vfs_type": vfs_type,
+        "mnt_options": f"{option}={mark}",
+    }
+    params = {"storagepoolID": engine.BLANK, "domainType": engine.POSIXFS, "connectionParams": [connection]}
+    answer = await client.call("StoragePool.connectStorageServer", params, timeout_s=120)
+    assert int(answer[0]["status"]) != 0
+    assert mark not in json.dumps(answer)
+    folders = ("/var/log", "/var/lib/vdsm", "/var/lib/vdsm-root", "/run/vdsm", "/run/vdsm-root")
+    found = agent_host.run(["grep", "-rlaF", mark, *folders], check=False)
+    assert (found.stdout, found.returncode) == (b"", 1)
