@@ -38,3 +38,8 @@ def test_a_page_s_blocks_are_one_script_and_their_marks_are_found() -> None:
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in pages.links(page):
         assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_found_from_the_first_one() -> None:
+    found = {(pages.TOP / link).resolve() for link in pages.links(pages.TOP / "README.md")}
+    assert set((pages.TOP / "docs").glob("*.md")) <= found
