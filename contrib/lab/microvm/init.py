@@ -29,6 +29,8 @@ KEPT = {
     "/srv": (0, 0),
 }
 EXEC_SOCKET = micro.DOORS["exec.sock"]
+# of an emulated machine, on a busy one; the whole boot has `host.BOOT_S`
+STEP_S = 120
 UDEVD = "/usr/lib/systemd/systemd-udevd"
 
 
@@ -150,13 +152,13 @@ def _open_door(supervisor: Supervisor) -> None:
         for entry in Path("/sys/class/virtio-ports").iterdir()
         if (entry / "name").read_text().strip() == micro.PORT
     )
-    furnish.until("the executor", lambda: os.path.exists(EXEC_SOCKET))
+    furnish.until("the executor", lambda: os.path.exists(EXEC_SOCKET), STEP_S)
     supervisor.start([PYTHON, "-m", "contrib.lab.microvm.door", port], env=environment, log="/var/log/lab-door.log")
 
 
 def _run(*argv: str) -> None:
     """A step whose failure shows where its result is missed: not every kernel has every module."""
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=STEP_S)
     if done.returncode != 0:
         print(f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.strip()[-300:]}", flush=True)
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from contrib.lab import fabric, kernel_calls, kernels
-from contrib.lab.microvm import boot, layer, qemu
+from contrib.lab.microvm import boot, layer, qemu, tsc
 from contrib.lab.microvm.channel import Channel
 from contrib.lab.microvm.spec import DOORS, MicroSpec
 from contrib.lab.registry import Record, start_time
@@ -66,7 +66,9 @@ def _start(host: MicroSpec) -> subprocess.Popen[bytes]:
         tap = f"{host.name[-9:]}.{nic.name}"[-15:]
         fabric.plug(host.fabric, tap, nic.network)
         taps.append(tap)
-    argv = qemu.command(host, kernel=kernel, initrd=initrd, layer=layer.find(), checkout=CHECKOUT, taps=taps)
+    argv = qemu.command(
+        host, kernel=kernel, initrd=initrd, layer=layer.find(), checkout=CHECKOUT, taps=taps, tsc_khz=tsc.khz()
+    )
     where = fabric.enter(host.fabric) if host.fabric else []
     with open(host.path(QEMU_LOG), "ab") as log:
         return subprocess.Popen(

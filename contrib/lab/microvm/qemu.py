@@ -30,9 +30,17 @@ KERNEL_OPTIONS = (
 
 
 def command(
-    host: spec.MicroSpec, *, kernel: kernels.Kernel, initrd: Path, layer: Path, checkout: Path, taps: list[str]
+    host: spec.MicroSpec,
+    *,
+    kernel: kernels.Kernel,
+    initrd: Path,
+    layer: Path,
+    checkout: Path,
+    taps: list[str],
+    tsc_khz: int,
 ) -> list[str]:
     options = [*KERNEL_OPTIONS]
+    options += [f"tsc_early_khz={tsc_khz}"] if tsc_khz else []
     options += ["apparmor=1", "security=apparmor"] if host.apparmor else ["apparmor=0"]
     options += ["intel_iommu=on", "iommu=pt"] if host.vfio else []
     return [
