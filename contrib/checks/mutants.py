@@ -31,6 +31,7 @@ PACKAGES = ("vdsm", "storage", "network")
 ALSO = ("contrib", "hooks", "packaging", "docs", "stubs", "README.md", "Makefile", "ruff.toml")
 BUDGET_S = 20 * 60.0
 SAMPLE = 200
+SHOW = "import sys; from mutmut.__main__ import show; [show.callback(name) for name in sys.argv[1:]]"
 SEEN = ("killed", "timeout", "segfault", "suspicious", "caught by type check")
 
 
@@ -123,7 +124,8 @@ def _failing(copy: Path, area: Area) -> list[str]:
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", area.tests]
     environment = {**_environment(), "MUTANT_UNDER_TEST": "", "PYTHONPATH": f"{copy}/mutants:{_tool()}"}
     done = subprocess.run(argv, cwd=copy / "mutants", env=environment, capture_output=True, text=True, check=False)
-    return re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    # without parameters, which may hold anything
+    return sorted(set(re.findall(r"^(?:FAILED|ERROR) ([^\s\[]+)", done.stdout, re.MULTILINE)))
 
 
 def _tool() -> Path:
@@ -141,12 +143,21 @@ def _environment() -> dict[str, str]:
 
 
 def _mutmut(copy: Path, *words: str, quiet: bool = False) -> str:
-    argv = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()", *words]
+    return _mutmut_code(copy, "from mutmut.__main__ import cli; cli()", *words, quiet=quiet)
+
+
+def _mutmut_code(copy: Path, code: str, *words: str, quiet: bool = False) -> str:
     done = subprocess.run(
-        argv, cwd=copy, env=_environment(), text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [sys.executable, "-c", code, *words],
+        cwd=copy,
+        env=_environment(),
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     if done.returncode != 0 and not quiet and "nothing matches" not in done.stdout:
-        sys.exit(f"mutmut {words[0]} ended with {done.returncode}:\n{done.stdout[-4000:]}")
+        sys.exit(f"mutmut {' '.join(words[:3])} ended with {done.returncode}:\n{done.stdout[-4000:]}")
     return done.stdout
 
 
@@ -184,11 +195,11 @@ def _report(name: str, copy: Path, outcomes: dict[str, str], commit: str) -> Non
     head = f"{name} at {commit}: {score:.0f} % of {len(outcomes)} changes are seen ({told})"
     survivors = sorted(mutant for mutant, outcome in outcomes.items() if outcome not in SEEN)
     file = CACHE / "mutants" / f"{name}.txt"
-    with open(file, "w") as report:
-        print(head, file=report)
-        for mutant in survivors:
-            print(f"\n== {outcomes[mutant]}\n{_mutmut(copy, 'show', mutant)}", file=report)
-    print(f"{head}\nsurvivors: {file}", flush=True)
+    print(head, flush=True)
+    # one process for all of them: mutmut takes seconds to start
+    shown = _mutmut_code(copy, SHOW, *survivors)
+    file.write_text(f"{head}\n\n{shown}")
+    print(f"survivors: {file}", flush=True)
 
 
 if __name__ == "__main__":
