@@ -37,6 +37,8 @@ WORDS = ("failed", "passed", "skipped", "xfailed", "error")
 BAD = ("failed", "error")
 # longer than the longest time-out of a single test (tests/lab: 300 s), with the boots before it
 SILENT_S = 900.0
+# until the first test
+START_S = 600.0
 ROUNDS = 3
 # for fixtures, once a run was interrupted
 ENDING_S = 60.0
@@ -151,7 +153,7 @@ def _pytest(argv: list[str], top: Path, results: Results, file: Path, environmen
         # a group: its processes can be killed together. It ends with us, however we do
         subprocess.Popen(argv, cwd=top, env=env, process_group=0, preexec_fn=die_with_parent) as pytest,  # noqa: PLW1509
     ):
-        limit = time.monotonic() + SILENT_S
+        limit = time.monotonic() + START_S
         try:
             while True:
                 ended = pytest.poll() is not None
@@ -161,7 +163,7 @@ def _pytest(argv: list[str], top: Path, results: Results, file: Path, environmen
                 if ended:
                     return pytest.returncode
                 if time.monotonic() > limit:
-                    print(f"nothing ended for {SILENT_S:.0f} s: pytest is killed", flush=True)
+                    print("nothing has ended for too long: pytest is killed", flush=True)
                     os.killpg(pytest.pid, signal.SIGKILL)
                 time.sleep(0.2)
         except BaseException:

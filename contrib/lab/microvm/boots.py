@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Boots of micro-VMs: seen to stand still within seconds, and counted.
 
-An emulated kernel can lose itself: a timer interrupt that never comes, a CPU that waits for another one for ever. A
-working boot keeps the emulator busy; one that stands still leaves it idle, or its own kernel says so on the console.
-Load of this machine is neither: threads that want to run and can't are counted as busy.
+An emulated kernel can lose itself: a timer interrupt that never comes, a CPU that waits for another one. A working
+boot keeps the emulator busy; one that stands still leaves it idle, or its own kernel says so on the console. Load of
+this machine is neither: threads that want to run and can't are counted as busy.
 
 Who runs tests names a file in VDSM_LAB_BOOTS; every boot is a JSON line of it.
 """

@@ -40,7 +40,7 @@ from contrib.lab.microvm import boots, keeper, qemu, spec, terminal
 from contrib.lab.microvm.qmp import Qmp
 from contrib.lab.spec import CHECKOUT
 
-BOOT_S = 180.0
+BOOT_S = 400.0
 # a boot that stands still is begun anew
 ATTEMPTS = 3
 # between two looks at a booting host

@@ -23,6 +23,9 @@ KERNEL_OPTIONS = (
     "mitigations=off",
     "no_timer_check",
     "tsc=reliable",
+    # nothing is measured that a busy machine makes wrong (see `tsc`): the HPET's frequency is written in it, that of a
+    # CPU's own timer is not, and a kernel that takes it for too fast waits for ever
+    "nolapic_timer",
     # seconds until a kernel that has lost a timer or a CPU says so
     "rcupdate.rcu_cpu_stall_timeout=10",
     "systemd.unified_cgroup_hierarchy=1",

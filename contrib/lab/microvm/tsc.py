@@ -2,8 +2,8 @@
 """How fast this machine's time stamp counter counts: an emulated machine shows its guest the same one.
 
 A kernel finds that out at its start by counting for a moment, and on a busy machine, where an emulated CPU stands still
-in the middle of it, it counts wrong. Its clock then runs too fast for as long as it lives (370 s within 150 s were
-seen): its time-outs end early, and its timers, which another device counts, seem not to come. So it is told.
+in the middle of it, it may count wrong. Its clock then runs at a wrong rate for as long as it lives: time-outs end
+early, or timers seem never to come. So it is told.
 """
 
 from __future__ import annotations
