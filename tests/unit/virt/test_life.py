@@ -296,3 +296,26 @@ async def test_a_vm_with_a_direct_lun_starts_and_tells_of_it(world: World) -> No
     await up(world, xml_of(disks=[lun]))
     assert world.storage.calls == []
     assert "/dev/mapper/3600140" in world.hypervisor.found[VM].xml
+
+
+async def test_a_start_is_given_up_before_the_hooks_of_its_destroy_run(world: World) -> None:
+    running, killed = asyncio.Event(), asyncio.Event()
+
+    async def start_script(xml: str) -> str:
+        running.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            killed.set()
+        return xml
+
+    async def destroy_script(xml: str) -> str:
+        async with asyncio.timeout(2):
+            await killed.wait()
+        return xml
+
+    world.hooks.scripts |= {"before_vm_start": start_script, "before_vm_destroy": destroy_script}
+    await world.vms.create(VM, xml_of())
+    await running.wait()
+    await world.vms.destroy(VM)
+    assert world.hooks.ran == ["before_vm_start", "before_vm_destroy", "after_vm_destroy"]

@@ -175,3 +175,81 @@ async def test_a_qemu_that_died_at_its_start_is_down_before_the_hook_ends(world:
     vm = await world.vms.create(VM, xml_of())
     await until(lambda: vm.status.down)
     assert not hold.is_set()
+
+
+async def interrupted(world: World, point: str) -> asyncio.Task[None]:
+    """A destroy that hangs in the hook or call ``point``; the next one does not."""
+    reached = asyncio.Event()
+
+    async def hang(xml: str) -> str:
+        world.hooks.scripts.pop(point, None)
+        world.hypervisor.before.pop(point, None)
+        reached.set()
+        await asyncio.sleep(60)
+        return xml
+
+    async def hang_call(vm_id: str) -> None:
+        await hang(vm_id)
+
+    world.hooks.scripts[point] = hang
+    world.hypervisor.before[point] = hang_call
+    destroying = asyncio.create_task(world.vms.destroy(VM))
+    await reached.wait()
+    return destroying
+
+
+@pytest.mark.parametrize("point", ["terminate", "undefine", "after_vm_destroy"])
+async def test_a_destroy_that_the_agents_end_interrupted_is_finished_and_forgotten(world: World, point: str) -> None:
+    await up(world)
+    destroying = await interrupted(world, point)
+    await world.restart()
+    await until(lambda: world.vms.all() == [])
+    await asyncio.wait([destroying])
+    assert world.hypervisor.found == {}
+    assert world.storage.prepared == set()
+    assert world.records() == []
+
+
+async def test_an_end_that_the_agents_end_interrupted_keeps_its_reason(world: World) -> None:
+    await up(world)
+    reached = asyncio.Event()
+
+    async def script(xml: str) -> str:
+        reached.set()
+        await asyncio.sleep(60)
+        return xml
+
+    world.hooks.scripts["after_vm_destroy"] = script
+    world.hypervisor.guest_ends(VM)
+    await reached.wait()
+    world.hooks.scripts.clear()
+    await world.restart()
+    await until(lambda: world.vms.get(VM).status.down)
+    assert [(d["exitCode"], d["exitReason"]) for d in world.events.downs()] == [(0, 7)]
+
+
+async def test_a_vm_that_was_launched_as_the_agent_ended_gets_its_hook(world: World) -> None:
+    launched, real = asyncio.Event(), world.hypervisor.launch
+
+    async def launch(vm_id: str, flags: int) -> Domain:
+        await real(vm_id, flags)
+        launched.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    world.hypervisor.launch = launch  # type: ignore[method-assign]
+    await world.vms.create(VM, xml_of(disks=[disk()]))
+    await launched.wait()
+    await world.restart()
+    assert world.vms.stats(VM)["status"] == "Up"
+    await until(lambda: world.hooks.ran.count("after_vm_start") == 1)
+
+
+async def test_a_domain_that_cannot_be_read_and_is_off_is_nobodys(world: World) -> None:
+    world.hypervisor.found[VM] = FakeDomain("<domain", DomainState.OFF)
+    await world.restart()
+    assert world.vms.all() == []
+    assert VM in world.hypervisor.found
+    world.hypervisor.found[VM].state = DomainState.RUNNING
+    await world.restart()
+    assert world.vms.stats(VM)["status"] == "Up"
