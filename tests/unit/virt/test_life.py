@@ -14,7 +14,7 @@ from vdsm.virt.hypervisor import Change, DomainState
 from vdsm.virt.powerdown import PowerdownRequest
 from vdsm.virt.vm import Vm
 
-from .fakes import IMAGE, VM, VOLUME, World, disk, new_id, refuse, until, xml_of
+from .fakes import IMAGE, VM, VOLUME, World, disk, new_id, refuse, settle, until, xml_of
 
 SOFT = PowerdownRequest(delay_s=0, timeout_s=0.05, reboot=False, force=False)
 
@@ -319,3 +319,15 @@ async def test_a_start_is_given_up_before_the_hooks_of_its_destroy_run(world: Wo
     await running.wait()
     await world.vms.destroy(VM)
     assert world.hooks.ran == ["before_vm_start", "before_vm_destroy", "after_vm_destroy"]
+
+
+async def test_a_defect_after_the_start_ends_no_running_vm(world: World) -> None:
+    async def script(xml: str) -> str:
+        raise ValueError("a defect")
+
+    world.hooks.scripts["after_vm_start"] = script
+    vm = await up(world)
+    await until(lambda: "after_vm_start" in world.hooks.ran)
+    await settle()
+    assert vm.status.reported == "Up"
+    assert world.hypervisor.calls == ["define", "launch"]
