@@ -92,6 +92,12 @@ class StorageNotResponding(StorageError):
     msg = "Storage at {self.path} did not answer: {self.operation} took more than {self.seconds:g} s"
 
 
+class DirectIoUnsupported(StorageError):
+    path: str
+    msg = "The file system at {self.path} refuses direct I/O, which leases need"
+    remedy = "Use a file system that supports O_DIRECT"
+
+
 class BlockSizeUnsupported(StorageError):
     path: str
     wanted: int

@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from storage.errors import BlockSizeUnsupported, DomainExists, DomainUnsupported, IoFailed
+from storage.errors import DirectIoUnsupported, DomainExists, DomainUnsupported, IoFailed
 from storage.file.files import IMAGES, METADATA, DomainFiles
 from storage.file.io import FileIo
 from storage.leases import Leases
@@ -27,6 +27,7 @@ from storage.ondisk.layout import (
 )
 from storage.ondisk.values import DomainKind, FormatVersion
 from vdsm.common.crashpoints import crash_point
+from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import is_uuid
 
 FOLDERS_MADE = crash_point("domain.create.folders", "the domain's folders exist, its files do not")
@@ -54,7 +55,9 @@ class NewDomain:
 
 
 async def write_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_timeout_s: int) -> DomainFiles:
-    """Raises `DomainExists`, `BlockSizeUnsupported`, `UnsupportedAlignment`, `DescriptionTooLong`, `IoFailed`."""
+    """Raises `InvalidParameter`, `DomainExists`, `BlockSizeUnsupported`, `DirectIoUnsupported`, `UnsupportedAlignment`,
+    `DescriptionTooLong`, `IoFailed`.
+    """
     if wanted.kind not in (DomainKind.LOCALFS, DomainKind.POSIXFS):
         raise DomainUnsupported(wanted.domain_id, f"domains of type {wanted.kind} cannot be made here")
     files, metadata = await _prepare(wanted, io, leases, io_timeout_s)
@@ -91,12 +94,9 @@ async def _prepare(
     wanted: NewDomain, io: FileIo, leases: Leases, io_timeout_s: int
 ) -> tuple[DomainFiles, domain_fields.DomainMetadata]:
     """All that can be refused before anything is written."""
-    if wanted.kind is not DomainKind.LOCALFS and wanted.block_size != BLOCK_SIZE_512:
-        raise BlockSizeUnsupported(wanted.mount_path, wanted.block_size, BLOCK_SIZE_512)
-    if wanted.block_size not in (BLOCK_SIZE_AUTO, 512, 4096):
-        raise BlockSizeUnsupported(wanted.mount_path, wanted.block_size, BLOCK_SIZE_512)
+    _check_block_size(wanted)
     await _check_free(wanted, io)
-    probed = await io.block_size(wanted.mount_path)
+    probed = await _probe(wanted, io)
     block_size = choose_block_size(wanted.mount_path, wanted.block_size, probed)
     align = alignment(block_size, wanted.max_hosts)
     metadata = domain_fields.new_file_domain(
@@ -120,6 +120,23 @@ async def _prepare(
         leases=leases,
     )
     return files, metadata
+
+
+def _check_block_size(wanted: NewDomain) -> None:
+    """Raises `InvalidParameter` for what no storage of this kind may have, whatever it is made of."""
+    allowed = (BLOCK_SIZE_AUTO, 512, 4096) if wanted.kind is DomainKind.LOCALFS else (BLOCK_SIZE_512,)
+    if wanted.block_size not in allowed:
+        expected = " or ".join(map(str, allowed))
+        raise InvalidParameter("blockSize", str(wanted.block_size), f"expected {expected} for {wanted.kind}")
+
+
+async def _probe(wanted: NewDomain, io: FileIo) -> int:
+    try:
+        return await io.block_size(wanted.mount_path)
+    except IoFailed as e:
+        if e.error == "EINVAL":
+            raise DirectIoUnsupported(wanted.mount_path) from e
+        raise
 
 
 async def _check_free(wanted: NewDomain, io: FileIo) -> None:

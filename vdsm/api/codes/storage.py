@@ -24,6 +24,7 @@ CODES: dict[type[AgentError], int] = {
     errors.UnsupportedAlignment: 1000,
     errors.DescriptionTooLong: 1000,
     errors.BlockSizeUnsupported: 348,
+    errors.DirectIoUnsupported: 399,
     # domains
     errors.DomainExists: 365,
     errors.DomainNotFound: 358,
