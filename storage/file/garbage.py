@@ -2,7 +2,7 @@
 """What a crash may leave on a file domain, removed or mended.
 
 Only names of ours are touched: images marked as removed, files named by a UUID (with ``.lease`` or
-``.meta.new…``) that no metadata claims, empty image folders. Run by the holder of the SDM lease
+``.new…`` after it) that no metadata claims, empty image folders. Run by the holder of the SDM lease
 before its first change, never while one runs: a volume that is being made looks just like garbage.
 """
 
@@ -17,6 +17,8 @@ from storage.file import volumes
 from storage.file.files import IMAGES, LEASE, META, NEW, REMOVED_PREFIX, DomainFiles
 from storage.ondisk.values import VolumeRole
 from vdsm.common.ids import is_uuid
+
+TEMPORARY = tuple(f"{suffix}{NEW}." for suffix in ("", META, LEASE))
 
 
 async def collect(files: DomainFiles) -> Garbage:
@@ -38,7 +40,7 @@ async def _unclaimed(files: DomainFiles, image_id: str) -> list[str]:
     removed = []
     for name in sorted(names):
         volume_id, kind, rest = name.partition(".")
-        temporary = f"{kind}{rest}.".startswith(f"{META}{NEW}.")
+        temporary = f"{kind}{rest}.".startswith(TEMPORARY)
         unclaimed = volume_id + META not in names and f"{kind}{rest}" in ("", LEASE)
         if is_uuid(volume_id) and (temporary or unclaimed):
             await files.io.remove(files.volume(image_id, name))

@@ -168,10 +168,6 @@ class FileIo:
         """Also fsync of both folders."""
         await self._ask("rename", source=source, target=target)
 
-    async def link(self, source: str, target: str) -> None:
-        """A hard link. EEXIST when the target exists."""
-        await self._ask("link", source=source, target=target)
-
     async def relink(self, source: str, target: str) -> None:
         """Make ``target`` a hard link of ``source``, replacing what it was."""
         await self._ask("relink", source=source, target=target)

@@ -220,11 +220,6 @@ def rename(source: str, target: str) -> None:
         sync_folder(folder)
 
 
-def link(source: str, target: str) -> None:
-    os.link(source, target, follow_symlinks=False)
-    sync_folder(os.path.dirname(target))
-
-
 def relink(source: str, target: str) -> None:
     _remove_temporaries(target)
     new = f"{target}{NEW}.{_token()}"
@@ -353,7 +348,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
         make_folder,
         make_folders,
         rename,
-        link,
         relink,
         remove,
         remove_folder,

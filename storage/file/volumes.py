@@ -212,11 +212,7 @@ async def share(files: DomainFiles, source_image_id: str, volume_id: str, target
     await files.io.make_folders(files.image(target_image_id))
     for suffix in ("", LEASE, META) if files.leases.on_storage else ("", META):
         source = files.volume(source_image_id, volume_id, suffix)
-        try:
-            await files.io.link(source, files.volume(target_image_id, volume_id, suffix))
-        except IoFailed as e:
-            if e.error != "EEXIST":
-                raise
+        await files.io.relink(source, files.volume(target_image_id, volume_id, suffix))
 
 
 async def delete(files: DomainFiles, image_id: str, volume_id: str, *, force: bool) -> None:

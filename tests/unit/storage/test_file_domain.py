@@ -14,6 +14,7 @@ from storage.domain import NewVolume
 from storage.errors import (
     BlockSizeUnsupported,
     DescriptionTooLong,
+    DirectIoUnsupported,
     DomainExists,
     DomainMismatch,
     DomainNotFound,
@@ -21,6 +22,7 @@ from storage.errors import (
     InvalidChain,
     InvalidContent,
     InvalidVolume,
+    IoFailed,
     VolumeExists,
     VolumeHasChildren,
     VolumeNotFound,
@@ -115,14 +117,28 @@ async def test_domain_under_a_foreign_name_is_refused(domain, tmp_path, io):
     ("changes", "error"),
     [
         ({"description": "d" * 51}, DescriptionTooLong),
-        ({"block_size": 1024}, BlockSizeUnsupported),
-        ({"kind": DomainKind.POSIXFS, "block_size": 0}, BlockSizeUnsupported),
+        ({"block_size": 1024}, InvalidParameter),
+        ({"kind": DomainKind.POSIXFS, "block_size": 0}, InvalidParameter),
+        ({"kind": DomainKind.POSIXFS, "block_size": 4096}, InvalidParameter),
         ({"remote_path": "a\nb"}, InvalidContent),
     ],
 )
 async def test_a_domain_that_cannot_be_leaves_nothing(tmp_path, io, changes, error):
     with pytest.raises(error):
         await create_file_domain(new_domain(tmp_path, **changes), io, FlockLeases(), io_timeout_s=10)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("found", "error"), [(4096, BlockSizeUnsupported), (None, DirectIoUnsupported)])
+async def test_a_domain_that_its_storage_cannot_hold_leaves_nothing(tmp_path, io, monkeypatch, found, error):
+    async def probe(folder):
+        if found is None:
+            raise IoFailed("block_size", folder, "EINVAL", "Invalid argument")
+        return found
+
+    monkeypatch.setattr(io, "block_size", probe)
+    with pytest.raises(error, match=str(tmp_path)):
+        await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
     assert os.listdir(tmp_path) == []
 
 
@@ -276,6 +292,21 @@ async def test_shared_volumes_are_protected(domain, image):
     assert decoder.decode(domain.path).images == {}
 
 
+async def test_a_link_that_is_stale_is_replaced_when_a_template_is_shared(domain, image):
+    volume, derived = new_uuid(), new_uuid()
+    made = await domain.create_volume(raw(image, volume))
+    await domain.write_volume(image, volume, replace(made, role=VolumeRole.SHARED))
+    os.mkdir(domain.image_path(derived))
+    for suffix in ("", ".meta"):
+        with open(domain.volume_path(derived, volume) + suffix, "wb") as f:
+            f.write(b"left of an earlier clone")
+    await domain.share_volume(image, volume, derived)
+    for suffix in ("", ".meta"):
+        own, linked = (domain.volume_path(i, volume) + suffix for i in (image, derived))
+        assert os.path.samefile(own, linked)
+    assert sorted(os.listdir(domain.image_path(derived))) == [volume, f"{volume}.meta"]
+
+
 async def test_metadata_of_a_template_is_that_of_its_own_image(domain, image):
     volume, derived, child = new_uuid(), new_uuid(), new_uuid()
     made = await domain.create_volume(raw(image, volume))
@@ -341,12 +372,20 @@ async def test_garbage_is_only_what_is_ours(domain, image):
     volume, half = new_uuid(), new_uuid()
     await domain.create_volume(raw(image, volume))
     folder = domain.image_path(image)
-    for name in (half, f"{half}.lease", f"{volume}.meta.new", f"{volume}.meta.new.7f", "notes.txt", ".meta.new"):
+    for name in (
+        half,
+        f"{half}.lease",
+        f"{volume}.meta.new",
+        f"{volume}.meta.new.7f",
+        f"{volume}.new.7f",
+        "notes.txt",
+        ".meta.new",
+    ):
         open(f"{folder}/{name}", "wb").close()
     os.mkdir(f"{domain.path}/images/_remove_me_{new_uuid()}")
     os.mkdir(f"{domain.path}/images/lost+found")
     found = await domain.collect_garbage()
-    assert len(found.removed) == 5
+    assert len(found.removed) == 6
     assert sorted(os.listdir(folder)) == sorted([volume, f"{volume}.meta", "notes.txt", ".meta.new"])
     assert sorted(os.listdir(f"{domain.path}/images")) == sorted([image, "lost+found"])
 
