@@ -155,7 +155,7 @@ def _check_legal(domain: Domain, chain: list[tuple[str, VolumeMetadata]]) -> Non
 
 
 async def _inspect(domain: Domain, image_id: str, chain: list[tuple[str, VolumeMetadata]]) -> None:
-    """Refuse what QEMU must not open, and mend capacities.
+    """Refuse what QEMU must not open, let its group open the rest, and mend capacities.
 
     A resize that was cut off leaves a capacity of 0, or below the image's own size: writes past it would be lost. Not
     of what is still being written to, whose header is not ours yet, nor of what is shared. A raw file shorter
@@ -163,6 +163,8 @@ async def _inspect(domain: Domain, image_id: str, chain: list[tuple[str, VolumeM
     """
     for layer in await layers.examine(domain, image_id, chain):
         metadata = layer.metadata
+        if layer.mode | (layer.mode & 0o700) >> 3 != layer.mode:
+            await domain.io.chmod(layer.path, layer.mode | (layer.mode & 0o700) >> 3)
         if metadata.role is VolumeRole.SHARED or metadata.legality is not Legality.LEGAL:
             continue
         if metadata.capacity < layer.virtual_size:

@@ -41,6 +41,7 @@ class Layer:
     metadata: VolumeMetadata
     virtual_size: int
     """What a guest sees, from the header of qcow2 and the file's size of raw."""
+    mode: int
 
 
 async def examine(domain: Domain, image_id: str, chain: Chain) -> list[Layer]:
@@ -53,34 +54,34 @@ async def examine(domain: Domain, image_id: str, chain: Chain) -> list[Layer]:
 async def examine_alone(domain: Domain, image_id: str, volume_id: str, metadata: VolumeMetadata) -> Layer:
     """One volume that is opened without what is below it: that is not looked at."""
     path = domain.volume_path(image_id, volume_id)
-    size = await _file_size(domain, path)
+    size, mode = await _size_and_mode(domain, path)
     if metadata.format is VolumeFormat.RAW:
-        return Layer(volume_id, path, metadata, size)
+        return Layer(volume_id, path, metadata, size, mode)
     header = await _header(domain, path)
     check_features(path, header)
-    return Layer(volume_id, path, metadata, header.virtual_size)
+    return Layer(volume_id, path, metadata, header.virtual_size, mode)
 
 
 async def _examine(
     domain: Domain, image_id: str, volume_id: str, metadata: VolumeMetadata, parent: tuple[str, VolumeMetadata] | None
 ) -> Layer:
     path = domain.volume_path(image_id, volume_id)
-    size = await _file_size(domain, path)
+    size, mode = await _size_and_mode(domain, path)
     if metadata.format is VolumeFormat.RAW:
         if parent is not None:
             raise UnsafeImage(path, f"it is raw, but its metadata says that it is based on {parent[0]}")
-        return Layer(volume_id, path, metadata, size)
+        return Layer(volume_id, path, metadata, size, mode)
     header = await _header(domain, path)
     check_features(path, header)
     check_backing(path, header, parent)
-    return Layer(volume_id, path, metadata, header.virtual_size)
+    return Layer(volume_id, path, metadata, header.virtual_size, mode)
 
 
-async def _file_size(domain: Domain, path: str) -> int:
+async def _size_and_mode(domain: Domain, path: str) -> tuple[int, int]:
     status = await domain.io.status(path)
     if not status.is_file:
         raise UnsafeImage(path, "it is no regular file")
-    return round_up(status.size, SECTOR)
+    return round_up(status.size, SECTOR), status.mode
 
 
 async def _header(domain: Domain, path: str) -> qcow2.Header:

@@ -72,6 +72,15 @@ async def test_the_capacity_of_what_is_being_uploaded_is_not_taken_from_it(world
     assert await capacity(world, image, volume) == MIB
 
 
+async def test_the_group_may_do_with_a_volume_what_its_owner_may(world):
+    image, volume = new_uuid(), new_uuid()
+    await world.create_volume(image, volume)
+    path = world.domain / "images" / image / volume
+    path.chmod(0o600)
+    await prepare(world, image, volume)
+    assert path.stat().st_mode & 0o777 == 0o660
+
+
 @pytest.mark.parametrize("legality", [Legality.LEGAL, Legality.ILLEGAL])
 async def test_an_unsafe_image_is_not_prepared_in_any_state(world, legality):
     image, base, top = new_uuid(), new_uuid(), new_uuid()
