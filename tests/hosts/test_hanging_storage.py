@@ -48,7 +48,7 @@ async def test_hung_mount_costs_bounded_time_and_processes_and_comes_back(frozen
     refused = time.monotonic()
     with pytest.raises(StorageNotResponding, match="helpers hang"):
         await io.exists(path)
-    assert time.monotonic() - refused < 0.1
+    assert time.monotonic() - refused < 1
 
     subprocess.run(["fsfreeze", "-u", frozen], check=True)
     async with asyncio.timeout(10):
