@@ -14,11 +14,13 @@ from storage import layers, qemu_img
 from storage.domain import VolumeSizes
 from storage.domains import Domains
 from storage.errors import (
+    ContentTooLong,
     ImageNotFound,
     InvalidContent,
     IoFailed,
     LeaseError,
     LeaseNotFormatted,
+    MetadataCleared,
     NotTheParent,
     VolumeNotFound,
 )
@@ -57,7 +59,7 @@ class VolumeReader:
         try:
             metadata = await domain.read_volume(image_id, volume_id)
             sizes = await domain.volume_sizes(image_id, volume_id)
-        except InvalidContent:
+        except (InvalidContent, ContentTooLong, MetadataCleared):
             return _invalid(domain_id, image_id, volume_id)
         except IoFailed as e:
             if e.error == "ENOENT":  # metadata without payload

@@ -7,8 +7,7 @@ stand side by side while a domain is converted, and then CAP is the truth.
 Written is one form. Read is what the field reads: other line ends, blank and foreign lines, blanks around keys
 and values, a key twice (the last one holds), no EOF. What decides about data (ids, format, roles, legality,
 sizes) is read strictly. What was read from a file is never refused on the way back: a description that is longer
-than we take from people stays whole, and so do keys that we do not know. A slot on block storage has 512 bytes: there
-unknown keys give way.
+than we take from people stays whole, and so do keys that we do not know while there is room.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _LEGACY_DISK_TYPES = {"1": "DATA", "2": "DATA"}
 _OTHERS = ("DISKTYPE", "DOMAIN", "FORMAT", "IMAGE", "LEGALITY", "PUUID", "TYPE", "VOLTYPE")
 _KNOWN = frozenset({"CAP", "CTIME", "DESCRIPTION", "GEN", "MTIME", "SEQ", "SIZE", *_OTHERS})
 _BREAKS = re.compile(rb"\r\n|\n|\r")
-_CONTROL = re.compile("[\n\r\0]")
+_BREAK = re.compile("[\n\r]")
 
 E = TypeVar("E", VolumeFormat, Allocation, VolumeRole, Legality)
 
@@ -98,6 +97,8 @@ def encode(metadata: VolumeMetadata) -> bytes:
     }
     data = _text({**dict(metadata.unknown), **fields})
     if len(data) > MAX_FILE_SIZE:
+        data = _text(fields)
+    if len(data) > MAX_FILE_SIZE:
         raise ContentTooLong("volume metadata", len(data), MAX_FILE_SIZE)
     return data
 
@@ -143,8 +144,8 @@ def decode(data: bytes, where: str) -> VolumeMetadata:
 
 def _text(fields: dict[str, str]) -> bytes:
     for key, value in fields.items():
-        if _CONTROL.search(value):
-            raise InvalidContent("volume metadata", f"the value of {key} holds a line break or NUL")
+        if _BREAK.search(value):
+            raise InvalidContent("volume metadata", f"the value of {key} holds a line break")
     return ("".join(f"{key}={fields[key]}\n" for key in sorted(fields)) + "EOF\n").encode()
 
 

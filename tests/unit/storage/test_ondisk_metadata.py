@@ -387,11 +387,61 @@ def test_a_description_that_vdsm_wrote_is_read_kept_and_changed_around(descripti
     assert volume_metadata.decode(volume_metadata.encode(changed), "x") == changed
 
 
-@pytest.mark.parametrize("value", ["a\nCAP=1", "a\rb", "a\0b"])
+@pytest.mark.parametrize("value", ["a\nCAP=1", "a\rb"])
 @pytest.mark.parametrize("field", ["description", "disk_type"])
 def test_no_value_of_a_volume_becomes_a_second_line(field, value):
     with pytest.raises(InvalidContent, match="line break"):
         volume_metadata.encode(volume(**{field: value}))
+
+
+fields_of_vdsm = st.fixed_dictionaries(
+    {
+        "CAP": st.integers(0, 1 << 62).map(str),
+        "CTIME": st.integers(0, 1 << 40).map(str),
+        "DESCRIPTION": st.text(st.characters(exclude_characters="\n\r", exclude_categories=("Cs",)), max_size=210),
+        "DISKTYPE": st.sampled_from(["DATA", "2", "OVFS"]),
+        "DOMAIN": uuids,
+        "FORMAT": st.sampled_from(["RAW", "COW"]),
+        "IMAGE": uuids,
+        "PUUID": uuids,
+        "TYPE": st.sampled_from(["SPARSE", "PREALLOCATED"]),
+        "VOLTYPE": st.sampled_from(["LEAF", "INTERNAL", "SHARED"]),
+    },
+    optional={
+        "GEN": st.integers(0, 999).map(str),
+        "SEQ": st.integers(0, 1 << 31).map(str),
+        "SIZE": st.just("1"),
+        "MTIME": st.just("0"),
+        "LEGALITY": st.sampled_from(["LEGAL", "ILLEGAL", "FAKE"]),
+        "LATER": line_text.map(str.strip),
+    },
+)
+
+
+@given(
+    fields_of_vdsm,
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["", " "]),
+    st.sampled_from(["", "EOF\n", "\n\nEOF"]),
+)
+def test_what_was_on_disk_is_never_refused_on_the_way_back(fields, newline, blank, end):
+    text = newline.join(f"{blank}{key}{blank}={blank}{value}" for key, value in fields.items()) + newline + end
+    found = volume_metadata.decode(text.encode(), "x")
+    assert volume_metadata.decode(volume_metadata.encode(found), "x") == found
+    assert (str(found.capacity), found.description) == (fields["CAP"], fields["DESCRIPTION"].strip())
+    assert dict(found.unknown).get("LATER") == fields.get("LATER")
+
+
+def test_the_largest_file_that_is_read_is_written_again():
+    text = volume_metadata.encode(volume()).replace(b"GEN=0\n", b"").replace(b"EOF\n", b"")
+    data = text + b"Z=" + b"z" * (4096 - len(text) - 2)
+    found = volume_metadata.decode(data, "x")
+    assert volume_metadata.decode(volume_metadata.encode(found), "x") == replace(found, unknown=())
+
+
+def test_a_nul_within_a_value_is_no_reason_to_refuse_what_was_read():
+    metadata = domain_fields.decode(b"A=x\0y\nB=1\n\0\0", "x")
+    assert domain_fields.decode(domain_fields.encode(metadata.with_fields({"B": "2"})), "x").fields["A"] == "x\0y"
 
 
 def test_a_slot_holds_512_bytes():

@@ -126,6 +126,16 @@ async def test_volumes_are_measured_with_all_below_with_the_parent_or_alone(worl
             await clusters(base_id=wrong)
 
 
+async def test_a_volume_whose_metadata_is_damaged_is_reported_as_invalid(world):
+    image, volume = new_uuid(), new_uuid()
+    await world.create_volume(image, volume)
+    for damaged in (b"NONE=" + b"#" * 90 + b"\nEOF\n", b"", b"CAP=1\n", b"\xff\n"):
+        (world.domain / "images" / image / f"{volume}.meta").write_bytes(damaged)
+        report = await world.storage.volumes.report(world.domain_id, image, volume)
+        assert report.metadata is None
+        assert (report.sizes.apparent, report.sizes.true) == (0, 0)
+
+
 async def test_unsafe_volumes_are_neither_measured_nor_described(world, tmp_path):
     image, volume = new_uuid(), new_uuid()
     await world.create_volume(image, volume)
