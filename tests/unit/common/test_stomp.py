@@ -129,3 +129,9 @@ def test_frames_are_handed_out_one_by_one():
     assert parser.next_frame() is None
     parser.add(b"\na:3\n\n\0")
     assert parser.next_frame().headers == {"a": "3"}
+
+
+def test_a_frame_says_its_length_once_and_right_whatever_its_headers_said():
+    data = encode(Frame("MESSAGE", {"content-length": "7", "destination": "q"}, b"four"))
+    assert data.count(b"content-length:") == 1
+    assert b"\ncontent-length:4\n\nfour\0" in data

@@ -244,6 +244,32 @@ async def test_events_show_no_secret_to_those_below_admin(plain, port, pki, serv
         assert b"it said" in body
 
 
+async def test_who_unsubscribes_from_events_hears_none_and_is_no_subscriber_any_more(plain, server):
+    async with java(plain, None) as engine:
+        await engine.call("Host.ping2")
+        engine.write(f"SUBSCRIBE\nid:mine\ndestination:{EVENTS}\n\n\0UNSUBSCRIBE\nid:mine\n\n\0".encode())
+        await engine.call("Host.ping2")
+        assert len(server.events.subscriptions) == 1
+    reader, writer = await asyncio.open_connection("127.0.0.1", plain.port)
+    writer.write(f"SUBSCRIBE\nid:a\ndestination:{EVENTS}\n\n\0UNSUBSCRIBE\nid:a\n\n\0".encode())
+    writer.write(b"DISCONNECT\nreceipt:1\n\n\0")
+    await reader.readuntil(b"\0")
+    async with asyncio.timeout(5):
+        while server.events.subscriptions:
+            await asyncio.sleep(0.01)
+    writer.close()
+
+
+async def test_a_connection_has_so_many_subscriptions_and_no_more(plain):
+    async with java(plain, None) as engine:
+        for number in range(62):
+            engine.write(b"SUBSCRIBE\nid:%d\ndestination:q\n\n\0" % number)
+        assert (await engine.call("Host.ping2"))["result"] is True
+        engine.write(b"SUBSCRIBE\nid:more\ndestination:q\n\n\0")
+        command, _, body = await engine.frame()
+        assert (command, b"at most 64" in body) == ("ERROR", True)
+
+
 async def test_no_head_is_longer_than_the_engine_s_parser_takes(port, pki):
     async with java(port, pki.engine()) as engine:
         engine.write(f"SUBSCRIBE\nid:{'é€' * 100}\ndestination:{'€' * 200}\n\n\0".encode())
