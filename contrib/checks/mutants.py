@@ -65,12 +65,7 @@ def main() -> int:
     chosen = parser.parse_args()
     area = AREAS[chosen.area]
     copy = _copy(chosen.area, chosen.commit)
-    _configure(copy, area, [])
-    if broken := _failing(copy, area):
-        print(f"{len(broken)} tests can't run with changed code and are left out: {', '.join(broken)}", flush=True)
-        _configure(copy, area, broken)
-    # no name matches: it makes the changes, and finds out which test reaches which function
-    _mutmut(copy, "run", "--max-children", str(chosen.processes), "nothing.*")
+    _prepare(copy, area)
     every = sorted(_results(copy))
     names = every
     if _estimate_s(copy, every) / chosen.processes > BUDGET_S:
@@ -118,14 +113,36 @@ def _lines(words: tuple[str, ...] | list[str]) -> str:
     return "\n" + "\n".join(words)
 
 
+def _prepare(copy: Path, area: Area) -> None:
+    """Make the changes, and find out which test reaches which function."""
+    _configure(copy, area, [])
+    broken = set(_failing(copy, area))
+    while True:
+        _configure(copy, area, sorted(broken))
+        # no name matches: nothing is tried yet
+        told = _mutmut(copy, "run", "nothing.*", quiet=True)
+        if "nothing matches" in told:
+            break
+        # it stops at the first one: a test of time, which does not like to be watched
+        if not (failed := set(_failed(told)) - broken):
+            sys.exit(f"mutmut can't run the tests:\n{told[-4000:]}")
+        broken |= failed
+    if broken:
+        print(f"{len(broken)} tests can't run like this and are left out: {', '.join(sorted(broken))}", flush=True)
+
+
+def _failed(told: str) -> list[str]:
+    """Without parameters, which may hold anything."""
+    return sorted(set(re.findall(r"^(?:FAILED|ERROR) ([^\s\[]+)", told, re.MULTILINE)))
+
+
 def _failing(copy: Path, area: Area) -> list[str]:
     """Tests that fail in the copy although nothing is changed: those that look at code, or leave the process."""
     _mutmut(copy, "run", "nothing.*", quiet=True)
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", area.tests]
     environment = {**_environment(), "MUTANT_UNDER_TEST": "", "PYTHONPATH": f"{copy}/mutants:{_tool()}"}
     done = subprocess.run(argv, cwd=copy / "mutants", env=environment, capture_output=True, text=True, check=False)
-    # without parameters, which may hold anything
-    return sorted(set(re.findall(r"^(?:FAILED|ERROR) ([^\s\[]+)", done.stdout, re.MULTILINE)))
+    return _failed(done.stdout)
 
 
 def _tool() -> Path:
@@ -156,7 +173,7 @@ def _mutmut_code(copy: Path, code: str, *words: str, quiet: bool = False) -> str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    if done.returncode != 0 and not quiet and "nothing matches" not in done.stdout:
+    if done.returncode != 0 and not quiet:
         sys.exit(f"mutmut {' '.join(words[:3])} ended with {done.returncode}:\n{done.stdout[-4000:]}")
     return done.stdout
 
