@@ -292,21 +292,6 @@ async def test_shared_volumes_are_protected(domain, image):
     assert decoder.decode(domain.path).images == {}
 
 
-async def test_a_link_that_is_stale_is_replaced_when_a_template_is_shared(domain, image):
-    volume, derived = new_uuid(), new_uuid()
-    made = await domain.create_volume(raw(image, volume))
-    await domain.write_volume(image, volume, replace(made, role=VolumeRole.SHARED))
-    os.mkdir(domain.image_path(derived))
-    for suffix in ("", ".meta"):
-        with open(domain.volume_path(derived, volume) + suffix, "wb") as f:
-            f.write(b"left of an earlier clone")
-    await domain.share_volume(image, volume, derived)
-    for suffix in ("", ".meta"):
-        own, linked = (domain.volume_path(i, volume) + suffix for i in (image, derived))
-        assert os.path.samefile(own, linked)
-    assert sorted(os.listdir(domain.image_path(derived))) == [volume, f"{volume}.meta"]
-
-
 async def test_metadata_of_a_template_is_that_of_its_own_image(domain, image):
     volume, derived, child = new_uuid(), new_uuid(), new_uuid()
     made = await domain.create_volume(raw(image, volume))
