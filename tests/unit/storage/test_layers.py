@@ -17,7 +17,8 @@ from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
 from vdsm.common.ids import BLANK_UUID, new_uuid
 
 MIB = 1 << 20
-IMG, BASE, MIDDLE, TOP = (new_uuid() for _ in range(4))
+# fixed: they stand in names of tests, which must be the same in each process of a run
+IMG, BASE, MIDDLE, TOP, OTHER = (f"0a000000-0000-4000-8000-00000000000{number}" for number in range(5))
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ async def test_a_backing_format_that_is_not_stated_is_refused_over_raw(domain, c
         'json:{"driver":"raw","file":{"driver":"file","filename":"/etc/passwd"}}',
         TOP,
         MIDDLE,
-        new_uuid(),
+        OTHER,
     ],
 )
 async def test_only_the_bare_id_of_the_parent_is_a_backing_file(domain, chain, backing):
