@@ -191,6 +191,22 @@ async def test_a_mount_in_use_that_answers_stays_and_says_why(host: Host, monkey
     assert host.root.verbs() == ["Mount.unmount"]
 
 
+@pytest.mark.parametrize("dead", [True, False])
+async def test_a_mount_that_dies_while_it_is_unmounted_is_cut_off(
+    host: Host, monkeypatch: pytest.MonkeyPatch, dead: bool
+) -> None:
+    answers = [True, not dead]
+
+    async def asked(path: str) -> bool:
+        return answers.pop(0)
+
+    monkeypatch.setattr(connections_module, "_answers", asked)
+    host.root.errors["Mount.unmount", "a:_x"] = DeadlineExceeded("umount", 60)
+    result = await host.disconnect("a:/x")
+    assert (result.error is None) is dead
+    assert host.root.verbs() == ["Mount.unmount", "Mount.unmount_forced"][: 1 + dead]
+
+
 # Local folders
 
 
