@@ -46,6 +46,7 @@ USER, OWNING_GROUP, GROUP, MASK, OTHER = 2, 4, 8, 16, 32
         ([(OWNING_GROUP, 0, 0), (GROUP, 5, 36), (MASK, 7, 0)], True),
         ([(OWNING_GROUP, 0, 0), (GROUP, 5, 35), (MASK, 7, 0)], False),
         ([(OWNING_GROUP, 5, 0), (GROUP, 4, 36), (MASK, 7, 0)], False),
+        ([(OWNING_GROUP, 0, 0), (GROUP, 5, 36), (MASK, 4, 0)], False),
     ],
 )
 def test_acls(acl: list[tuple[int, int, int]], allowed: bool) -> None:
