@@ -141,6 +141,16 @@ async def test_a_domain_that_is_forgotten_while_it_opens_is_not_kept(
     await domains.close()
 
 
+async def test_a_domain_that_cannot_be_read_is_left_out_of_the_list(world: World) -> None:
+    second = new_uuid()
+    await world.create_domain(second, world.top / "second")
+    catalogue = world.storage.catalogue
+    assert {r.domain.domain_id for r in await catalogue.reports()} == {world.domain_id, second}
+    (world.top / "second" / second / "dom_md" / "metadata").write_text("SDUUID=nonsense\n")
+    await world.storage.domains.forget(second)
+    assert [r.domain.domain_id for r in await catalogue.reports()] == [world.domain_id]
+
+
 # Single flight
 
 

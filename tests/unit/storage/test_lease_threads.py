@@ -83,3 +83,4 @@ async def test_hanging_calls_are_bounded(monkeypatch):
         await in_thread("b", 60, go.wait)
     go.set()
     await call
+    assert await in_thread("c", 60, lambda: 1) == 1
