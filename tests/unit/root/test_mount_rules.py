@@ -144,6 +144,16 @@ async def test_nothing_is_mounted_that_was_not_defined(helper):
     assert await dispatch(helper, "Mount.unmount", {"mount_id": "srv:_x"}) == {"unmounted": False}
 
 
+async def test_a_record_that_cannot_be_read_costs_its_own_mount_only(helper, tmp_path, caplog):
+    for spec in ("srv:/x", "srv:/y"):
+        await dispatch(helper, "Mount.define", {"spec": spec, "vfs_type": "nfs"})
+    (tmp_path / "state" / "mounts" / "srv:_x.json").write_text("{")
+    assert list(await dispatch(helper, "Mount.list", {})) == ["srv:_y"]
+    assert "srv:_x" in caplog.text
+    await dispatch(helper, "Mount.define", {"spec": "srv:/x", "vfs_type": "nfs"})
+    assert list(await dispatch(helper, "Mount.list", {})) == ["srv:_x", "srv:_y"]
+
+
 async def test_a_link_as_mount_point_is_refused(helper):
     await dispatch(helper, "Mount.define", {"spec": "srv:/x", "vfs_type": "nfs"})
     os.symlink("/etc", os.path.join(helper.paths.mounts, "srv:_x"))

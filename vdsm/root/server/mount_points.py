@@ -126,16 +126,13 @@ async def _clear_after(task: asyncio.Task[commands.Completed], path: str) -> Non
 
 
 async def _clear_path(path: str) -> None:
-    """Everything but a mount point that is busy, which the next start sees again."""
+    """What can't be taken away is told; the next start sees it again."""
     place = os.path.join(path, PLACE)
-    with contextlib.suppress(FileNotFoundError):
+    try:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if place in mount_points():
                 await detach(fd, PLACE, "lazy")
-        except AgentError as e:
-            log.error("%s stays mounted: %s", place, e)
-            return
         finally:
             os.close(fd)
         for name in os.listdir(path):
@@ -143,6 +140,10 @@ async def _clear_path(path: str) -> None:
                 os.unlink(os.path.join(path, name))
         os.rmdir(place)
         os.rmdir(path)
+    except FileNotFoundError:
+        return
+    except (OSError, AgentError) as e:
+        log.error("%s can't be taken away: %s", path, e)
 
 
 def _keep(task: asyncio.Task[None]) -> None:

@@ -7,6 +7,7 @@ the mount is made, and reach the program that needs them in a file of the mount'
 
 from __future__ import annotations
 
+import logging
 import os
 
 import msgspec
@@ -17,6 +18,8 @@ from vdsm.common.ids import shown
 from vdsm.root.server import walk
 from vdsm.root.server.mount_rules import MAX_NAME, is_mount_id
 from vdsm.root.server.registry import Helper
+
+log = logging.getLogger("vdsm.root.mounts")
 
 
 class UnknownMount(AgentError):
@@ -51,10 +54,14 @@ def read(helper: Helper, mount_id: str) -> Record:
 
 
 def find(helper: Helper, mount_id: str) -> Record | None:
+    """None for one that can't be read, too: it is told, and written anew when it is defined again."""
     try:
         with open(_path(helper, mount_id), "rb") as f:
             return msgspec.json.decode(f.read(), type=Record)
     except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as e:
+        log.error("the record of mount %s can't be read: %s", mount_id, e)
         return None
 
 
