@@ -169,7 +169,16 @@ class Ground:
         records = [f"{state}/mounts", f"{state}/mounts/{mount}.json", f"{state}/network/journal"]
         # most often where user 36 had its way
         mnt = [self.mounts, f"{self.mounts}/{mount}", f"{self.repository}/{POOL}"] * 6
-        return [*mnt, self.repository, *agents, *roots, *records, f"{self.top}/run/vdsm/agent.lock", self.etc]
+        return [
+            *mnt,
+            *[self.mounts] * 12,
+            self.repository,
+            *agents,
+            *roots,
+            *records,
+            f"{self.top}/run/vdsm/agent.lock",
+            self.etc,
+        ]
 
     @property
     def agents(self) -> list[str]:
@@ -298,7 +307,7 @@ def fight(top: str, seconds: float) -> dict[str, object]:
             gained.update(ground.gains())
             if attack.starts % 2:
                 ground.give_to_agent()
-                time.sleep(0.05)
+                time.sleep(0.3)
     finally:
         attack.stop()
     return {**attack.counts(), "gained": sorted(gained)}
