@@ -54,10 +54,12 @@ top, seed, places = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 libc, now = ctypes.CDLL(None), random.Random(seed)
 free = top + "/free"
 AT, EXCHANGE = -100, 2
+# one who aims at a single place makes it a link and a folder in turns
+aimed = len(places) == 1
 
 def ours():
     name = f"{free}/{seed}.{now.randrange(8)}"
-    kind = now.randrange(4)
+    kind = 0 if aimed else now.randrange(4)
     try:
         if kind == 0: os.symlink(top + "/etc", name)
         elif kind == 1: os.symlink(top + "/etc/sudoers", name)
@@ -69,11 +71,13 @@ def ours():
 done = {"exchanges tried": 0, "exchanges done": 0}
 while os.getppid() != 1:
     place, mine = now.choice(places), ours()
-    what = now.randrange(6)
+    what = 0 if aimed else now.randrange(6)
     done["exchanges tried"] += 1
     try:
         if what < 3:
-            if libc.renameat2(AT, place.encode(), AT, mine.encode(), EXCHANGE): continue
+            if libc.renameat2(AT, place.encode(), AT, mine.encode(), EXCHANGE):
+                if aimed: os.mkdir(place, 0o777)
+                continue
         elif what == 3: os.rename(mine, place)
         elif what == 4: os.rename(place, mine)
         else: os.unlink(place)
@@ -246,6 +250,7 @@ class Fight:
             Path(scripts[name]).write_text(text)
         self._attackers = [
             *(self._as_agent(scripts["exchanges"], ground.top, str(seed), *ground.places) for seed in (1, 2)),
+            self._as_agent(scripts["exchanges"], ground.top, "5", ground.mounts),
             *(self._as_agent(scripts["calls"], ground.top, str(seed), POOL, ground.image) for seed in (3, 4)),
         ]
 

@@ -215,7 +215,7 @@ async def test_a_link_does_not_take_the_place_of_a_mount(helper):
     assert os.listdir(helper.paths.mounts) == ["_srv_disk.img"]
 
 
-@pytest.mark.parametrize("folder", ["", "/", "x/y", "/a/../b", "/a\nb", "/" + "x" * 300])
+@pytest.mark.parametrize("folder", ["", "/", "x/y", "/..", "/a\nb", "/" + "x" * 300])
 async def test_what_is_no_local_folder_gets_no_link(helper, folder):
     folders.prepare(helper)
     with pytest.raises(InvalidParameter, match="folder"):
