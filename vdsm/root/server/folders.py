@@ -129,7 +129,7 @@ def _pool_path(helper: Helper, pool_id: str) -> str:
 def _named(folder: str) -> tuple[str, str]:
     named = normalise(folder)
     name = mount_name(named)
-    bad = not named.startswith("/") or ".." in named.split("/") or not named.isprintable() or len(named) > MAX_PATH
+    bad = not named.startswith("/") or ".." in folder.split("/") or not named.isprintable() or len(named) > MAX_PATH
     if bad or len(name) > MAX_NAME or name in ("", "_", ".", ".."):
         raise InvalidParameter("folder", shown(folder), "expected a local folder's absolute path")
     return named, name
