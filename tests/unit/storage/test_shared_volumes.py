@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Templates on files: what stands in the images that are based on them. And domains that are only read."""
+"""Templates on files: what stands in the images that are based on them. And domains that are only read, or removed."""
 
 import os
 from dataclasses import replace
@@ -7,8 +7,14 @@ from dataclasses import replace
 import pytest
 
 from storage.domain import NewVolume
-from storage.errors import DomainUnsupported
-from storage.file.domain import NewDomain, create_file_domain, open_file_domain
+from storage.errors import DomainUnsupported, IoFailed
+from storage.file.domain import (
+    NewDomain,
+    create_file_domain,
+    find_file_domains,
+    open_file_domain,
+    remove_file_domain,
+)
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
 from storage.ondisk.values import Allocation, DomainKind, Legality, VolumeFormat, VolumeRole
@@ -88,3 +94,13 @@ async def test_a_domain_of_an_older_format_is_only_read(domain, template, tmp_pa
         with pytest.raises(DomainUnsupported, match="V4 is only read"):
             await change
     assert await old.list_volumes() == {image: (volume,)}
+
+
+async def test_a_removal_that_ends_in_the_middle_leaves_no_domain(domain, template, tmp_path, io, monkeypatch):
+    async def fails(path):
+        raise IoFailed("remove_tree", path, "EIO", "dead")
+
+    monkeypatch.setattr(io, "remove_tree", fails)
+    with pytest.raises(IoFailed, match="dead"):
+        await remove_file_domain(domain)
+    assert await find_file_domains(str(tmp_path), io) == []
