@@ -13,6 +13,7 @@ from storage.domains import Domains
 from storage.errors import DomainExists, StorageError
 from storage.file.domain import NewDomain, create_file_domain, remove_file_domain
 from storage.file.io import FileIo
+from storage.in_use import InUse
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainClass, DomainKind
 from storage.pool import Pool
@@ -46,10 +47,13 @@ class DomainReport:
 
 
 class Catalogue:
-    def __init__(self, connections: Connections, domains: Domains, pool: Pool, *, io_timeout_s: int) -> None:
+    def __init__(
+        self, connections: Connections, domains: Domains, pool: Pool, in_use: InUse, *, io_timeout_s: int
+    ) -> None:
         self._connections = connections
         self._domains = domains
         self._pool = pool
+        self._in_use = in_use
         self._io_timeout_s = io_timeout_s
         self._creating: dict[str, asyncio.Lock] = {}
 
@@ -108,7 +112,7 @@ class Catalogue:
         await domain.probe()
 
     async def format(self, domain_id: str) -> None:
-        """Remove the domain from its storage. Raises `DomainAttached`, `PoolConnected`."""
+        """Remove the domain from its storage. Raises `DomainAttached`, `PoolConnected`, `VolumesInUse`."""
         connected = self._pool.connected
         if connected is not None and domain_id in connected.domains:
             raise PoolConnected(connected.pool_id)
@@ -116,7 +120,8 @@ class Catalogue:
         pools = (await domain.read_metadata()).pools
         if pools:
             raise DomainAttached(domain_id, pools[0])
-        await remove_file_domain(domain)
+        with self._in_use.removing_domain(domain_id):
+            await remove_file_domain(domain)
         await self._domains.forget(domain_id)
 
     async def reports(self) -> list[DomainReport]:

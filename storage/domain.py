@@ -10,8 +10,9 @@ that away first, so a crash leaves at most files that no listing shows; `collect
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from storage.leases import Lease, Lockspace
@@ -26,6 +27,27 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all)."""
 
 
+class CreateStep(StrEnum):
+    """What `Domain.create_volume` does that must be undone when the volume does not come to be, in its order."""
+
+    FOLDER = "folder"
+    """The image's folder is made: the image is new."""
+    SHARE = "share"
+    """The template is linked into the image."""
+    PAYLOAD = "payload"
+    PARENT = "parent"
+    """The parent, of the same image, is made internal."""
+    METADATA = "metadata"
+    """The volume becomes visible."""
+
+
+Before = Callable[[CreateStep], Awaitable[None]]
+"""Awaited before each step: how to undo it is stored then."""
+
+ChangeFields = Callable[[DomainMetadata], Mapping[str, str | None]]
+"""From the metadata as it is to the lines that change; None removes one. May refuse by an error."""
+
+
 @dataclass(frozen=True)
 class NewVolume:
     """A wanted volume. Sizes in bytes; ``capacity`` is rounded up to 4 KiB by `Domain.create_volume`."""
@@ -38,7 +60,9 @@ class NewVolume:
     disk_type: str = "DATA"
     description: str = ""
     parent_id: str = ""
-    """Empty for a volume without parent. A parent of another image must be shared into this one first."""
+    """Empty for a volume without parent."""
+    source_image_id: str = ""
+    """The parent's image when it is another one: the volume is a clone of a template."""
     initial_size: int | None = None
     legal: bool = True
     sequence: int = 0
@@ -92,7 +116,8 @@ class Domain(Protocol):
     # Metadata of the domain
 
     async def read_metadata(self) -> DomainMetadata: ...
-    async def write_metadata(self, metadata: DomainMetadata) -> None: ...
+    async def change_metadata(self, change: ChangeFields) -> DomainMetadata:
+        """Read, changed, written by one at a time; what it is then. Nothing is written when nothing changes."""
 
     # Reading
 
@@ -117,10 +142,13 @@ class Domain(Protocol):
     async def write_volume(self, image_id: str, volume_id: str, metadata: VolumeMetadata) -> None:
         """Replace a volume's metadata, in every image that shares it."""
 
-    async def create_volume(self, wanted: NewVolume, progress: Progress | None = None) -> VolumeMetadata:
-        """Make the volume and make its parent internal.
+    async def create_volume(
+        self, wanted: NewVolume, before: Before | None = None, progress: Progress | None = None
+    ) -> VolumeMetadata:
+        """Make the volume and make its parent internal; ``before`` is told of each step.
 
-        Raises `VolumeExists`, `InvalidVolume`, `DescriptionTooLong`. After any error nothing of it is left.
+        Raises `VolumeExists`, `InvalidVolume`, `DescriptionTooLong`. After an error the steps that were told of may
+        be done, or half done: whoever was told undoes them.
         """
 
     async def share_volume(self, source_image_id: str, volume_id: str, target_image_id: str) -> None:

@@ -41,6 +41,10 @@ class MetadataCleared(StorageError):
     msg = "{self.where} was cleared: its volume was removed"
 
 
+DAMAGED = (InvalidContent, ContentTooLong, MetadataCleared)
+"""The content was read and is wrong. Every other error of a read says nothing about the content."""
+
+
 class UnsupportedVersion(StorageError):
     where: str
     version: str

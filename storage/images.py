@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Prepared images of this host: the volume chain reachable for consumers, until the last one is done.
 
-A consumer is a name: ``vm-<id>``, ``api``. Two consumers of one image (a VM and a transfer) do not
-take it from each other: the image stays prepared until each has torn it down. Who uses what is
-written under ``/run/vdsm``, before the run link is made and until it is gone, so a restarted
-agent knows it; both vanish at boot.
+A consumer is a name: ``vm:<id>``, ``prepare``. Two consumers of one image (two VMs, a VM and a transfer) do not
+take it from each other: the image stays prepared until each has torn it down. Who uses which volumes is
+on record (`storage.in_use`) before the run link is made and until it is gone.
 
 The run link ``/run/vdsm/storage/<domain>/<image>`` is the contract (storage.md 17); its presence means
 prepared.
@@ -13,7 +12,6 @@ prepared.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from dataclasses import dataclass, replace
@@ -21,16 +19,16 @@ from dataclasses import dataclass, replace
 from storage import layers, locks
 from storage.domain import Domain
 from storage.errors import StorageError
+from storage.in_use import InUse
 from storage.links import replace_link
 from storage.locks import Locks, Mode
 from storage.ondisk.values import Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import VolumeMetadata
-from vdsm.common.atomic import remove_durably, write_atomic
 
 log = logging.getLogger("vdsm.storage.images")
 
 PREPARE_WAIT_S = 600.0
-API = "api"
+API = "prepare"
 
 
 class VolumeIllegal(StorageError):
@@ -61,54 +59,45 @@ class PreparedImage:
 
 
 class Images:
-    def __init__(self, links: str, records: str, held: Locks) -> None:
+    def __init__(self, links: str, in_use: InUse, held: Locks) -> None:
         self._links = links
-        self._records = records
+        self._in_use = in_use
         self._locks = held
 
     async def prepare(
         self, domain: Domain, image_id: str, volume_id: str, *, consumer: str = API, allow_illegal: bool = False
     ) -> PreparedImage:
-        """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`, `UnsafeImage`; then nothing more is prepared."""
+        """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`, `UnsafeImage`, `BeingRemoved`; then nothing more
+        is prepared."""
+        domain_id = domain.domain_id
         async with self._image_locked(domain, image_id):
-            chain = await domain.chain(image_id, volume_id)
-            if not allow_illegal:
-                _check_legal(domain, chain)
-            await _inspect(domain, image_id, chain)
-            users = self._users(domain.domain_id, image_id)
-            self._record(domain.domain_id, image_id, users | {consumer})
+            with self._in_use.preparing(domain_id, image_id, consumer):
+                chain = await domain.chain(image_id, volume_id)
+                if not allow_illegal:
+                    _check_legal(domain, chain)
+                await _inspect(domain, image_id, chain)
+                before = self._in_use.users(domain_id, image_id)
+                self._in_use.add(domain_id, image_id, consumer, [volume for volume, _ in chain])
             try:
                 self._link(domain, image_id)
             except OSError:
-                self._record(domain.domain_id, image_id, users)
+                self._in_use.restore(domain_id, image_id, before)
                 raise
             return _prepared(domain, image_id, chain)
 
     async def teardown(self, domain_id: str, image_id: str, *, consumer: str = API) -> None:
         """Nothing happens when this consumer had not prepared the image. Needs no storage."""
         async with self._locks.hold([locks.image(domain_id, image_id)], wait_s=PREPARE_WAIT_S):
-            users = self._users(domain_id, image_id)
-            left = users - {consumer}
+            left = self._in_use.without(domain_id, image_id, consumer)
             if left:
                 log.info("image %s of %s stays prepared for %s", image_id, domain_id, ", ".join(sorted(left)))
-                self._record(domain_id, image_id, left)
-                return
-            self._unlink(domain_id, image_id)
-            self._record(domain_id, image_id, frozenset())
-
-    def adopt(self, domain_id: str, image_id: str, *, consumer: str) -> None:
-        """Put on record that ``consumer`` uses an image that is prepared."""
-        self._record(domain_id, image_id, self._users(domain_id, image_id) | {consumer})
+            else:
+                self._unlink(domain_id, image_id)
+            self._in_use.restore(domain_id, image_id, left)
 
     def prepared(self) -> list[tuple[str, str]]:
         """(domain, image) of every record."""
-        with contextlib.suppress(FileNotFoundError):
-            names = [name.partition("_") for name in os.listdir(self._records) if not name.startswith(".")]
-            return sorted((domain_id, image_id) for domain_id, _, image_id in names)
-        return []
-
-    def users(self, domain_id: str, image_id: str) -> frozenset[str]:
-        return self._users(domain_id, image_id)
+        return self._in_use.images()
 
     def _image_locked(self, domain: Domain, image_id: str) -> contextlib.AbstractAsyncContextManager[None]:
         wanted = [locks.domain(domain.domain_id, Mode.SHARED), locks.image(domain.domain_id, image_id)]
@@ -125,27 +114,6 @@ class Images:
             os.unlink(os.path.join(folder, image_id))
         with contextlib.suppress(OSError):  # not empty: other images are prepared
             os.rmdir(folder)
-
-    def _users(self, domain_id: str, image_id: str) -> frozenset[str]:
-        try:
-            with open(self._record_path(domain_id, image_id), "rb") as f:
-                return frozenset(json.loads(f.read()))
-        except FileNotFoundError:
-            return frozenset()
-        except ValueError:
-            log.error("%s is no list of consumers: ignored", self._record_path(domain_id, image_id))
-            return frozenset()
-
-    def _record(self, domain_id: str, image_id: str, consumers: frozenset[str]) -> None:
-        path = self._record_path(domain_id, image_id)
-        if not consumers:
-            remove_durably(path)
-            return
-        os.makedirs(self._records, mode=0o755, exist_ok=True)
-        write_atomic(path, json.dumps(sorted(consumers)).encode())
-
-    def _record_path(self, domain_id: str, image_id: str) -> str:
-        return os.path.join(self._records, f"{domain_id}_{image_id}")
 
 
 def _check_legal(domain: Domain, chain: list[tuple[str, VolumeMetadata]]) -> None:

@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 from storage.errors import StorageError
 
 WAIT_S = 120.0
+
+T = TypeVar("T")
 
 
 class Mode(StrEnum):
@@ -159,3 +162,26 @@ def _in_order(wanted: Iterable[Lock]) -> list[Lock]:
         if known.mode is not lock.mode:
             raise LockModesConflict(str(lock))
     return [modes[key] for key in sorted(modes)]
+
+
+def merge(wanted: Iterable[Lock]) -> list[Lock]:
+    """Each named lock once: exclusive when one of them is."""
+    merged: dict[tuple[str, str], Lock] = {}
+    for lock in wanted:
+        if lock.mode is Mode.EXCLUSIVE or lock.key not in merged:
+            merged[lock.key] = lock
+    return list(merged.values())
+
+
+def overlapping(needs: Sequence[tuple[T, list[Lock]]]) -> list[list[tuple[T, list[Lock]]]]:
+    """Grouped so that no two groups exclude each other; within a group the order is kept."""
+    alone = {lock.key for _, wanted in needs for lock in wanted if lock.mode is Mode.EXCLUSIVE}
+    groups: list[tuple[set[tuple[str, str]], list[tuple[T, list[Lock]]]]] = []
+    for need in needs:
+        keys = {lock.key for lock in need[1]} & alone
+        members = [need]
+        for known in [group for group in groups if group[0] & keys]:
+            groups.remove(known)
+            keys, members = keys | known[0], known[1] + members
+        groups.append((keys, members))
+    return [members for _, members in groups]

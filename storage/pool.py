@@ -18,6 +18,7 @@ from typing import Any
 
 from storage.domains import Domains
 from storage.errors import StorageError
+from storage.in_use import InUse
 from storage.links import MASTER, PoolLinks
 from storage.monitor import Monitors
 from storage.ondisk.domain_fields import DomainMetadata
@@ -67,11 +68,19 @@ class SpmReport:
 
 class Pool:
     def __init__(
-        self, links: PoolLinks, domains: Domains, monitors: Monitors, spm: SpmControl, *, watch_s: float
+        self,
+        links: PoolLinks,
+        domains: Domains,
+        monitors: Monitors,
+        spm: SpmControl,
+        in_use: InUse,
+        *,
+        watch_s: float,
     ) -> None:
         self._links = links
         self._domains = domains
         self._monitors = monitors
+        self._in_use = in_use
         self._watch_s = watch_s
         self._lane = Lane("the storage pool")
         self.spm = spm
@@ -196,12 +205,14 @@ class Pool:
             await self._change_map({**pool.domains, domain_id: DomainStatus.ATTACHED})
 
     async def detach(self, pool_id: str, domain_id: str) -> None:
+        """Raises `DomainActive`, `VolumesInUse`, and what the SPM refuses."""
         async with self._lane("detach domain"):
             pool = self.require(pool_id)
             if pool.domains.get(domain_id) is DomainStatus.ACTIVE and domain_id != pool.master_id:
                 raise DomainActive(domain_id)
-            await self.call_spm("domain.detach", {"domain_id": domain_id})
-            await self._change_map({d: status for d, status in pool.domains.items() if d != domain_id})
+            with self._in_use.removing_domain(domain_id):
+                await self.call_spm("domain.detach", {"domain_id": domain_id})
+                await self._change_map({d: status for d, status in pool.domains.items() if d != domain_id})
 
     async def activate(self, pool_id: str, domain_id: str) -> None:
         async with self._lane("activate domain"):

@@ -7,21 +7,23 @@ master domain and go with the role.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from storage.locks import Lock, Locks
 from storage.pool import Pool
 from storage.spm.errors import NotSpm
-from storage.tasks.runner import CodeOf, Task, Tasks, UnknownTask, describe_status
+from storage.tasks.record import Recovery
+from storage.tasks.runner import CodeOf, StepInvalid, Task, Tasks, UnknownTask, describe_status
 from vdsm.common.ids import BLANK_UUID
 
 
 class PoolTasks:
     def __init__(self, pool: Pool, code_of: CodeOf) -> None:
         self._pool = pool
-        self._own = Tasks(None, _no_recovery, code_of)
+        self._own = Tasks(None, _NoSteps(), code_of, Locks())
 
-    def start_spm(self, pool_id: str, max_version: int | None) -> str:
+    async def start_spm(self, pool_id: str, max_version: int | None) -> str:
         """Begin to take the SPM role; the task's id. Raises `PoolUnknown`."""
         self._pool.require(pool_id)
 
@@ -29,7 +31,7 @@ class PoolTasks:
             await self._pool.start_spm(pool_id, max_version)
             return ""
 
-        return self._own.start("spmStart", body, pool_id)
+        return await self._own.start("spmStart", body, about=pool_id)
 
     async def status(self, task_id: str) -> Mapping[str, Any]:
         if self._owns(task_id):
@@ -96,5 +98,11 @@ class PoolTasks:
             raise UnknownTask(task_id) from None
 
 
-async def _no_recovery(_: object) -> None:
-    return
+class _NoSteps:
+    """This host's own tasks store no steps back."""
+
+    def locks(self, _: Sequence[Recovery]) -> list[Lock]:
+        return []
+
+    async def run(self, recovery: Recovery) -> None:
+        raise StepInvalid(recovery.call, "tasks of the host have none")

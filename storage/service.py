@@ -22,7 +22,8 @@ from storage.catalogue import Catalogue
 from storage.connections import Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
-from storage.images import Images, PreparedImage, VolumePath
+from storage.images import API, Images, PreparedImage, VolumePath
+from storage.in_use import InUse
 from storage.links import PoolLinks
 from storage.locks import Locks
 from storage.monitor import INTERVAL_S, DomainHealth, Monitors
@@ -41,8 +42,6 @@ from vdsm.root.client import Root
 log = logging.getLogger("vdsm.storage")
 
 __all__ = ["PreparedImage", "Storage", "VolumePath"]
-
-VMS = "vms"
 
 
 class Storage:
@@ -69,7 +68,11 @@ class Storage:
         self.monitors = Monitors(self.domains.with_leases, self._domain_changed, monitor_interval_s)
         qemu_users = qemu_identities() if qemu_users is None else qemu_users
         self.connections = Connections(paths.mounts, root, self.domains, qemu_users=qemu_users)
+        self.in_use = InUse(os.path.join(paths.run, "prepared"))
+        self._events = events
         spm = SpmControl(
+            self.in_use,
+            self._told_of_odd_task,
             {
                 "commands": paths.commands,
                 "lock": paths.spm_lock,
@@ -78,13 +81,15 @@ class Storage:
                 "io_timeout_s": io_timeout_s,
                 "codes": codes,
                 "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
-            }
+            },
         )
-        self.pool = Pool(self._links, self.domains, self.monitors, spm, watch_s=max(1.0, 2.0 * io_timeout_s))
-        self.catalogue = Catalogue(self.connections, self.domains, self.pool, io_timeout_s=io_timeout_s)
+        self.pool = Pool(
+            self._links, self.domains, self.monitors, spm, self.in_use, watch_s=max(1.0, 2.0 * io_timeout_s)
+        )
+        self.catalogue = Catalogue(self.connections, self.domains, self.pool, self.in_use, io_timeout_s=io_timeout_s)
         self.tasks = PoolTasks(self.pool, self._code_of)
         self.volumes = VolumeReader(self.domains)
-        self.images = Images(paths.storage_run, os.path.join(paths.run, "prepared"), Locks())
+        self.images = Images(paths.storage_run, self.in_use, Locks())
         self._linking: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -108,25 +113,28 @@ class Storage:
         volume_id: str,
         *,
         allow_illegal: bool = False,
-        consumer: str = VMS,
+        consumer: str = API,
     ) -> PreparedImage:
-        """Make a volume and all below it usable here. Raises `PoolUnknown`, `VolumeNotFound`, `VolumeIllegal`."""
+        """Make a volume and all below it usable here, for ``consumer`` (``vm:<id>``).
+
+        Raises `PoolUnknown`, `VolumeNotFound`, `VolumeIllegal`, `BeingRemoved`.
+        """
         if pool_id != BLANK_UUID:
             self.pool.require(pool_id)
         domain = await self.domains.get(domain_id)
         return await self.images.prepare(domain, image_id, volume_id, consumer=consumer, allow_illegal=allow_illegal)
 
-    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str, *, consumer: str = VMS) -> None:
+    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str, *, consumer: str = API) -> None:
         """Undo `prepare_image` for one consumer; needs neither the pool nor the storage."""
         await self.images.teardown(domain_id, image_id, consumer=consumer)
 
-    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]]) -> None:
+    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]], *, consumer: str = API) -> None:
         """After a restart: these (pool, domain, image, volume) are in use. Their links are there already."""
-        prepared = set(self.images.prepared())
         for _, domain_id, image_id, _ in images:
-            if (domain_id, image_id) not in prepared:
-                log.error("image %s of domain %s is in use but was not on record as prepared", image_id, domain_id)
-                self.images.adopt(domain_id, image_id, consumer=VMS)
+            if consumer not in self.in_use.users(domain_id, image_id):
+                log.error("image %s of domain %s is used by %s: that was not on record", image_id, domain_id, consumer)
+                # which volumes lie below it is not known before the storage is there: all of the image
+                self.in_use.add(domain_id, image_id, consumer, [])
 
     # For statistics
 
@@ -137,6 +145,9 @@ class Storage:
             for domain_id, health in self.monitors.health().items()
             if not wanted or domain_id in wanted
         }
+
+    def _told_of_odd_task(self, what: str) -> None:
+        self._events.publish("storage", "odd_task", self.pool.spm.pool_id, {"message": what})
 
     def _shown(self, health: DomainHealth) -> dict[str, Any]:
         """``reason`` is extra: why the domain is bad, or its host id not held."""

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 
-from storage.domain import Domain, Garbage, NewVolume, Progress, Space, VolumeSizes
+from storage.domain import Before, ChangeFields, CreateStep, Domain, Garbage, NewVolume, Progress, Space, VolumeSizes
 from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, IoFailed
 from storage.file import garbage, volumes
 from storage.file.create import NewDomain, find_domains, remove_domain, write_domain
@@ -95,6 +96,7 @@ class FileDomain:
         self.lockspace = files.lockspace
         self.sdm_lease = files.sdm_lease
         self.has_volume_leases = files.leases.on_storage
+        self._changing = asyncio.Lock()
 
     @property
     def io(self) -> FileIo:
@@ -141,14 +143,21 @@ class FileDomain:
 
     # Changes
 
-    async def write_metadata(self, metadata: DomainMetadata) -> None:
-        await self.files.write_metadata(metadata)
+    async def change_metadata(self, change: ChangeFields) -> DomainMetadata:
+        async with self._changing:
+            found = await self.files.read_metadata()
+            changed = found.with_fields(change(found))
+            if changed.fields != found.fields:
+                await self.files.write_metadata(changed)
+            return changed
 
     async def write_volume(self, image_id: str, volume_id: str, metadata: VolumeMetadata) -> None:
         await self.files.write_volume(image_id, volume_id, metadata)
 
-    async def create_volume(self, wanted: NewVolume, progress: Progress | None = None) -> VolumeMetadata:
-        return await volumes.create(self.files, wanted, progress)
+    async def create_volume(
+        self, wanted: NewVolume, before: Before | None = None, progress: Progress | None = None
+    ) -> VolumeMetadata:
+        return await volumes.create(self.files, wanted, before or _untold, progress)
 
     async def share_volume(self, source_image_id: str, volume_id: str, target_image_id: str) -> None:
         await volumes.share(self.files, source_image_id, volume_id, target_image_id)
@@ -177,3 +186,7 @@ class FileDomain:
 
     async def close(self) -> None:
         await self.io.close()
+
+
+async def _untold(_step: CreateStep) -> None:
+    return

@@ -132,17 +132,15 @@ class DomainFiles:
                 if other != image_id and volume_id in volumes:
                     await self.io.relink(path, self.volume(other, volume_id, META))
 
-    async def image_metadata(self, image_id: str) -> dict[str, VolumeMetadata]:
-        """Metadata of all visible volumes of an image."""
-        return {v: await self.read_volume(image_id, v) for v in await self.image_volumes(image_id)}
-
     async def children(self, image_id: str, volume_id: str) -> list[str]:
         """Volumes on top of this one: in the image, and for a shared one in those that share it."""
         sharing = [i for i, volumes in (await self.list_volumes()).items() if volume_id in volumes]
         images = {image_id, *sharing}
         found = []
         for image in images:
-            found += [v for v, m in (await self.image_metadata(image)).items() if m.parent_id == volume_id]
+            for other in await self.image_volumes(image):
+                if other != volume_id and (await self.read_volume(image, other)).parent_id == volume_id:
+                    found.append(other)
         return sorted(found)
 
     async def chain(self, image_id: str, volume_id: str) -> Chain:

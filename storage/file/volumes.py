@@ -1,25 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Volumes of a file domain: made, shared, removed.
+"""Volumes of a file domain: made, shared, removed, in the order that every SPM of the field can take up.
 
-Making: payload, format, lease, parent made internal, and last the metadata, which makes the volume
-visible. Removing: marked illegal, metadata away, parent back to leaf, then the rest. So a crash
+Making: folder, payload, parent made internal, format, metadata, which makes the volume visible, and last the lease: the
+field's own steps back know payload and metadata only (storage.md 11.3). Who asked is told before each step
+and undoes them when the volume does not come to be.
+
+Removing: marked illegal, lease, metadata, parent back to leaf, payload. Until the metadata goes it is an
+illegal volume that can be deleted again; from then on nothing but a payload that no listing shows. So a crash
 leaves no half volume in any listing; `garbage` removes what no metadata claims.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import replace
 
 from storage import qemu_img
-from storage.domain import NewVolume, Progress
+from storage.domain import Before, CreateStep, NewVolume, Progress
 from storage.errors import (
+    DAMAGED,
     ImageNotFound,
-    InvalidContent,
     InvalidVolume,
     IoFailed,
-    StorageError,
     VolumeExists,
     VolumeHasChildren,
     VolumeNotFound,
@@ -31,7 +33,7 @@ from storage.ondisk import volume_metadata
 from storage.ondisk.values import Allocation, FormatVersion, Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import MAX_CAPACITY, VolumeMetadata
 from vdsm.common.crashpoints import crash_point
-from vdsm.common.errors import AgentError, InvalidParameter
+from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import BLANK_UUID
 from vdsm.common.units import round_up
 
@@ -43,37 +45,41 @@ ALLOCATE_SILENCE_S = 60.0
 FILE_MODE = 0o660
 
 FOLDER_MADE = crash_point("volume.create.folder", "the image's folder exists, the payload does not")
-PAYLOAD_MADE = crash_point("volume.create.payload", "the payload exists, without format")
-FORMATTED = crash_point("volume.create.format", "the payload has its format, there is no lease")
-LEASE_WRITTEN = crash_point("volume.create.lease", "the lease exists, the parent is unchanged")
-PARENT_MARKED = crash_point("volume.create.parent", "the parent is internal, there is no metadata")
-METADATA_WRITTEN = crash_point("volume.create.metadata", "the volume is there")
+SHARED = crash_point("volume.create.share", "the template is linked into the image, no volume is made")
+PAYLOAD_MADE = crash_point("volume.create.payload", "the payload exists, the parent is unchanged")
+PARENT_MARKED = crash_point("volume.create.parent", "the parent is internal, the payload has no format")
+FORMATTED = crash_point("volume.create.format", "the payload has its format, there is no metadata")
+METADATA_WRITTEN = crash_point("volume.create.metadata", "the volume is visible, there is no lease")
+LEASE_WRITTEN = crash_point("volume.create.lease", "the volume is there")
 
 MARKED_ILLEGAL = crash_point("volume.delete.illegal", "the volume is marked illegal, still there")
+LEASE_REMOVED = crash_point("volume.delete.lease", "the volume is illegal and has no lease")
 METADATA_REMOVED = crash_point("volume.delete.metadata", "the volume is gone, the parent is unchanged")
-PARENT_FREED = crash_point("volume.delete.parent", "the parent is a leaf, payload and lease are left")
-PAYLOAD_REMOVED = crash_point("volume.delete.payload", "only the lease is left")
+PARENT_FREED = crash_point("volume.delete.parent", "the parent is a leaf, the payload is left")
+PAYLOAD_REMOVED = crash_point("volume.delete.payload", "nothing is left")
 
 IMAGE_RENAMED = crash_point("image.delete.rename", "the image is gone, its files are left")
 
 
-async def create(files: DomainFiles, wanted: NewVolume, progress: Progress | None) -> VolumeMetadata:
-    """Raises `VolumeExists`, `InvalidVolume`, `VolumeNotFound` (of the parent), `DescriptionTooLong`."""
+async def create(files: DomainFiles, wanted: NewVolume, before: Before, progress: Progress | None) -> VolumeMetadata:
+    """Raises `VolumeExists`, `InvalidVolume`, `VolumeNotFound` (of the parent), `VolumeNotShared`,
+    `DescriptionTooLong`: all of them before the first step.
+    """
     files.check_writable()
     new_image = not await files.io.exists(files.image(wanted.image_id))
-    if not new_image and await files.io.exists(files.volume(wanted.image_id, wanted.volume_id, META)):
-        raise VolumeExists(wanted.volume_id, files.domain_id)
+    if not new_image:
+        await _check_free(files, wanted)
     parent = await _parent(files, wanted)
     metadata = _metadata(files, wanted, parent)
     volume_metadata.encode(metadata)  # whatever it refuses is refused before anything is made
-    if not new_image:
-        await _remove_files(files, wanted.image_id, wanted.volume_id)  # left by a crash: nothing claims them
-    try:
-        await _make(files, wanted, metadata, parent, progress)
-    except BaseException:
-        await asyncio.shield(_undo(files, wanted, parent, new_image=new_image))
-        raise
-    METADATA_WRITTEN.reach()
+    if new_image:
+        await before(CreateStep.FOLDER)
+        await files.io.make_folders(files.image(wanted.image_id))
+    FOLDER_MADE.reach()
+    if parent is not None and _is_clone(wanted):
+        await _share_template(files, wanted, parent, before)
+        SHARED.reach()
+    await _make(files, wanted, metadata, parent, before, progress)
     return metadata
 
 
@@ -82,27 +88,58 @@ async def _make(
     wanted: NewVolume,
     metadata: VolumeMetadata,
     parent: VolumeMetadata | None,
+    before: Before,
     progress: Progress | None,
 ) -> None:
     image_id, volume_id = wanted.image_id, wanted.volume_id
     path = files.volume(image_id, volume_id)
-    await files.io.make_folders(files.image(image_id))
-    FOLDER_MADE.reach()
-    await files.io.create(path, mode=FILE_MODE)
+    await _remove_files(files, image_id, volume_id)  # a lease or new metadata left by a crash: nothing claims them
+    await before(CreateStep.PAYLOAD)
+    try:
+        await files.io.create(path, mode=FILE_MODE)
+    except IoFailed as e:
+        if e.error == "EEXIST":
+            raise VolumeExists(volume_id, files.domain_id) from e
+        raise
     PAYLOAD_MADE.reach()
+    if parent is not None and parent.role is not VolumeRole.SHARED and not _is_clone(wanted):
+        await before(CreateStep.PARENT)
+        if parent.role is VolumeRole.LEAF:
+            await files.write_volume(image_id, wanted.parent_id, replace(parent, role=VolumeRole.INTERNAL))
+    PARENT_MARKED.reach()
     if wanted.format is VolumeFormat.RAW:
         await _format_raw(files, path, metadata, progress)
     else:
         await _format_cow(files, path, metadata, parent, progress)
     FORMATTED.reach()
+    await before(CreateStep.METADATA)
+    await files.write_volume(image_id, volume_id, metadata)
+    METADATA_WRITTEN.reach()
     if files.leases.on_storage:
         await files.io.create(files.volume(image_id, volume_id, LEASE), mode=FILE_MODE)
         await files.leases.format_lease(files.volume_lease(image_id, volume_id))
     LEASE_WRITTEN.reach()
-    if parent is not None and parent.role is VolumeRole.LEAF:
-        await files.write_volume(image_id, wanted.parent_id, replace(parent, role=VolumeRole.INTERNAL))
-    PARENT_MARKED.reach()
-    await files.write_volume(image_id, volume_id, metadata)
+
+
+async def _check_free(files: DomainFiles, wanted: NewVolume) -> None:
+    """Undoing the creation would remove an older volume of this name, or what is left of one."""
+    for suffix in ("", META):
+        if await files.io.exists(files.volume(wanted.image_id, wanted.volume_id, suffix)):
+            raise VolumeExists(wanted.volume_id, files.domain_id)
+
+
+def _is_clone(wanted: NewVolume) -> bool:
+    return wanted.source_image_id not in ("", wanted.image_id)
+
+
+async def _share_template(files: DomainFiles, wanted: NewVolume, template: VolumeMetadata, before: Before) -> None:
+    """That a base becomes shared is not undone: it may be used by others from then on."""
+    source_id, template_id = wanted.source_image_id, wanted.parent_id
+    if template.role is not VolumeRole.SHARED:
+        await files.write_volume(source_id, template_id, replace(template, role=VolumeRole.SHARED))
+    if not await files.io.exists(files.volume(wanted.image_id, template_id, META)):
+        await before(CreateStep.SHARE)
+        await share(files, source_id, template_id, wanted.image_id)
 
 
 async def _format_raw(files: DomainFiles, path: str, metadata: VolumeMetadata, progress: Progress | None) -> None:
@@ -141,27 +178,15 @@ async def _allocate(files: DomainFiles, path: str, begin: int, end: int, progres
         await files.io.allocate(path, end, offset=begin, timeout_s=ALLOCATE_SILENCE_S, progress=progress)
 
 
-async def _undo(files: DomainFiles, wanted: NewVolume, parent: VolumeMetadata | None, *, new_image: bool) -> None:
-    """Best effort: the error that led here is the one to tell, and garbage is collected later."""
-    try:
-        await files.io.remove(files.volume(wanted.image_id, wanted.volume_id, META))
-        if parent is not None and parent.role is VolumeRole.LEAF:
-            await files.write_volume(wanted.image_id, wanted.parent_id, parent)
-        await _remove_files(files, wanted.image_id, wanted.volume_id)
-        if new_image:
-            await files.io.remove_folder(files.image(wanted.image_id))
-    except AgentError as e:
-        log.warning("volume %s was not made; its files stay until garbage is collected: %s", wanted.volume_id, e)
-
-
 async def _parent(files: DomainFiles, wanted: NewVolume) -> VolumeMetadata | None:
     if wanted.parent_id in ("", BLANK_UUID):
         return None
-    parent = await files.read_volume(wanted.image_id, wanted.parent_id)
+    parent = await files.read_volume(wanted.source_image_id or wanted.image_id, wanted.parent_id)
     if parent.legality is Legality.ILLEGAL:
         raise InvalidVolume(wanted.volume_id, f"its parent {wanted.parent_id} is illegal")
-    if parent.role is VolumeRole.INTERNAL:
-        raise InvalidVolume(wanted.volume_id, f"its parent {wanted.parent_id} has a child already")
+    # A parent of the same image may have a child already: an image that is previewed has two leaves.
+    if _is_clone(wanted) and parent.role is not VolumeRole.SHARED and parent.has_parent:
+        raise VolumeNotShared(wanted.parent_id)
     return parent
 
 
@@ -220,15 +245,16 @@ async def delete(files: DomainFiles, image_id: str, volume_id: str, *, force: bo
     files.check_writable()
     try:
         metadata: VolumeMetadata | None = await files.read_volume(image_id, volume_id)
-    except InvalidContent as e:
+    except DAMAGED as e:
         log.warning("deleting volume %s whose metadata is damaged: %s", volume_id, e)
         metadata = None
-    if metadata is not None:
-        if not force:
-            await _check_deletable(files, image_id, volume_id, metadata)
-        if metadata.role is not VolumeRole.SHARED:
-            await files.write_volume(image_id, volume_id, replace(metadata, legality=Legality.ILLEGAL))
+    if not force:
+        await _check_deletable(files, image_id, volume_id, metadata)
+    if metadata is not None and metadata.role is not VolumeRole.SHARED:
+        await files.write_volume(image_id, volume_id, replace(metadata, legality=Legality.ILLEGAL))
     MARKED_ILLEGAL.reach()
+    await files.io.remove(files.volume(image_id, volume_id, LEASE))
+    LEASE_REMOVED.reach()
     await files.io.remove(files.volume(image_id, volume_id, META))
     METADATA_REMOVED.reach()
     if metadata is not None and metadata.has_parent:
@@ -236,11 +262,11 @@ async def delete(files: DomainFiles, image_id: str, volume_id: str, *, force: bo
     PARENT_FREED.reach()
     await files.io.remove(files.volume(image_id, volume_id))
     PAYLOAD_REMOVED.reach()
-    await files.io.remove(files.volume(image_id, volume_id, LEASE))
 
 
-async def _check_deletable(files: DomainFiles, image_id: str, volume_id: str, metadata: VolumeMetadata) -> None:
-    if metadata.role is VolumeRole.SHARED:
+async def _check_deletable(files: DomainFiles, image_id: str, volume_id: str, metadata: VolumeMetadata | None) -> None:
+    """Also of a volume with damaged metadata: who is based on it stands in the metadata of the others."""
+    if metadata is not None and metadata.role is VolumeRole.SHARED:
         raise VolumeShared(volume_id)
     children = await files.children(image_id, volume_id)
     if children:
@@ -253,7 +279,7 @@ async def free_parent(files: DomainFiles, image_id: str, parent_id: str) -> bool
         parent = await files.read_volume(image_id, parent_id)
         if parent.role is not VolumeRole.INTERNAL or await files.children(image_id, parent_id):
             return False
-    except (VolumeNotFound, InvalidContent):
+    except (VolumeNotFound, *DAMAGED):
         return False
     await files.write_volume(image_id, parent_id, replace(parent, role=VolumeRole.LEAF))
     return True
@@ -262,13 +288,9 @@ async def free_parent(files: DomainFiles, image_id: str, parent_id: str) -> bool
 async def delete_image(files: DomainFiles, image_id: str) -> None:
     """Raises `ImageNotFound`, `VolumeShared` while another image uses a template of this one."""
     files.check_writable()
-    for volume_id in await files.image_volumes(image_id):
-        try:
-            metadata = await files.read_volume(image_id, volume_id)
-        except StorageError as e:
-            log.warning("deleting image %s with damaged metadata: %s", image_id, e)
-            continue
-        if metadata.role is VolumeRole.SHARED and metadata.image_id == image_id:
+    volumes = await files.image_volumes(image_id)
+    for volume_id in volumes:
+        if await _is_own_template(files, image_id, volume_id, alone=len(volumes) == 1):
             users = [i for i, v in (await files.list_volumes()).items() if i != image_id and volume_id in v]
             if users:
                 raise VolumeShared(volume_id)
@@ -284,6 +306,16 @@ async def delete_image(files: DomainFiles, image_id: str) -> None:
     await files.io.remove_tree(removed)
 
 
+async def _is_own_template(files: DomainFiles, image_id: str, volume_id: str, *, alone: bool) -> bool:
+    """A shared volume of this image, not a link to another's. ``alone``: it is the image's only volume."""
+    try:
+        metadata = await files.read_volume(image_id, volume_id)
+    except DAMAGED as e:
+        log.warning("image %s has damaged metadata: %s", image_id, e)
+        return alone  # a clone has at least one volume beside the link to its template
+    return metadata.role is VolumeRole.SHARED and metadata.image_id == image_id
+
+
 async def _remove_files(files: DomainFiles, image_id: str, volume_id: str) -> None:
-    for suffix in ("", LEASE, META + NEW):
+    for suffix in (LEASE, META + NEW):
         await files.io.remove(files.volume(image_id, volume_id, suffix))

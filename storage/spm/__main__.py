@@ -20,6 +20,7 @@ from typing import Any
 
 from storage.domains import Domains
 from storage.edges import lease_edges
+from storage.spm.agent import AgentByLink
 from storage.spm.serving import Server
 from vdsm.common import groups, logs, single
 from vdsm.common.errors import AgentError
@@ -33,13 +34,14 @@ LOCK_WAIT_S = 2.0
 async def serve(fd: int, settings: dict[str, Any]) -> None:
     groups.set_folder(settings["commands"])
     domains = Domains(settings["mounts"], lease_edges(), io_timeout_s=settings["io_timeout_s"])
-    server = Server(domains, repository=settings["repository"], codes=settings["codes"])
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
-    link = Link(reader, writer, serve=server.serve, name="the agent")
+    agent = AgentByLink()
+    server = Server(domains, agent, repository=settings["repository"], codes=settings["codes"])
+    link = agent.link = Link(reader, writer, serve=server.serve, name="the agent")
     log.info("SPM process %d started", os.getpid())
     await link.run()
     try:
-        await server.role.stop()
+        await server.stop()
     except AgentError as e:  # the lock daemon frees the lease of a dead process: ending is always safe
         log.error("the SPM role was not given up in order: %s", e)
     with contextlib.suppress(AgentError):

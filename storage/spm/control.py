@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from storage.in_use import InUse
 from storage.spm.errors import IsSpm, NotSpm, SpmBusy, SpmEnded, SpmStartFailed
-from storage.spm.process import SpmProcess
+from storage.spm.process import Ended, SpmProcess
+from storage.spm.removals import Removals, Told
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError
 from vdsm.common.types import Json
@@ -36,9 +38,13 @@ class SpmStatus(StrEnum):
 
 
 class SpmControl:
-    def __init__(self, settings: Mapping[str, Json]) -> None:
+    def __init__(self, in_use: InUse, told: Told, settings: Mapping[str, Json]) -> None:
+        self._in_use = in_use
+        self._told = told
         self._settings = settings
         self._process: SpmProcess | None = None
+        self.pool_id = ""
+        """Of the role that was wanted last."""
         self.status = SpmStatus.FREE
         self.lease_version = -1
         self.ended_because = ""
@@ -53,10 +59,10 @@ class SpmControl:
             return
         if self.status is SpmStatus.CONTEND:
             raise SpmBusy(pool_id)
-        self.status, self.ended_because = SpmStatus.CONTEND, ""
+        self.status, self.ended_because, self.pool_id = SpmStatus.CONTEND, "", pool_id
         process: SpmProcess | None = None
         try:
-            process = self._process = await SpmProcess.spawn(pool_id, settings=self._settings, ended=self._ended)
+            process = self._process = await self._spawn(pool_id, self._ended)
             SPAWNED.reach()
             self.lease_version = await process.call("start", params, timeout_s=START_S)
             if self._process is not process:
@@ -95,7 +101,7 @@ class SpmControl:
         """One change under a lease that is taken for it, in a process of its own: pool creation."""
         if self.status is not SpmStatus.FREE:
             raise IsSpm(pool_id)
-        process = await SpmProcess.spawn(pool_id, settings=self._settings, ended=_nothing)
+        process = await self._spawn(pool_id, _nothing)
         try:
             return await process.call(verb, params, timeout_s=timeout_s)
         finally:
@@ -108,6 +114,18 @@ class SpmControl:
                 await self._process.end()
             except AgentError as e:  # the process is a child that dies with us anyway
                 log.error("the SPM process did not end in order: %s", e)
+
+    async def _spawn(self, pool_id: str, ended: Ended) -> SpmProcess:
+        """Its removals end with it."""
+        removals = Removals(self._in_use, self._told)
+
+        async def ended_too(reason: str) -> None:
+            removals.end_all()
+            await ended(reason)
+
+        return await SpmProcess.spawn(
+            pool_id, settings=self._settings, serve=removals.serve, notified=removals.notified, ended=ended_too
+        )
 
     async def _ended(self, reason: str) -> None:
         self._process = None

@@ -20,7 +20,7 @@ from typing import Any
 from storage.spm.errors import SpmEnded
 from vdsm.common import groups
 from vdsm.common.commands import PATH, argv_bound_to_us
-from vdsm.common.link import Link, LinkClosed
+from vdsm.common.link import Link, LinkClosed, Notified, Serve
 from vdsm.common.types import Json
 
 log = logging.getLogger("vdsm.storage.spm")
@@ -43,7 +43,9 @@ class SpmProcess:
         self._wanted_end = False
 
     @classmethod
-    async def spawn(cls, pool_id: str, *, settings: Mapping[str, Json], ended: Ended) -> SpmProcess:
+    async def spawn(
+        cls, pool_id: str, *, settings: Mapping[str, Json], serve: Serve, notified: Notified, ended: Ended
+    ) -> SpmProcess:
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -64,7 +66,8 @@ class SpmProcess:
         process.stdin.write(json.dumps(settings).encode() + b"\n")
         process.stdin.close()
         reader, writer = await asyncio.open_connection(sock=ours)
-        spawned = cls(pool_id, process, Link(reader, writer, name="the SPM process"))
+        link = Link(reader, writer, serve=serve, notified=notified, name="the SPM process")
+        spawned = cls(pool_id, process, link)
         loop = asyncio.get_running_loop()
         spawned._tasks = [
             loop.create_task(spawned._link.run(), name=f"SPM link {process.pid}"),

@@ -2,16 +2,17 @@
 """The SPM role in its own process: from the lease to the open gate, and back.
 
 Start: host id joined (the agent's monitor has done that, else up to 180 s) -> SDM lease acquired ->
-master's folders -> stored tasks loaded -> unfinished ones undone -> garbage of the pool's domains
-removed -> gate open. What a dead domain keeps from being undone or removed within 10 s goes on beside
-the open gate. Anything before the open gate that fails ends the process: the lock
-daemon frees the lease of a dead process at once.
+master's folders -> stored tasks loaded, what lies there and is no task is told and left -> unfinished ones
+undone -> garbage of the pool's domains removed -> gate open. What a dead domain keeps from being undone or
+removed within 10 s goes on beside the open gate, under the locks that it asked for before. Anything before the
+open gate that fails ends the process: the lock daemon frees the lease of a dead process at once.
 
 While the role is on, the lease is asked for every 2 I/O timeouts, without touching storage; when
 it is gone this process kills itself, since somebody else may be writing already. The lock daemon does
-the same to it when the host cannot renew.
+the same to it when the host cannot renew. An answer that fails, whatever it is, is told and asked again; after
+the fourth in a row the lease counts as gone.
 
-Stop: gate closed -> running tasks interrupted (they stay stored, the next SPM undoes them) -> I/O helpers
+Stop: gate closed -> running verbs and tasks interrupted (they stay stored, the next SPM undoes them) -> I/O helpers
 ended -> lease released -> process ends.
 """
 
@@ -28,9 +29,10 @@ from typing import Any
 from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
-from storage.errors import HostIdNotAcquired, LeaseError, LeaseHeld, LeaseNotFormatted, StorageError
+from storage.errors import LeaseError, LeaseHeld, LeaseNotFormatted
 from storage.locks import Locks
 from storage.ondisk.values import DomainRole
+from storage.spm.agent import Agent
 from storage.spm.attachments import JOIN_S
 from storage.spm.errors import DomainVersionTooNew, NotSpm, SpmLeaseNotAcquired, WrongMaster
 from storage.spm.recoveries import Recoveries
@@ -71,8 +73,9 @@ class Wanted:
 
 
 class Role:
-    def __init__(self, domains: Domains, recoveries: Recoveries, held: Locks, code_of: CodeOf) -> None:
+    def __init__(self, domains: Domains, agent: Agent, recoveries: Recoveries, held: Locks, code_of: CodeOf) -> None:
         self.domains = domains
+        self._agent = agent
         self._locks = held
         self._late: set[asyncio.Task[object]] = set()
         self._recoveries = recoveries
@@ -100,6 +103,14 @@ class Role:
             raise NotSpm(self.pool_id)
         return self._tasks
 
+    def require_open(self) -> None:
+        """Raises `NotSpm` while the gate is closed."""
+        if not self._open:
+            raise NotSpm(self.pool_id)
+
+    def close_gate(self) -> None:
+        self._open = False
+
     async def start(self, wanted: Wanted) -> int:
         """The lease's version. After an error this process must end."""
         self._wanted = wanted
@@ -110,8 +121,12 @@ class Role:
                 version = await self._acquire(master, wanted)
             START_ACQUIRED.reach()
             self._watchdog = asyncio.get_running_loop().create_task(self._watch(master, wanted.watch_s))
+            self._watchdog.add_done_callback(_end_unwatched)
             with clock.step("load"):
-                self._tasks = await self._load(master)
+                self._tasks = await self._open_store(master)
+                for odd in await self._tasks.load():
+                    log.warning("%s: left alone", odd)
+                    await self._agent.tell_odd_task(f"{odd}: left alone")
             START_LOADED.reach()
             with clock.step("recover"):
                 await self._for_a_while([self._tasks.recover_loaded()])
@@ -127,7 +142,7 @@ class Role:
         if self._wanted is None:
             return
         with Clock("SPM stop", self._wanted.pool_id):
-            self._open = False
+            self.close_gate()
             STOP_CLOSED.reach()
             if self._tasks is not None:
                 await self._tasks.stop_all()
@@ -157,15 +172,11 @@ class Role:
             return await leases.acquire(master.sdm_lease, timeout_s=ACQUIRE_S)
         except (LeaseHeld, LeaseNotFormatted, LeaseError) as e:
             raise SpmLeaseNotAcquired(wanted.pool_id, str(e)) from e
-        except HostIdNotAcquired:
-            raise
 
-    async def _load(self, master: Domain) -> Tasks:
+    async def _open_store(self, master: Domain) -> Tasks:
         await master.make_master()
         store = TaskStore(DomainFiles(master.io), os.path.join(master.master_path, "tasks"))
-        tasks = Tasks(store, self._recoveries.run, self._code_of)
-        await tasks.load()
-        return tasks
+        return Tasks(store, self._recoveries, self._code_of, self._locks)
 
     async def _for_a_while(self, works: list[Coroutine[Any, Any, object]]) -> None:
         """What is not done within `PATIENCE_S` goes on beside the open gate: a dead domain delays no other."""
@@ -173,6 +184,8 @@ class Role:
         if tasks:
             done, late = await asyncio.wait(tasks, timeout=PATIENCE_S)
             self._late.update(late)
+            for task in late:
+                task.add_done_callback(_tell_late)
             for task in done:
                 task.result()
 
@@ -196,13 +209,33 @@ class Role:
             try:
                 held = await leases.held(master.sdm_lease)
                 failures = 0
-            except StorageError as e:
+            except AgentError as e:
                 failures += 1
-                log.error("the lease daemon did not say who holds %s: %s", master.sdm_lease, e)
+                log.error("it is not known who holds %s (%d in a row): %s", master.sdm_lease, failures, e)
+            except Exception:  # a watch that ends watches nothing
+                failures += 1
+                log.exception("it is not known who holds %s (%d in a row)", master.sdm_lease, failures)
+            if failures:
                 held = failures <= MAX_INQUIRE_FAILURES
             if not held:
                 log.critical("the SPM lease %s is lost: this process ends now", master.sdm_lease)
-                os.killpg(0, signal.SIGKILL)
+                end_now()
+
+
+def end_now() -> None:
+    """Kill this process and its children: somebody else may be writing."""
+    os.killpg(0, signal.SIGKILL)
+
+
+def _end_unwatched(watchdog: asyncio.Task[None]) -> None:
+    if not watchdog.cancelled():
+        log.critical("the watch on the SPM lease ended, so this process does: %r", watchdog.exception())
+        end_now()
+
+
+def _tell_late(task: asyncio.Task[object]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("what a domain kept from being undone or removed at the start: %s", task.exception())
 
 
 def code_of(table: Mapping[str, int]) -> CodeOf:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Verbs of the SPM process: what its agent may ask over their socket, as plain JSON.
 
-All but ``pool.create`` and ``start`` need the open gate. A verb that starts a task answers with its id.
+All but ``pool.create`` and ``start`` need the open gate. A verb that starts a task answers with its id. What still
+runs when the role is given up is interrupted before the lease is released.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,10 +16,11 @@ from storage.domain import NewVolume
 from storage.domains import Domains
 from storage.locks import Locks
 from storage.ondisk.values import Allocation, Legality, VolumeFormat
+from storage.spm.agent import Agent
 from storage.spm.attachments import Attachments
 from storage.spm.recoveries import Recoveries
 from storage.spm.role import Role, Wanted, code_of
-from storage.spm.volumes import Volumes
+from storage.spm.volumes import Volumes, changing
 from storage.tasks.runner import describe_status
 from vdsm.common.errors import RemoteError
 from vdsm.common.types import Json
@@ -26,12 +30,14 @@ Verb = Callable[[Params], Awaitable[Json]]
 
 
 class Server:
-    def __init__(self, domains: Domains, *, repository: str, codes: Mapping[str, int]) -> None:
+    def __init__(self, domains: Domains, agent: Agent, *, repository: str, codes: Mapping[str, int]) -> None:
         self.domains = domains
         held = Locks()
-        self.role = Role(domains, Recoveries(domains), held, code_of(codes))
-        self._attachments = Attachments(domains)
-        self._volumes = Volumes(domains, held, repository)
+        self.role = Role(domains, agent, Recoveries(domains, agent), held, code_of(codes))
+        self._repository = repository
+        self._attachments = Attachments(domains, held)
+        self._volumes = Volumes(domains, held, agent)
+        self._serving: set[asyncio.Task[Any]] = set()
         self._verbs: dict[str, Verb] = {
             "start": self._start,
             "pool.create": self._create_pool,
@@ -59,7 +65,23 @@ class Server:
         if handler is None:
             raise RemoteError("spm", f"The SPM process has no verb {verb!r}")
         self.domains.learn(params.pop("places", {}))
-        return await handler(params)
+        ours = asyncio.current_task()
+        assert ours is not None
+        self._serving.add(ours)
+        try:
+            return await handler(params)
+        finally:
+            self._serving.discard(ours)
+
+    async def stop(self) -> None:
+        """Give the role up, or what was taken for one verb."""
+        self.role.close_gate()
+        interrupted = list(self._serving)
+        for serving in interrupted:
+            serving.cancel()
+        if interrupted:
+            await asyncio.wait(interrupted)
+        await self.role.stop()
 
     async def _start(self, p: Params) -> Json:
         return await self.role.start(
@@ -92,50 +114,58 @@ class Server:
         return None
 
     async def _rename(self, p: Params) -> Json:
-        assert self.role.wanted
+        self.role.require_open()
         await self._attachments.rename(p["domain_id"], p["description"])
         return None
 
     async def _create_volume(self, p: Params) -> Json:
-        new = dict(p["volume"])
+        wanted = self.role.wanted
+        new = dict(p["volume"], source_image_id=p["source_image_id"])
         new["format"] = VolumeFormat(new["format"])
         new["allocation"] = Allocation(new["allocation"])
-        wanted = NewVolume(**new)
-        return self.role.tasks.start(
+        volume = NewVolume(**new)
+        pool_folder = os.path.join(self._repository, wanted.pool_id)
+        needed = await self._volumes.creating(p["domain_id"], volume)
+        return await self.role.tasks.start(
             "createVolume",
-            lambda task: self._volumes.create(task, p["domain_id"], wanted, p["source_image_id"]),
-            wanted.volume_id,
+            lambda task: self._volumes.create(task, p["domain_id"], volume, pool_folder),
+            needed,
+            about=volume.volume_id,
         )
 
     async def _delete_volumes(self, p: Params) -> Json:
         ids = p["volume_ids"]
-        return self.role.tasks.start(
+        return await self.role.tasks.start(
             "deleteVolume",
             lambda task: self._volumes.delete(task, p["domain_id"], p["image_id"], ids, force=p["force"]),
-            ", ".join(ids),
+            changing(p["domain_id"], p["image_id"]),
+            about=", ".join(ids),
         )
 
     async def _delete_image(self, p: Params) -> Json:
-        return self.role.tasks.start(
+        return await self.role.tasks.start(
             "deleteImage",
-            lambda task: self._volumes.delete_image(task, p["domain_id"], p["image_id"], force=p["force"]),
-            p["image_id"],
+            lambda task: self._volumes.delete_image(task, p["domain_id"], p["image_id"]),
+            changing(p["domain_id"], p["image_id"]),
+            job=f"purgeImage_{p['image_id']}",
+            about=p["image_id"],
         )
 
     async def _extend_size(self, p: Params) -> Json:
-        return self.role.tasks.start(
+        return await self.role.tasks.start(
             "extendVolumeSize",
             lambda task: self._volumes.extend_size(task, p["domain_id"], p["image_id"], p["volume_id"], p["size"]),
-            p["volume_id"],
+            changing(p["domain_id"], p["image_id"]),
+            about=p["volume_id"],
         )
 
     async def _describe(self, p: Params) -> Json:
-        assert self.role.wanted
+        self.role.require_open()
         await self._volumes.describe(p["domain_id"], p["image_id"], p["volume_id"], p["description"])
         return None
 
     async def _set_legality(self, p: Params) -> Json:
-        assert self.role.wanted
+        self.role.require_open()
         legality = Legality(p["legality"])
         await self._volumes.set_legality(p["domain_id"], p["image_id"], p["volume_id"], legality)
         return None

@@ -1,32 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Changes of images and volumes, as bodies of SPM tasks.
 
-Each takes its locks in the one order, stores how to undo itself, then acts. What a body leaves
-behind when it dies in the middle:
+The runner holds the locks that each names (`changing`, `Volumes.creating`) from before the first step until it is
+done or undone. A body stores how to undo each step before it, then acts. What a body leaves behind when it
+dies in the middle:
 
-- create: payload without metadata, which no listing shows; undone by the stored steps;
-- delete of a volume: an illegal volume, or files without metadata; the latter are removed by the
-  stored steps, the former can be deleted again;
+- create: payload without metadata, which no listing shows, or a volume that nobody was told of; undone by the
+  stored steps;
+- delete of a volume: an illegal volume, which can be deleted again, or a payload without metadata, which is
+  removed by the stored steps;
 - delete of an image: the whole image, or a folder ``_remove_me_<image>`` that the next SPM removes.
+
+Nothing that is in use on this host is removed: the agent is asked, and lets nobody begin to use it meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from storage import locks
-from storage.domain import Domain, NewVolume
+from storage.domain import CreateStep, Domain, NewVolume
 from storage.domains import Domains
-from storage.errors import ImageNotFound, InvalidVolume, StorageError, VolumeExists, VolumeShared
+from storage.errors import DAMAGED, ImageNotFound, StorageError, VolumeExists, VolumeShared
 from storage.locks import Lock, Locks, Mode
 from storage.ondisk.values import Allocation, Legality, VolumeFormat, VolumeRole
+from storage.ondisk.volume_metadata import VolumeMetadata
 from storage.spm import recoveries
+from storage.spm.agent import Agent
 from storage.tasks.record import Recovery
 from storage.tasks.runner import Task
 from vdsm.common.crashpoints import crash_point
+from vdsm.common.errors import AgentError
 
-CREATE_SHARED = crash_point("spm.volume.shared", "the template is linked into the image, no volume is made")
 CREATE_MADE = crash_point("spm.volume.made", "the volume is complete, its task still runs")
 DELETE_REMOVED = crash_point("spm.volume.removed", "the volume is removed, its task still runs")
 IMAGE_DELETED = crash_point("spm.image.removed", "the image is removed, its task still runs")
@@ -45,120 +51,146 @@ class VolumeInternal(StorageError):
     msg = "Volume {self.volume_id} has children: only a leaf or a base can be changed so"
 
 
+def changing(domain_id: str, image_id: str) -> list[Lock]:
+    """Locks of a change in one image."""
+    return [locks.domain(domain_id, Mode.SHARED), locks.image(domain_id, image_id)]
+
+
 class Volumes:
-    def __init__(self, domains: Domains, held: Locks, repository: str) -> None:
+    def __init__(self, domains: Domains, held: Locks, agent: Agent) -> None:
         self._domains = domains
         self._locks = held
-        self._repository = repository
+        self._agent = agent
 
-    async def create(self, task: Task, domain_id: str, wanted: NewVolume, source_image_id: str) -> str:
-        """Make a volume. ``source_image_id`` is the parent's image: another one means clone of a template."""
+    async def creating(self, domain_id: str, wanted: NewVolume) -> list[Lock]:
+        """Locks of `create`. A template must not be removed meanwhile; a base that becomes one is changed itself."""
+        source = wanted.source_image_id
+        also = []
+        if source not in ("", wanted.image_id):
+            try:
+                template = await (await self._domains.get(domain_id)).read_volume(source, wanted.parent_id)
+                mode = Mode.SHARED if template.role is VolumeRole.SHARED else Mode.EXCLUSIVE
+            except AgentError:  # said by the task, which reads it again
+                mode = Mode.EXCLUSIVE
+            also = [locks.image(domain_id, source, mode)]
+        return [*changing(domain_id, wanted.image_id), *also]
+
+    async def create(self, task: Task, domain_id: str, wanted: NewVolume, pool_folder: str) -> str:
+        """Make a volume. ``pool_folder``: ``<repository>/<pool>``, for the stored way back."""
         domain = await self._domains.get(domain_id)
-        clone = bool(wanted.parent_id) and source_image_id not in ("", wanted.image_id)
-        also = [locks.image(domain_id, source_image_id, Mode.SHARED)] if clone else []
-        async with self._locks.hold(_changing(domain, wanted.image_id, also)):
-            await self._check_new(domain, wanted)
-            await task.will_undo(*await self._undo_create(domain, wanted, clone))
-            if clone:
-                await self._share_template(domain, source_image_id, wanted)
-                CREATE_SHARED.reach()
-            await domain.create_volume(wanted)
-            CREATE_MADE.reach()
-            task.replace_recoveries(
-                recoveries.volume_rollback(domain, self._repository, wanted.image_id, wanted.volume_id)
-            )
-            return wanted.volume_id
+        steps = _undo_create(domain, wanted)
+
+        async def before(step: CreateStep) -> None:
+            await task.will_undo(*steps[step])
+
+        try:
+            await domain.create_volume(wanted, before)
+        except VolumeExists:
+            if any(recovery.name == recoveries.HALFBAKED for recovery in task.record.recoveries):
+                task.replace_recoveries(recoveries.HALFBAKED)  # the payload is somebody else's
+            raise
+        CREATE_MADE.reach()
+        made = recoveries.volume_rollback(domain, pool_folder, wanted.image_id, wanted.volume_id)
+        task.replace_recoveries(recoveries.SENTINEL, made)
+        return wanted.volume_id
 
     async def delete(self, task: Task, domain_id: str, image_id: str, volume_ids: Sequence[str], *, force: bool) -> str:
-        """Remove volumes of an image, leaf first."""
+        """Remove volumes of an image, in the given order."""
         domain = await self._domains.get(domain_id)
-        async with self._locks.hold(_changing(domain, image_id)):
+        async with self._agent.removing(domain_id, image_id, volume_ids):
             for volume_id in volume_ids:
                 await self._delete_one(task, domain, image_id, volume_id, force=force)
+        task.drop_recoveries()
         return ""
 
-    async def delete_image(self, task: Task, domain_id: str, image_id: str, *, force: bool) -> str:
+    async def delete_image(self, task: Task, domain_id: str, image_id: str) -> str:
         """Remove the whole image. Raises `ImageNotFound`, `VolumeShared` when others are based on it."""
         domain = await self._domains.get(domain_id)
-        async with self._locks.hold(_changing(domain, image_id)):
-            if image_id not in await domain.list_images():
-                raise ImageNotFound(image_id, domain_id)
-            await task.will_undo()
+        if image_id not in await domain.list_images():
+            raise ImageNotFound(image_id, domain_id)
+        async with self._agent.removing(domain_id, image_id, await _own_volumes(domain, image_id)):
             await domain.delete_image(image_id)
-            IMAGE_DELETED.reach()
+        IMAGE_DELETED.reach()
         return ""
 
     async def extend_size(self, task: Task, domain_id: str, image_id: str, volume_id: str, size: int) -> str:
         """Grow a raw volume. A sparse qcow2 volume needs nothing here: it grows with its data."""
         domain = await self._domains.get(domain_id)
-        async with self._locks.hold(_changing(domain, image_id)):
-            metadata = await domain.read_volume(image_id, volume_id)
-            if metadata.role is VolumeRole.SHARED:
-                raise VolumeShared(volume_id)
-            if metadata.role is VolumeRole.INTERNAL and metadata.has_parent:
-                raise VolumeInternal(volume_id)
-            if size < metadata.capacity:
-                raise VolumeShrinkRefused(volume_id, metadata.capacity, size)
-            if metadata.format is VolumeFormat.RAW:
-                await task.will_undo(recoveries.size_finalize(domain, image_id, volume_id))
-                await _grow(domain, image_id, volume_id, size, metadata.allocation)
-                EXTEND_SIZED.reach()
-                await domain.write_volume(image_id, volume_id, replace(metadata, capacity=size))
-                task.replace_recoveries()
+        metadata = await domain.read_volume(image_id, volume_id)
+        if metadata.role is VolumeRole.SHARED:
+            raise VolumeShared(volume_id)
+        if metadata.role is VolumeRole.INTERNAL and metadata.has_parent:
+            raise VolumeInternal(volume_id)
+        if size < metadata.capacity:
+            raise VolumeShrinkRefused(volume_id, metadata.capacity, size)
+        if metadata.format is VolumeFormat.RAW:
+            await task.will_undo(recoveries.size_finalize(domain, image_id, volume_id))
+            await _grow(domain, image_id, volume_id, size, metadata.allocation)
+            EXTEND_SIZED.reach()
+            await domain.write_volume(image_id, volume_id, replace(metadata, capacity=size))
+            task.drop_recoveries()
         return str(size)
 
     async def describe(self, domain_id: str, image_id: str, volume_id: str, description: str) -> None:
-        domain = await self._domains.get(domain_id)
-        async with self._locks.hold(_changing(domain, image_id)):
-            metadata = await domain.read_volume(image_id, volume_id)
-            await domain.write_volume(image_id, volume_id, replace(metadata, description=description))
+        await self._change(domain_id, image_id, volume_id, lambda metadata: replace(metadata, description=description))
 
     async def set_legality(self, domain_id: str, image_id: str, volume_id: str, legality: Legality) -> None:
+        await self._change(domain_id, image_id, volume_id, lambda metadata: replace(metadata, legality=legality))
+
+    async def _change(
+        self, domain_id: str, image_id: str, volume_id: str, change: Callable[[VolumeMetadata], VolumeMetadata]
+    ) -> None:
         domain = await self._domains.get(domain_id)
-        async with self._locks.hold(_changing(domain, image_id)):
-            metadata = await domain.read_volume(image_id, volume_id)
-            await domain.write_volume(image_id, volume_id, replace(metadata, legality=legality))
-
-    async def _check_new(self, domain: Domain, wanted: NewVolume) -> None:
-        """Before anything is stored: the stored steps back would remove an older volume of this name."""
-        if await domain.io.exists(domain.volume_path(wanted.image_id, wanted.volume_id)):
-            raise VolumeExists(wanted.volume_id, domain.domain_id)
-        if wanted.parent_id and wanted.format is not VolumeFormat.COW:
-            raise InvalidVolume(wanted.volume_id, "a volume with a parent must be COW")
-
-    async def _undo_create(self, domain: Domain, wanted: NewVolume, clone: bool) -> list[Recovery]:
-        image_id, volume_id = wanted.image_id, wanted.volume_id
-        steps = []
-        if not await domain.io.exists(domain.image_path(image_id)):
-            steps.append(recoveries.image_rollback(domain, image_id))
-        if wanted.parent_id and not clone:
-            steps.append(recoveries.parent_rollback(domain, image_id, wanted.parent_id))
-        if clone and not await domain.io.exists(domain.volume_path(image_id, wanted.parent_id)):
-            steps.append(recoveries.share_rollback(domain, image_id, wanted.parent_id))
-        steps.append(recoveries.sentinel())
-        steps.append(recoveries.halfbaked_rollback(domain, image_id, volume_id))
-        steps.append(recoveries.metadata_rollback(domain, image_id, volume_id))
-        return steps
-
-    async def _share_template(self, domain: Domain, source_image_id: str, wanted: NewVolume) -> None:
-        template = await domain.read_volume(source_image_id, wanted.parent_id)
-        if template.role is VolumeRole.LEAF and not template.has_parent:
-            await domain.write_volume(source_image_id, wanted.parent_id, replace(template, role=VolumeRole.SHARED))
-        if not await domain.io.exists(domain.volume_path(wanted.image_id, wanted.parent_id)):
-            await domain.share_volume(source_image_id, wanted.parent_id, wanted.image_id)
+        async with self._locks.hold(changing(domain_id, image_id)):
+            await domain.write_volume(image_id, volume_id, change(await domain.read_volume(image_id, volume_id)))
 
     async def _delete_one(self, task: Task, domain: Domain, image_id: str, volume_id: str, *, force: bool) -> None:
-        metadata = await domain.read_volume(image_id, volume_id)
-        if metadata.role is VolumeRole.SHARED and not force:
-            raise VolumeShared(volume_id)
-        steps = [recoveries.parent_rollback(domain, image_id, metadata.parent_id)] if metadata.has_parent else []
-        await task.will_undo(*steps, recoveries.halfbaked_rollback(domain, image_id, volume_id))
+        task.drop_recoveries()  # of the volume before: it is gone
+        await task.will_undo(*await _undo_delete(domain, image_id, volume_id))
         await domain.delete_volume(image_id, volume_id, force=force)
         DELETE_REMOVED.reach()
 
 
-def _changing(domain: Domain, image_id: str, also: Sequence[Lock] = ()) -> list[Lock]:
-    return [locks.domain(domain.domain_id, Mode.SHARED), locks.image(domain.domain_id, image_id), *also]
+def _undo_create(domain: Domain, wanted: NewVolume) -> dict[CreateStep, tuple[Recovery, ...]]:
+    image_id, volume_id = wanted.image_id, wanted.volume_id
+    return {
+        CreateStep.FOLDER: (recoveries.image_rollback(domain, image_id),),
+        CreateStep.SHARE: (recoveries.share_rollback(domain, image_id, wanted.parent_id),),
+        CreateStep.PAYLOAD: (
+            recoveries.sentinel(domain, image_id, volume_id),
+            recoveries.halfbaked_rollback(domain, image_id, volume_id),
+        ),
+        CreateStep.PARENT: (recoveries.parent_rollback(domain, image_id, wanted.parent_id),),
+        CreateStep.METADATA: (recoveries.metadata_rollback(domain, image_id, volume_id),),
+    }
+
+
+async def _undo_delete(domain: Domain, image_id: str, volume_id: str) -> list[Recovery]:
+    """What removes the rest once the metadata is gone, and does nothing before."""
+    steps = []
+    try:
+        metadata = await domain.read_volume(image_id, volume_id)
+        if (
+            metadata.has_parent
+            and (await domain.read_volume(image_id, metadata.parent_id)).role is not VolumeRole.SHARED
+        ):
+            steps.append(recoveries.parent_rollback(domain, image_id, metadata.parent_id))
+    except DAMAGED:  # which does not keep a volume from being deleted; the parent is mended at the next start
+        pass
+    return [*steps, recoveries.halfbaked_rollback(domain, image_id, volume_id)]
+
+
+async def _own_volumes(domain: Domain, image_id: str) -> list[str]:
+    """Those that go with the image: not the template that is linked into it."""
+    own = []
+    for volume_id in await domain.image_volumes(image_id):
+        try:
+            if (await domain.read_volume(image_id, volume_id)).image_id != image_id:
+                continue
+        except DAMAGED:
+            pass
+        own.append(volume_id)
+    return own
 
 
 async def _grow(domain: Domain, image_id: str, volume_id: str, size: int, allocation: Allocation) -> None:

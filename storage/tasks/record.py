@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A task as it lies on the master domain (storage.md 11.2): pure, text to record and back.
 
-A task is a directory of small files: ``<id>.task``, ``<id>.recover.<n>`` and, once it is done,
-``<id>.result``. Each holds lines ``field = value``; a ``=`` inside a value is stored as ``_eq_``.
-Parameters of a recovery are joined by commas, so none of them may contain one: the record
+A task is a directory of small files: ``<id>.job.0``, ``<id>.recover.<n>``, once it is done
+``<id>.result``, and ``<id>.task``. Each holds lines ``field = value``; a ``=`` inside a value is stored as
+``_eq_``. Parameters of a recovery are joined by commas, so none of them may contain one: the record
 refuses to be made rather than to be read back as something else.
 
 Recoveries undo a task, last in first out, on whichever host becomes SPM next. They are therefore
-named as the field names them: module, object, function.
+named as the field names them: module, object, function, parameters by position.
+
+The reader takes what any program of the field may have written: unknown fields and lines that are no
+``field = value`` are passed over. What decides about data (state, number of recoveries, what each of them
+calls) must be there.
 """
 
 from __future__ import annotations
@@ -64,25 +68,15 @@ class TaskRecord:
     tag: str = "spm"
     recoveries: tuple[Recovery, ...] = ()
     outcome: Outcome | None = None
+    job: str = ""
+    """Name of its one job, for people: a stored job is never run."""
 
 
 def encode(record: TaskRecord) -> dict[str, bytes]:
-    """Files of the task's directory: name to content."""
-    task = {
-        "id": record.task_id,
-        "name": record.verb,
-        "tag": record.tag,
-        "store": record.store,
-        "recoveryPolicy": "auto",
-        "persistPolicy": "auto",
-        "cleanPolicy": "manual",
-        "priority": "low",
-        "state": str(record.state),
-        "njobs": "0",
-        "nrecoveries": str(len(record.recoveries)),
-        "metadataVersion": str(METADATA_VERSION),
-    }
-    files = {f"{record.task_id}.task": _to_lines(task)}
+    """Files of the task's directory: name to content. ``.task`` comes last: with it the directory is whole."""
+    files = {}
+    if record.job:
+        files[f"{record.task_id}.job.0"] = _to_lines({"name": record.job, "runcmd": record.job})
     for n, recovery in enumerate(record.recoveries):
         files[f"{record.task_id}.recover.{n}"] = _to_lines(
             {
@@ -101,6 +95,22 @@ def encode(record: TaskRecord) -> dict[str, bytes]:
                 "result": record.outcome.result,
             }
         )
+    files[f"{record.task_id}.task"] = _to_lines(
+        {
+            "id": record.task_id,
+            "name": record.verb,
+            "tag": record.tag,
+            "store": record.store,
+            "recoveryPolicy": "auto",
+            "persistPolicy": "auto",
+            "cleanPolicy": "manual",
+            "priority": "low",
+            "state": str(record.state),
+            "njobs": "1" if record.job else "0",
+            "nrecoveries": str(len(record.recoveries)),
+            "metadataVersion": str(METADATA_VERSION),
+        }
+    )
     return files
 
 
@@ -123,6 +133,7 @@ def decode(task_id: str, files: Mapping[str, bytes]) -> TaskRecord:
         tag=task.get("tag", ""),
         recoveries=recoveries,
         outcome=_outcome(task_id, files),
+        job=_job(task_id, files),
     )
 
 
@@ -135,10 +146,15 @@ def _recovery(task_id: str, name: str, files: Mapping[str, bytes]) -> Recovery:
             fields["moduleName"],
             fields["object"],
             fields["function"],
-            tuple(params.split(",")) if params else (),
+            tuple(param.strip() for param in params.split(",")) if params else (),
         )
     except (KeyError, ValueError) as e:
         raise TaskRecordInvalid(task_id, name, str(e)) from None
+
+
+def _job(task_id: str, files: Mapping[str, bytes]) -> str:
+    name = f"{task_id}.job.0"
+    return _fields(task_id, name, files).get("name", "") if name in files else ""
 
 
 def _outcome(task_id: str, files: Mapping[str, bytes]) -> Outcome | None:
@@ -161,8 +177,8 @@ def _number(task_id: str, name: str, key: str, fields: Mapping[str, str]) -> int
 
 def _to_lines(fields: Mapping[str, str]) -> bytes:
     lines = []
-    for key in sorted(fields):
-        value = fields[key].replace("\n", " ").replace("=", "_eq_")
+    for key, text in fields.items():
+        value = " ".join(text.splitlines()).replace("=", "_eq_")
         lines.append(f"{key} = {value}\n")
     return "".join(lines).encode()
 
@@ -172,10 +188,7 @@ def _fields(task_id: str, name: str, files: Mapping[str, bytes]) -> dict[str, st
         raise TaskRecordInvalid(task_id, name, "the file is missing")
     fields = {}
     for line in files[name].decode("utf-8", errors="replace").splitlines():
-        if not line.strip():
-            continue
-        key, separator, value = line.partition("=")
-        if not separator:
-            raise TaskRecordInvalid(task_id, name, f"line {line[:80]!r} is not 'field = value'")
-        fields[key.strip()] = value.strip().replace("_eq_", "=")
+        if line.count("=") == 1:
+            key, _, value = line.partition("=")
+            fields[key.strip()] = value.strip().replace("_eq_", "=")
     return fields

@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs SPM tasks: from the first step to finished, or back to where it began.
 
-A task's body tells its recoveries before its first step (`Task.will_undo`), which stores the task
-on the master domain. From then on it ends in one of three ways, whoever is SPM:
+A task is stored on the master domain before anybody is told of it. Before each step its body tells how to
+undo it (`Task.will_undo`), which is stored before the step is done. From then on it ends in one of
+three ways, whoever is SPM:
 
 - the body returns: state finished is stored together with the result;
 - it fails or is stopped: its recoveries run, last in first out, then recovered or failed is stored;
 - this process dies: the next SPM loads the stored task, finds it running and runs its recoveries.
 
+There is one way back (`Tasks._undo`), for a failure, a revert and a task of an SPM that died, and a task has its
+locks for all of its way: they are taken before the first step and given back after the last one, or
+after the last step back. Loaded tasks ask for theirs before any new task can. Tasks that need the same image
+are undone one after the other.
+
 A task that ended stays until the engine clears it. Bodies run in tasks of their own: a caller
-that goes away cancels nothing.
+that goes away cancels nothing. A save that began goes to its end, also when its task is stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from storage.errors import StorageError
+from storage.locks import Lock, Locks, merge, overlapping
 from storage.tasks.record import Outcome, Recovery, TaskRecord
 from storage.tasks.states import DONE, REPORTED, State, check_transition
 from storage.tasks.store import TaskStore
@@ -34,8 +42,10 @@ log = logging.getLogger("vdsm.storage.tasks")
 
 MAX_RUNNING = 10
 MAX_TASKS = 500
+LOCK_WAIT_S = 600.0
 
-STORED = crash_point("task.start.stored", "the task and its recoveries are stored, no step was done")
+STORED = crash_point("task.start.stored", "the task is stored, nobody was told of it")
+UNDO_STORED = crash_point("task.undo.stored", "how to undo the next step is stored, the step is not done")
 WORKED = crash_point("task.end.worked", "all steps are done, the stored task still says running")
 FINISHED = crash_point("task.end.stored", "the end of the task is stored, nobody was told")
 CLEARED = crash_point("task.clear.removed", "the task's directory is removed, the caller was not told")
@@ -68,7 +78,22 @@ class TooManyTasks(StorageError):
     msg = "This host holds {self.limit} tasks already: clear finished ones first"
 
 
-Recover = Callable[[Recovery], Awaitable[None]]
+class StepInvalid(StorageError):
+    """A stored step back that this program cannot do; the others still can."""
+
+    call: str
+    reason: str
+    msg = "Stored step back {self.call} cannot be done: {self.reason}"
+
+
+class StepsBack(Protocol):
+    """Does what a stored recovery says, and knows what must be held meanwhile."""
+
+    def locks(self, recoveries: Sequence[Recovery]) -> list[Lock]: ...
+    async def run(self, recovery: Recovery) -> None:
+        """Raises `StepInvalid`, or what the storage refused."""
+
+
 Body = Callable[["Task"], Awaitable[str]]
 CodeOf = Callable[[BaseException], int]
 
@@ -79,6 +104,8 @@ class Task:
     def __init__(self, record: TaskRecord, store: TaskStore | None) -> None:
         self.record = record
         self.running: asyncio.Task[None] | None = None
+        self.worked = False
+        """All steps are done: it can no longer be stopped."""
         self._store = store
 
     @property
@@ -90,14 +117,23 @@ class Task:
         return self.record.state
 
     async def will_undo(self, *recoveries: Recovery) -> None:
-        """Store how to undo what comes next. To be called before the first step."""
+        """Store how to undo what comes next. To be called before each step that leaves something."""
+        known = {recovery.name for recovery in self.record.recoveries}
+        if twice := [r.name for r in recoveries if r.name in known]:
+            raise ValueError(f"stored already: {twice}")
         self.record = replace(self.record, recoveries=self.record.recoveries + recoveries)
         await self.save()
-        STORED.reach()
+        UNDO_STORED.reach()
 
-    def replace_recoveries(self, *recoveries: Recovery) -> None:
-        """What `Task.revert` will do once the task is finished; stored together with its end."""
-        self.record = replace(self.record, recoveries=recoveries)
+    def replace_recoveries(self, first: str, *recoveries: Recovery) -> None:
+        """In place of the one named ``first`` and all after it; stored with the next save, at the latest the end."""
+        names = [recovery.name for recovery in self.record.recoveries]
+        kept = self.record.recoveries[: names.index(first)]
+        self.record = replace(self.record, recoveries=kept + recoveries)
+
+    def drop_recoveries(self) -> None:
+        """What was done stays done; stored with the next save."""
+        self.record = replace(self.record, recoveries=())
 
     def go(self, *states: State) -> None:
         for state in states:
@@ -109,7 +145,7 @@ class Task:
         check_transition(self.task_id, self.record.state, state)
         ended = replace(self.record, state=state, outcome=outcome)
         if self._store is not None:
-            await self._store.save(ended)
+            await _to_its_end(self._store.save(ended))
         self.record = ended
         FINISHED.reach()
 
@@ -123,44 +159,66 @@ class Task:
 
     async def save(self) -> None:
         if self._store is not None:
-            await self._store.save(self.record)
+            await _to_its_end(self._store.save(self.record))
 
 
 class Tasks:
-    def __init__(self, store: TaskStore | None, recover: Recover, code_of: CodeOf) -> None:
+    def __init__(self, store: TaskStore | None, steps: StepsBack, code_of: CodeOf, held: Locks) -> None:
         self._store = store
-        self._recover = recover
+        self._steps = steps
         self._code_of = code_of
+        self._locks = held
         self._tasks: dict[str, Task] = {}
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._ending = False
 
-    def start(self, verb: str, body: Body, about: str = "") -> str:
-        """Start a task; its id. Raises `TooManyTasks`."""
+    async def start(self, verb: str, body: Body, wanted: Iterable[Lock] = (), *, job: str = "", about: str = "") -> str:
+        """Store and start a task that runs under the ``wanted`` locks; its id.
+
+        Raises `TooManyTasks`, or what the store was refused for: then there is no task.
+        """
         if len(self._tasks) >= MAX_TASKS:
             raise TooManyTasks(MAX_TASKS)
         folder = self._store.folder if self._store is not None else ""
-        task = Task(TaskRecord(new_uuid(), verb, State.INIT, folder), self._store)
+        task = Task(TaskRecord(new_uuid(), verb, State.INIT, folder, job=job or verb), self._store)
         self._tasks[task.task_id] = task
         task.go(State.PREPARING, State.ACQUIRING, State.QUEUED)
-        self._spawn(task, self._run(task, body, about))
+        try:
+            await task.save()
+        except BaseException:
+            self._tasks.pop(task.task_id)
+            raise
+        STORED.reach()
+        self._spawn(task, self._run(task, body, list(wanted), about))
         return task.task_id
 
-    async def load(self) -> None:
-        """Take over what is stored. Ended tasks are kept for the engine; others wait for `recover_loaded`."""
+    async def load(self) -> list[str]:
+        """Take over what is stored: ended tasks are kept for the engine, others wait for `recover_loaded`.
+
+        Sentences about what lies in the store and was stepped over.
+        """
         assert self._store is not None
-        for record in await self._store.load():
+        loaded = await self._store.load()
+        for record in loaded.tasks:
             self._tasks.setdefault(record.task_id, Task(record, self._store))
+        return loaded.odd
 
     async def recover_loaded(self) -> list[str]:
-        """Undo every loaded task that had not ended; the ids of these."""
+        """Undo every loaded task that had not ended; the ids of these. Asks for all locks before it waits for any."""
         left = [t for t in self._tasks.values() if t.state not in DONE and t.running is None]
         for task in left:
             log.info("task %s (%s) was %s when its SPM ended", task.task_id, task.record.verb, task.state)
             # whatever state another SPM was interrupted in, the way out of it is the same
             task.record = replace(task.record, state=State.ABORTING)
-        await asyncio.gather(*(self._undo(task, TaskAborted(task.task_id)) for task in left))
+        needed = [(task, self._steps.locks(task.record.recoveries)) for task in left]
+        await asyncio.gather(*(self._recover(group) for group in overlapping(needed)))
         return [task.task_id for task in left]
+
+    async def _recover(self, group: Sequence[tuple[Task, list[Lock]]]) -> None:
+        async with self._locks.hold(merge(lock for _, wanted in group for lock in wanted), wait_s=LOCK_WAIT_S):
+            for task, _ in group:
+                with logs.flow(task.task_id):
+                    await self._undo(task, TaskAborted(task.task_id))
 
     def get(self, task_id: str) -> Task:
         try:
@@ -176,9 +234,11 @@ class Tasks:
         return [task.record for task in self._tasks.values()]
 
     def stop(self, task_id: str) -> None:
-        """Ask a running task to stop; it ends recovered. Raises `TaskNotStoppable`."""
+        """Ask a task to stop; it ends recovered. Nothing happens when it has ended. Raises `TaskNotStoppable`."""
         task = self.get(task_id)
-        if task.running is None or task.state not in (State.QUEUED, State.RUNNING):
+        if task.state in DONE:
+            return
+        if task.running is None or task.worked or task.state not in (State.QUEUED, State.RUNNING):
             raise TaskNotStoppable(task_id, task.state)
         task.running.cancel()
 
@@ -197,7 +257,8 @@ class Tasks:
         task = self.get(task_id)
         if task.state is not State.FINISHED:
             raise TaskNotFinished(task_id, task.state)
-        self._spawn(task, self._undo(task, TaskAborted(task_id)))
+        task.go(State.RACQUIRING)
+        self._spawn(task, self._revert(task))
 
     async def wait(self, task_id: str) -> TaskRecord:
         task = self.get(task_id)
@@ -221,41 +282,87 @@ class Tasks:
 
         task.running = asyncio.get_running_loop().create_task(run(), name=f"task {task.task_id}")
 
-    async def _run(self, task: Task, body: Body, about: str) -> None:
-        failure: BaseException
+    async def _run(self, task: Task, body: Body, wanted: list[Lock], about: str) -> None:
+        async with AsyncExitStack() as held:  # the locks, and a slot: also on the way back
+            try:
+                await held.enter_async_context(self._locks.hold(wanted, wait_s=LOCK_WAIT_S))
+                await held.enter_async_context(self._slots)
+                await self._work(task, body, about)
+                return
+            except asyncio.CancelledError:
+                if self._ending:
+                    return
+                failure: BaseException = TaskAborted(task.task_id)
+            except AgentError as e:
+                failure = e
+            except Exception as e:  # a defect in one task must not leave it half done nor end the SPM
+                log.exception("task %s (%s)", task.task_id, task.record.verb)
+                failure = RemoteError(type(e).__name__, f"{type(e).__name__}: {e}")
+            log.warning("task %s (%s) failed: %s", task.task_id, task.record.verb, failure)
+            task.go(State.ABORTING)
+            await self._undo(task, failure)
+
+    async def _work(self, task: Task, body: Body, about: str) -> None:
+        task.go(State.RUNNING)
+        with Clock(task.record.verb, about):
+            result = await body(task)
+        WORKED.reach()
+        task.worked = True
+        await task.end(State.FINISHED, Outcome(0, "1 jobs completed successfully", result))
+
+    async def _revert(self, task: Task) -> None:
+        reverted = TaskAborted(task.task_id)
         try:
-            async with self._slots:
-                task.go(State.RUNNING)
-                with Clock(task.record.verb, about):
-                    result = await body(task)
-                WORKED.reach()
-                await task.end(State.FINISHED, Outcome(0, "1 jobs completed successfully", result))
-                return
-        except asyncio.CancelledError:
-            if self._ending:
-                return
-            failure = TaskAborted(task.task_id)
-        except AgentError as e:
-            failure = e
-        except Exception as e:  # a defect in one task must not leave it half done nor end the SPM
-            log.exception("task %s (%s)", task.task_id, task.record.verb)
-            failure = RemoteError(type(e).__name__, f"{type(e).__name__}: {e}")
-        log.warning("task %s (%s) failed: %s", task.task_id, task.record.verb, failure)
-        task.go(State.ABORTING)
-        await self._undo(task, failure)
+            async with self._locks.hold(self._steps.locks(task.record.recoveries), wait_s=LOCK_WAIT_S):
+                await task.save()
+                await self._undo(task, reverted)
+        except AgentError as e:  # nothing was undone: said as the end of the task
+            log.error("task %s (%s) was not reverted: %s", task.task_id, task.record.verb, e)
+            task.go(State.RECOVERING)
+            await task.end_undone(State.FAILED, Outcome(self._code_of(e), f"It was not reverted: {e}"))
 
     async def _undo(self, task: Task, failure: BaseException) -> None:
+        """Back to where the task began. Its locks are held."""
         task.go(State.RACQUIRING, State.RECOVERING)
         outcome = Outcome(self._code_of(failure), str(failure))
+        skipped: list[str] = []
         try:
             for recovery in reversed(task.record.recoveries):
-                await self._recover(recovery)
+                try:
+                    await self._steps.run(recovery)
+                except StepInvalid as e:
+                    log.error("task %s (%s): %s", task.task_id, task.record.verb, e)
+                    skipped.append(str(e))
         except Exception as e:  # whatever a step back hit is told as the end of the task
             log.exception("task %s (%s): undoing it failed", task.task_id, task.record.verb)
             await task.end_undone(State.FAILED, replace(outcome, message=f"{outcome.message}; undoing it failed: {e}"))
             return
-        task.replace_recoveries()
+        if skipped:
+            said = "; ".join([outcome.message, *skipped])
+            await task.end_undone(State.FAILED, replace(outcome, message=said))
+            return
+        task.drop_recoveries()
         await task.end_undone(State.RECOVERED, outcome)
+
+
+async def _to_its_end(work: Awaitable[None]) -> None:
+    """Not left half done when the waiting task is cancelled: the cancel counts after it."""
+    inner = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not inner.done():
+        try:
+            await asyncio.shield(inner)
+        except asyncio.CancelledError as e:
+            if inner.cancelled():
+                raise
+            cancelled = e
+        except BaseException:  # noqa: BLE001 - of the work itself: raised below
+            break
+    if cancelled is not None:
+        if not inner.cancelled() and inner.exception() is not None:
+            log.error("a task was not stored before it was stopped: %s", inner.exception())
+        raise cancelled
+    inner.result()
 
 
 def describe_status(record: TaskRecord) -> dict[str, Any]:
@@ -268,7 +375,3 @@ def describe_status(record: TaskRecord) -> dict[str, Any]:
         "code": outcome.code,
         "message": outcome.message,
     }
-
-
-def describe_infos(records: list[TaskRecord]) -> Mapping[str, Any]:
-    return {record.task_id: {"id": record.task_id, "verb": record.verb} for record in records}

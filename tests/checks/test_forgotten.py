@@ -31,7 +31,7 @@ ALL = publishing(*(f"{row.component!r}, {row.operation!r}" for row in event_cata
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (ALL + "\nevents.publish('virt', 'news', 'x', {})", "vdsm/it.py:6: |virt|news| has no row"),
+        (ALL + "\nevents.publish('virt', 'news', 'x', {})", ": |virt|news| has no row"),
         (ALL + "\nevents.publish(component, 'news', 'x', {})", "must be plain text"),
         ("", "nobody publishes |virt|VM_status|"),
         (ALL, ""),

@@ -16,7 +16,7 @@ from storage.file.domain import NewDomain, create_file_domain, find_file_domains
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
 from storage.leases.model import HostStatus
-from storage.ondisk.values import Allocation, DomainKind, VolumeFormat, VolumeRole
+from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
 from tests.decoder import domain as decoder
 from vdsm.common import crashpoints
 from vdsm.common.ids import new_uuid
@@ -192,10 +192,9 @@ async def test_shared_volume_is_one_file_in_two_images(domain):
     from dataclasses import replace
 
     template, derived, vol, child = (new_uuid() for _ in range(4))
-    made = await domain.create_volume(NewVolume(template, vol, 4 * MIB, VolumeFormat.RAW, Allocation.SPARSE))
-    await domain.write_volume(template, vol, replace(made, role=VolumeRole.SHARED))
-    await domain.share_volume(template, vol, derived)
-    await domain.create_volume(NewVolume(derived, child, 4 * MIB, VolumeFormat.COW, Allocation.SPARSE, parent_id=vol))
+    await domain.create_volume(NewVolume(template, vol, 4 * MIB, VolumeFormat.RAW, Allocation.SPARSE))
+    clone = NewVolume(derived, child, 4 * MIB, VolumeFormat.COW, Allocation.SPARSE, parent_id=vol)
+    await domain.create_volume(replace(clone, source_image_id=template))
     shared = await domain.read_volume(template, vol)
     await domain.write_volume(template, vol, replace(shared, description="changed later"))
     found = decoder.decode(domain.path).images

@@ -49,6 +49,14 @@ CATALOGUE = (
         "`point`, `message`, `vmId`, and of a script that ran `script`, `exitCode`, `stderr`",
     ),
     Row(
+        "storage",
+        "odd_task",
+        "id of the pool",
+        "this host became SPM and found something in the tasks' folder of the master domain that is no task it can "
+        "read: it was left alone",
+        "`message`",
+    ),
+    Row(
         "host",
         "certificate",
         "the certificate's name",

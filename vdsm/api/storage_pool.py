@@ -200,7 +200,7 @@ class SpmStart(Params):
 @verb("StoragePool.spmStart", role=Role.ADMIN, kind="task")
 async def pool_spm_start(call: Call, params: SpmStart) -> TaskId:
     """Take the SPM role: acquire the SPM lease, finish or undo the tasks of the last SPM."""
-    return call.agent.storage.tasks.start_spm(params.pool_id, params.domain_version)
+    return await call.agent.storage.tasks.start_spm(params.pool_id, params.domain_version)
 
 
 @verb("StoragePool.spmStop", role=Role.ADMIN)

@@ -31,12 +31,15 @@ class Prepared(Protocol):
 class Images(Protocol):
     """The part of `storage.service.Storage` that VMs use."""
 
-    async def prepare_image(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> Prepared: ...
+    async def prepare_image(
+        self, pool_id: str, domain_id: str, image_id: str, volume_id: str, *, consumer: str
+    ) -> Prepared:
+        """``consumer`` names the user: ``vm:<id>``."""
 
-    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str) -> None:
-        """Undo the preparation; done already is fine."""
+    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str, *, consumer: str) -> None:
+        """Undo the preparation for this user; done already is fine."""
 
-    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]]) -> None:
+    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]], *, consumer: str) -> None:
         """After a restart: these (pool, domain, image, volume) are in use by running VMs."""
 
 

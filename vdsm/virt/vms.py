@@ -226,9 +226,6 @@ class Vms:
         decisions = decide(records, self._records.unreadable, domains)
         self.problems = dict(self._records.unreadable)
         left = [decision for decision in decisions if decision.record.vm_id not in self._vms]
-        for decision in left:
-            if decision.action is Action.ADOPT:
-                self._parts.images.claim(decision.record.vm_id, decision.record.images)
         results = await asyncio.gather(*(self._recover_one(decision) for decision in left), return_exceptions=True)
         for result in results:  # the others are there; a further attempt is for these only
             if isinstance(result, BaseException):
@@ -258,7 +255,7 @@ class Vms:
             return
         async with self._slots:
             try:
-                await self._parts.images.resume(vm.record.images)
+                await self._parts.images.resume(vm.vm_id, vm.record.images)
             except (AgentError, OSError) as e:
                 log.error("VM %s: its images: %s", vm.vm_id, e)
         vm.record.phase = Phase.RUNNING

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from inside import Spm
 from local_world import World
 
 
@@ -28,3 +29,12 @@ async def spm(world: World) -> World:
     status = await world.become_spm()
     assert status["taskResult"] == "success", status
     return world
+
+
+@pytest.fixture
+async def inside(world: World) -> AsyncIterator[Spm]:
+    """An SPM of the pool inside this process: its role is taken."""
+    spm = Spm(world)
+    await spm.start()
+    yield spm
+    await spm.stop()

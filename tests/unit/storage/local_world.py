@@ -97,7 +97,7 @@ class World:
         await self.storage.pool.connect(self.pool_id, 1, self.domain_id, master_version, domains)
 
     async def become_spm(self) -> dict[str, Any]:
-        return await self.finish(self.storage.tasks.start_spm(self.pool_id, None))
+        return await self.finish(await self.storage.tasks.start_spm(self.pool_id, None))
 
     async def finish(self, task_id: str) -> dict[str, Any]:
         async with asyncio.timeout(20):

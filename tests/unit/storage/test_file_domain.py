@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """File domains on a local disk: rules of volumes, and what each crash point leaves."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -38,9 +37,10 @@ from storage.file.domain import (
 )
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
-from storage.ondisk.values import Allocation, DomainKind, Legality, VolumeFormat, VolumeRole
+from storage.ondisk.values import Allocation, DomainKind, Legality, VolumeFormat
 from tests.decoder import domain as decoder
-from vdsm.common import crashpoints, errors
+from tests.decoder import text as decoder_text
+from vdsm.common import crashpoints
 from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import new_uuid
 
@@ -231,57 +231,75 @@ async def test_children_must_be_cow_and_not_smaller(domain, image):
     assert set(decoder.decode(domain.path).images[image]) == {base}
 
 
-async def test_a_volume_has_one_child(domain, image):
+async def test_a_parent_may_have_two_children(domain, image):
+    """An image that is previewed has two leaves on one volume."""
+    base, top, preview = new_uuid(), new_uuid(), new_uuid()
+    await domain.create_volume(raw(image, base))
+    await domain.create_volume(cow(image, top, base))
+    await domain.create_volume(cow(image, preview, base))
+    found = decoder.decode(domain.path).images[image]
+    assert [found[v].fields["VOLTYPE"] for v in (base, top, preview)] == ["INTERNAL", "LEAF", "LEAF"]
+    with pytest.raises(VolumeHasChildren, match=top):
+        await domain.delete_volume(image, base)
+    await domain.delete_volume(image, top)
+    assert decoder.decode(domain.path).images[image][base].fields["VOLTYPE"] == "INTERNAL"
+    await domain.delete_volume(image, preview)
+    assert decoder.decode(domain.path).images[image][base].fields["VOLTYPE"] == "LEAF"
+
+
+async def test_a_volume_is_made_once(domain, image):
     base, top = new_uuid(), new_uuid()
     await domain.create_volume(raw(image, base))
     await domain.create_volume(cow(image, top, base))
-    with pytest.raises(InvalidVolume, match="child already"):
-        await domain.create_volume(cow(image, new_uuid(), base))
-    with pytest.raises(VolumeHasChildren, match=top):
-        await domain.delete_volume(image, base)
+    for volume in (base, top):
+        with pytest.raises(VolumeExists):
+            await domain.create_volume(cow(image, volume, base))
+    foreign = new_uuid()
+    with open(domain.volume_path(image, foreign), "wb") as f:
+        f.write(b"somebody else's")
     with pytest.raises(VolumeExists):
-        await domain.create_volume(cow(image, top, base))
-    decoder.decode(domain.path)
+        await domain.create_volume(cow(image, foreign, base))
+    assert os.path.getsize(domain.volume_path(image, foreign)) == 15
 
 
-async def test_failed_create_is_undone(domain, image, monkeypatch):
-    base = new_uuid()
+async def test_each_step_of_a_child_is_told_before_it_is_done(domain, image):
+    base, top, seen = new_uuid(), new_uuid(), []
     await domain.create_volume(raw(image, base))
 
-    async def fails(*_args, **_named):
-        raise errors.CommandFailed("qemu-img", 1, "no space")
+    async def before(step):
+        seen.append(
+            (str(step), set(os.listdir(domain.image_path(image))) - {base, f"{base}.meta"}, role(domain, image, base))
+        )
 
-    monkeypatch.setattr("storage.qemu_img.create", fails)
-    with pytest.raises(errors.CommandFailed):
-        await domain.create_volume(cow(image, new_uuid(), base))
-    with pytest.raises(errors.CommandFailed):
-        await domain.create_volume(cow(new_uuid(), new_uuid()))
-    found = decoder.decode(domain.path).images
-    assert set(found) == {image}
-    assert found[image][base].fields["VOLTYPE"] == "LEAF"
+    await domain.create_volume(cow(image, top, base), before)
+    assert seen == [("payload", set(), "LEAF"), ("parent", {top}, "LEAF"), ("metadata", {top}, "INTERNAL")]
 
 
-async def test_cancelled_create_is_undone(domain, image, monkeypatch):
-    async def hangs(*_args, **_named):
-        await asyncio.sleep(60)
+async def test_each_step_of_a_clone_is_told_before_it_is_done(domain, image):
+    template, target, base, top, seen = new_uuid(), new_uuid(), new_uuid(), new_uuid(), []
+    await domain.create_volume(raw(template, base))
 
-    monkeypatch.setattr("storage.qemu_img.create", hangs)
-    creating = asyncio.ensure_future(domain.create_volume(cow(image, new_uuid())))
-    while not os.listdir(f"{domain.path}/images"):
-        await asyncio.sleep(0.01)
-    creating.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await creating
-    assert os.listdir(f"{domain.path}/images") == []
+    async def before(step):
+        there = os.listdir(domain.image_path(target)) if os.path.exists(domain.image_path(target)) else None
+        seen.append((str(step), there and sorted(there)))
+
+    await domain.create_volume(replace(cow(target, top, base), source_image_id=template), before)
+    links = sorted([base, f"{base}.meta"])
+    assert seen == [("folder", None), ("share", []), ("payload", links), ("metadata", sorted([*links, top]))]
+    assert role(domain, template, base) == role(domain, target, base) == "SHARED"
+
+
+def role(domain, image, volume):
+    with open(domain.volume_path(image, volume) + ".meta", "rb") as f:
+        return decoder_text.volume(f.read())["VOLTYPE"]
 
 
 async def test_shared_volumes_are_protected(domain, image):
-    volume, derived = new_uuid(), new_uuid()
-    made = await domain.create_volume(raw(image, volume))
+    volume, derived, top = new_uuid(), new_uuid(), new_uuid()
+    await domain.create_volume(raw(image, volume))
+    await domain.create_volume(replace(cow(derived, top, volume), source_image_id=image))
     with pytest.raises(VolumeNotShared):
-        await domain.share_volume(image, volume, derived)
-    await domain.write_volume(image, volume, replace(made, role=VolumeRole.SHARED))
-    await domain.share_volume(image, volume, derived)
+        await domain.create_volume(replace(cow(new_uuid(), new_uuid(), top), source_image_id=derived))
     for call in (domain.delete_volume(image, volume), domain.delete_image(image)):
         with pytest.raises(VolumeShared):
             await call
@@ -397,6 +415,9 @@ async def main(mount, flow):
         await domain.create_volume(
             NewVolume(IMG, TOP, 1 << 20, VolumeFormat.COW, Allocation.SPARSE, parent_id=BASE))
         await domain.create_volume(NewVolume(OTHER, TOP, 1 << 20, VolumeFormat.RAW, Allocation.SPARSE))
+    elif flow == "volume.clone":
+        await domain.create_volume(
+            NewVolume(OTHER, TOP, 1 << 20, VolumeFormat.COW, Allocation.SPARSE, "DATA", "", BASE, IMG))
     elif flow == "volume.delete":
         await domain.delete_volume(IMG, TOP)
     else:
@@ -438,8 +459,9 @@ async def test_crash_while_a_domain_is_made(tmp_path, io, point):
 async def test_crash_while_a_volume_is_made_or_deleted(domain, tmp_path, io, image, point):
     base, top = new_uuid(), new_uuid()
     flow = "image" if point.startswith("image") else point.rpartition(".")[0]
+    flow = "volume.clone" if point == "volume.create.share" else flow
     await domain.create_volume(raw(image, base))
-    if flow != "volume.create":
+    if flow not in ("volume.create", "volume.clone"):
         await domain.create_volume(cow(image, top, base))
     assert die_at(point, tmp_path, flow, SD, image, base, top, new_uuid()) == -signal.SIGKILL
 
@@ -450,16 +472,17 @@ async def test_crash_while_a_volume_is_made_or_deleted(domain, tmp_path, io, ima
             metadata = await reopened.read_volume(image_id, volume_id)
             sizes = await reopened.volume_sizes(image_id, volume_id)
             assert sizes.apparent > 0
-            assert metadata.legality is Legality.LEGAL or point == "volume.delete.illegal"
+            removing = point in ("volume.delete.illegal", "volume.delete.lease")
+            assert metadata.legality is (Legality.ILLEGAL if removing and volume_id == top else Legality.LEGAL)
     await reopened.collect_garbage()
     found = decoder.decode(domain.path).images
     assert {i: tuple(sorted(v)) for i, v in found.items()} == {i: v for i, v in visible.items() if v}
     again = await reopened.collect_garbage()
     assert (again.removed, again.mended) == ((), ())
-    if flow == "volume.create" and point != "volume.create.metadata":
+    if flow == "volume.create" and point not in ("volume.create.metadata", "volume.create.lease"):
         await reopened.create_volume(cow(image, top, base))
         decoder.decode(domain.path)
 
 
 def test_every_crash_point_of_file_domains_is_covered():
-    assert len(OURS) == 5 + 6 + 4 + 1
+    assert len(OURS) == 5 + 7 + 5 + 1

@@ -249,7 +249,7 @@ async def test_a_restarted_agent_knows_who_uses_an_image(spm: World) -> None:
     await spm.start()
     assert spm.storage.images.prepared() == [(spm.domain_id, image)]
     await spm.storage.teardown_image(spm.pool_id, spm.domain_id, image, consumer="api")
-    assert spm.storage.images.users(spm.domain_id, image) == {"vm-1"}
+    assert spm.storage.in_use.users(spm.domain_id, image) == {"vm-1": {volume}}
     await spm.storage.teardown_image(spm.pool_id, spm.domain_id, image, consumer="vm-1")
     assert not os.path.lexists(f"{spm.paths.storage_run}/{spm.domain_id}/{image}")
 

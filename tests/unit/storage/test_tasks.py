@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.errors import VolumeNotFound
+from storage import locks
+from storage.errors import IoFailed, VolumeNotFound
+from storage.locks import Locks
 from storage.tasks import record as records
 from storage.tasks.record import Outcome, Recovery, TaskRecord, TaskRecordInvalid
-from storage.tasks.runner import Task, TaskNotFinished, Tasks, UnknownTask
+from storage.tasks.runner import StepInvalid, Task, TaskNotFinished, Tasks, UnknownTask
 from storage.tasks.states import PREDECESSORS, REPORTED, State, TaskTransitionIllegal, check_transition
 from storage.tasks.store import TaskStore
 from vdsm.common.ids import new_uuid
@@ -26,13 +30,17 @@ STEP = Recovery("step", "fileVolume", "FileVolume", "halfbakedVolumeRollback", (
 
 
 class LocalFiles:
-    """The store's files, without an I/O helper."""
+    """The store's files, without an I/O helper; refuses as one does."""
 
     async def listdir(self, path: str) -> list[str]:
-        return os.listdir(path)
+        with _refusing("list_folder", path):
+            return os.listdir(path)
 
     async def read(self, path: str, max_bytes: int) -> bytes:
-        return Path(path).read_bytes()
+        with _refusing("read", path):
+            if os.path.getsize(path) > max_bytes:
+                raise OSError(errno.EFBIG, "too long", path)
+            return Path(path).read_bytes()
 
     async def write_tree(self, path: str, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(path, ignore_errors=True)
@@ -41,13 +49,24 @@ class LocalFiles:
             (Path(path) / name).write_bytes(data)
 
     async def rename(self, old: str, new: str) -> None:
-        Path(old).rename(new)
+        with _refusing("rename", old):
+            Path(old).rename(new)
 
     async def remove_tree(self, path: str) -> None:
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise IoFailed("remove_tree", path, "ENOTDIR", "Not a directory")
         shutil.rmtree(path, ignore_errors=True)
 
     async def sync_folder(self, path: str) -> None:
         pass
+
+
+@contextlib.contextmanager
+def _refusing(operation: str, path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise IoFailed(operation, path, errno.errorcode[e.errno or errno.EIO], os.strerror(e.errno or 0)) from None
 
 
 class _DiesInARemoval(LocalFiles):
@@ -57,21 +76,44 @@ class _DiesInARemoval(LocalFiles):
             raise OSError("killed after the first of its files")
 
 
-def _tasks(folder: Path, undone: list[str] | None = None, fail: str = "") -> Tasks:
-    async def recover(step: Recovery) -> None:
-        if step.name == fail:
+IMAGE = locks.image("d", "i")
+
+
+class _Steps:
+    """Steps back that only note their names. ``slow`` waits for ``go``; ``fail`` fails, ``odd`` is not known."""
+
+    def __init__(self, undone: list[str] | None = None, fail: str = "") -> None:
+        self.undone = undone if undone is not None else []
+        self.fail = fail
+        self.go = asyncio.Event()
+
+    def locks(self, recoveries: Sequence[Recovery]) -> list[locks.Lock]:
+        return [locks.image("d", param) for recovery in recoveries for param in recovery.params]
+
+    async def run(self, recovery: Recovery) -> None:
+        if recovery.name == "slow":
+            await self.go.wait()
+        if recovery.name == "odd":
+            raise StepInvalid(recovery.call, "it is not known here")
+        if recovery.name == self.fail:
             raise VolumeNotFound("v", "d")
-        (undone if undone is not None else []).append(step.name)
-
-    return Tasks(TaskStore(LocalFiles(), str(folder)), recover, lambda e: 201 if isinstance(e, VolumeNotFound) else 411)
+        self.undone.append(recovery.name)
 
 
-def _named(name: str) -> Recovery:
-    return Recovery(name, "m", "o", "f")
+def _code_of(error: BaseException) -> int:
+    return 201 if isinstance(error, VolumeNotFound) else 411
+
+
+def _tasks(folder: Path, undone: list[str] | None = None, fail: str = "", steps: _Steps | None = None) -> Tasks:
+    return Tasks(TaskStore(LocalFiles(), str(folder)), steps or _Steps(undone, fail), _code_of, Locks())
+
+
+def _named(name: str, *params: str) -> Recovery:
+    return Recovery(name, "m", "o", "f", params)
 
 
 async def _load(folder: Path) -> list[TaskRecord]:
-    return await TaskStore(LocalFiles(), str(folder)).load()
+    return (await TaskStore(LocalFiles(), str(folder)).load()).tasks
 
 
 text = st.text(st.characters(exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029,", exclude_categories=["Cs"]))
@@ -133,7 +175,7 @@ async def test_a_task_is_stored_before_its_first_step_and_after_its_last(tmp_pat
         seen.extend(await _load(tmp_path))
         return "made"
 
-    task_id = tasks.start("createVolume", body)
+    task_id = await tasks.start("createVolume", body)
     await tasks.wait(task_id)
     (stored,) = await _load(tmp_path)
     assert (seen[0].state, seen[0].recoveries) == (State.RUNNING, (STEP,))
@@ -149,7 +191,7 @@ async def test_a_failing_task_is_undone_last_step_first(tmp_path: Path) -> None:
         await task.will_undo(_named("one"), _named("two"))
         raise VolumeNotFound("v", "d")
 
-    task_id = tasks.start("createVolume", body)
+    task_id = await tasks.start("createVolume", body)
     await tasks.wait(task_id)
     status = tasks.status(task_id)
     assert undone == ["two", "one"]
@@ -164,7 +206,7 @@ async def test_a_task_whose_undoing_fails_says_so(tmp_path: Path) -> None:
         await task.will_undo(_named("one"))
         raise ZeroDivisionError
 
-    task_id = tasks.start("createVolume", body)
+    task_id = await tasks.start("createVolume", body)
     await tasks.wait(task_id)
     assert tasks.status(task_id)["taskResult"] == "cleanFailure"
     assert "undoing it failed" in tasks.status(task_id)["message"]
@@ -180,7 +222,7 @@ async def test_a_stopped_task_is_undone(tmp_path: Path) -> None:
         await asyncio.sleep(60)
         return ""
 
-    task_id = tasks.start("createVolume", body)
+    task_id = await tasks.start("createVolume", body)
     await working.wait()
     with pytest.raises(TaskNotFinished):
         await tasks.clear(task_id)
@@ -200,7 +242,7 @@ async def test_an_interrupted_task_is_undone_by_the_next_spm(tmp_path: Path) -> 
         return ""
 
     before = _tasks(tmp_path)
-    task_id = before.start("createVolume", body)
+    task_id = await before.start("createVolume", body)
     await working.wait()
     await before.stop_all()
     assert [r.state for r in await _load(tmp_path)] == [State.RUNNING]
@@ -219,7 +261,7 @@ async def test_a_finished_task_is_not_undone_by_the_next_spm(tmp_path: Path) -> 
         return ""
 
     before = _tasks(tmp_path)
-    task_id = before.start("createVolume", body)
+    task_id = await before.start("createVolume", body)
     await before.wait(task_id)
     undone: list[str] = []
     after = _tasks(tmp_path, undone)
@@ -238,7 +280,7 @@ async def test_clear_removes_the_stored_task(tmp_path: Path) -> None:
         return ""
 
     tasks = _tasks(tmp_path)
-    task_id = tasks.start("deleteImage", body)
+    task_id = await tasks.start("deleteImage", body)
     await tasks.wait(task_id)
     await tasks.clear(task_id)
     assert os.listdir(tmp_path) == []
@@ -268,7 +310,7 @@ async def test_a_save_that_was_cut_off_is_completed(tmp_path: Path, left: str) -
     if left != ".temp":
         torn.mkdir()
         (torn / f"{task.task_id}.task").write_text("id = ")
-    assert await store.load() == [task]
+    assert (await store.load()).tasks == [task]
     assert os.listdir(tmp_path) == [task.task_id]
 
 

@@ -177,24 +177,33 @@ class FakePrepared:
 
 @dataclass
 class FakeStorage:
-    prepared: set[str] = field(default_factory=set)
+    """An image stays prepared until each of its users has torn it down."""
+
+    users: dict[str, set[str]] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     fails: dict[str, Exception] = field(default_factory=dict)
 
-    async def prepare_image(self, pool_id: str, domain_id: str, image_id: str, volume_id: str) -> FakePrepared:
+    @property
+    def prepared(self) -> set[str]:
+        return {image_id for image_id, users in self.users.items() if users}
+
+    async def prepare_image(
+        self, pool_id: str, domain_id: str, image_id: str, volume_id: str, *, consumer: str
+    ) -> FakePrepared:
         self.calls.append(f"prepare {image_id}")
         await asyncio.sleep(0)
         if image_id in self.fails:
             raise self.fails[image_id]
-        self.prepared.add(image_id)
+        self.users.setdefault(image_id, set()).add(consumer)
         return FakePrepared(f"/rhev/{image_id}/{volume_id}")
 
-    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str) -> None:
+    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str, *, consumer: str) -> None:
         self.calls.append(f"teardown {image_id}")
-        self.prepared.discard(image_id)
+        self.users.get(image_id, set()).discard(consumer)
 
-    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]]) -> None:
-        self.prepared |= {image_id for _, _, image_id, _ in images}
+    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]], *, consumer: str) -> None:
+        for _, _, image_id, _ in images:
+            self.users.setdefault(image_id, set()).add(consumer)
 
 
 @dataclass

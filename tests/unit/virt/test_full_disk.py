@@ -153,7 +153,7 @@ async def test_a_start_that_cannot_be_recorded_does_not_reach_libvirt(world: Wor
 async def test_storage_that_cannot_write_its_own_records_keeps_no_vm_from_ending(world: World) -> None:
     vm = await up(world)
 
-    async def full(pool_id: str, domain_id: str, image_id: str) -> None:
+    async def full(pool_id: str, domain_id: str, image_id: str, *, consumer: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     world.storage.teardown_image = full  # type: ignore[method-assign]
@@ -171,10 +171,10 @@ async def test_one_vm_that_cannot_be_recovered_is_tried_again_and_hides_no_other
     await until(lambda: world.vms.get(other).status.reported == "Up")
     real, failures = world.storage.resume_prepared, ["odd"]
 
-    async def odd(images: Any) -> None:
+    async def odd(images: Any, *, consumer: str) -> None:
         if failures:
             raise ValueError(failures.pop())
-        await real(images)
+        await real(images, consumer=consumer)
 
     world.storage.resume_prepared = odd  # type: ignore[method-assign]
     await world.restart()

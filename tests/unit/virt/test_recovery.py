@@ -134,25 +134,26 @@ async def test_vms_are_told_again_when_libvirt_comes_back(world: World) -> None:
 
 async def test_an_image_that_a_running_vm_shares_survives_the_release_of_another(world: World) -> None:
     dead, *running = sorted(new_id() for _ in range(7))
-    shared = disk("vdb", new_id())
+    shared_id = new_id()
+    shared = disk("vdb", shared_id)
     for vm_id in (dead, *running):
         own = disk("vda", new_id())
         await world.vms.create(vm_id, xml_of(vm_id, disks=[own, shared] if vm_id in (dead, running[-1]) else [own]))
     await until(lambda: all(stats["status"] == "Up" for stats in world.vms.all_stats()))
     world.hypervisor.found[dead].state = DomainState.OFF
-    world.storage.calls.clear()
     go, real = asyncio.Event(), world.storage.resume_prepared
 
-    async def slow(images: Sequence[tuple[str, str, str, str]]) -> None:
+    async def slow(images: Sequence[tuple[str, str, str, str]], *, consumer: str) -> None:
         await go.wait()
-        await real(images)
+        await real(images, consumer=consumer)
 
     world.storage.resume_prepared = slow  # type: ignore[method-assign]
     restarting = asyncio.create_task(world.restart())
     await until(lambda: "after_vm_destroy" in world.hooks.ran)  # the dead one is released before the others are there
     go.set()
     await restarting
-    assert len([call for call in world.storage.calls if call.startswith("teardown")]) == 1
+    assert shared_id in world.storage.prepared
+    assert len(world.storage.prepared) == 1 + len(running)
 
 
 async def test_a_qemu_that_died_at_its_start_is_down_before_the_hook_ends(world: World) -> None:

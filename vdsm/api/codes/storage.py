@@ -7,9 +7,9 @@ put right has a number that engines know as a plain failure (wire.md 7, column K
 
 from __future__ import annotations
 
-from storage import catalogue, connections, errors, images, locks
+from storage import catalogue, connections, errors, images, in_use, locks
 from storage.spm import errors as pool
-from storage.spm import recoveries, volumes
+from storage.spm import volumes
 from storage.tasks import record, runner, states
 from vdsm.common.errors import AgentError
 
@@ -46,6 +46,8 @@ CODES: dict[type[AgentError], int] = {
     errors.UnsafeImage: 484,
     errors.NotTheParent: 2009,
     images.VolumeIllegal: 227,
+    in_use.VolumesInUse: 203,
+    in_use.BeingRemoved: 203,
     volumes.VolumeShrinkRefused: 232,
     volumes.VolumeInternal: 220,
     # leases
@@ -80,7 +82,7 @@ CODES: dict[type[AgentError], int] = {
     # tasks and locks
     locks.LockTimeout: 851,
     locks.LockModesConflict: 855,
-    recoveries.RecoveryInvalid: 430,
+    runner.StepInvalid: 430,
     record.TaskRecordInvalid: 408,
     runner.UnknownTask: 401,
     # not 403: an engine that clears too early tries again later on 410 alone
