@@ -115,7 +115,7 @@ def _mailboxes(data):
     """Host id to its used slots. Mailbox 0 of the inbox is the event block."""
     _check(len(data) == MAILBOX_FILE, f"{len(data)} bytes, expected {MAILBOX_FILE}")
     used = {}
-    if not any(data):
+    if data.count(b"\0") == len(data):  # any() takes a quarter of a second for it
         return used
     for host in range(MAILBOX_FILE // 4096):
         box = data[4096 * host : 4096 * (host + 1)]
