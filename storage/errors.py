@@ -180,6 +180,20 @@ class DiscardUnsupported(StorageError):
     msg = "Parameter 'discard' is invalid: domain {self.domain_id} is on files, which cannot discard (got true)"
 
 
+class VolumesInUse(StorageError):
+    domain_id: str
+    what: str
+    users: list[str]
+    msg = "{self.what} of domain {self.domain_id} is in use on this host by {self.users}"
+    remedy = "Stop the VM, or end what prepared the image with Image.teardown"
+
+
+class BeingRemoved(StorageError):
+    domain_id: str
+    what: str
+    msg = "{self.what} of domain {self.domain_id} is being removed"
+
+
 class InvalidVolume(StorageError):
     """A wanted volume that breaks a rule of the format."""
 

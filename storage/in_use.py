@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from storage.errors import StorageError
+from storage.errors import BeingRemoved, VolumesInUse
 from vdsm.common.atomic import remove_durably, write_atomic
 
 log = logging.getLogger("vdsm.storage.images")
@@ -32,20 +32,6 @@ Users = Mapping[str, frozenset[str]]
 """User to the ids of the volumes that it uses; none when it is not known which: then all of the image."""
 
 Image = tuple[str, str]
-
-
-class VolumesInUse(StorageError):
-    domain_id: str
-    what: str
-    users: list[str]
-    msg = "{self.what} of domain {self.domain_id} is in use on this host by {self.users}"
-    remedy = "Stop the VM, or end what prepared the image with Image.teardown"
-
-
-class BeingRemoved(StorageError):
-    domain_id: str
-    what: str
-    msg = "{self.what} of domain {self.domain_id} is being removed"
 
 
 class InUse:

@@ -94,6 +94,15 @@ def _extend(spm: Spm, image: str, volume: str) -> Awaitable[Any]:
 
 FLOWS = {
     "new image": Flow(_nothing, lambda spm, i: spm.begin(i[0], i[1])),
+    "child": Flow(_base, lambda spm, i: spm.begin(i[0], i[2], i[1])),
+    "second child": Flow(_two, lambda spm, i: spm.begin(i[0], i[3], i[1])),
+    "clone": Flow(_base, lambda spm, i: spm.begin(i[3], i[2], i[1], i[0])),
+    "second clone": Flow(_clone, lambda spm, i: spm.begin(i[4], i[5], i[1], i[0])),
+    "delete a leaf": Flow(_two, lambda spm, i: _delete(spm, i[0], i[2])),
+    "delete a clone's leaf": Flow(_clone, lambda spm, i: _delete(spm, i[3], i[2])),
+    "delete an image": Flow(
+        _two, lambda spm, i: spm.serve("image.delete", {"domain_id": spm.world.domain_id, "image_id": i[0]})
+    ),
     "extend": Flow(_base, lambda spm, i: _extend(spm, i[0], i[1])),
 }
 

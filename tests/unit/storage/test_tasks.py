@@ -8,7 +8,8 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage import locks
-from storage.errors import IoFailed, VolumeNotFound
+from storage.errors import IoFailed, StorageNotResponding, VolumeNotFound
 from storage.locks import Locks
 from storage.tasks import record as records
 from storage.tasks.record import Outcome, Recovery, TaskRecord, TaskRecordInvalid
-from storage.tasks.runner import StepInvalid, Task, TaskNotFinished, Tasks, UnknownTask
+from storage.tasks.runner import StepInvalid, Task, TaskNotFinished, TaskNotStoppable, Tasks, UnknownTask
 from storage.tasks.states import PREDECESSORS, REPORTED, State, TaskTransitionIllegal, check_transition
 from storage.tasks.store import TaskStore
 from vdsm.common.ids import new_uuid
@@ -334,3 +335,374 @@ async def test_what_is_no_task_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "lost+found").mkdir()
     assert await _load(tmp_path) == []
     assert os.listdir(tmp_path) == ["lost+found"]
+
+
+# What lies there and is no task
+
+
+def _odd_file(folder: Path) -> None:
+    (folder / new_uuid()).write_text("a file")
+
+
+def _odd_name(folder: Path) -> None:
+    (folder / "what is this").mkdir()
+
+
+def _odd_subfolder(folder: Path) -> None:
+    task_id = new_uuid()
+    (folder / task_id / f"{task_id}.task").mkdir(parents=True)
+
+
+def _odd_size(folder: Path) -> None:
+    task_id = new_uuid()
+    (folder / task_id).mkdir()
+    (folder / task_id / f"{task_id}.task").write_text("id = x\nr = " + "x" * 70000)
+
+
+def _odd_count(folder: Path) -> None:
+    task_id = new_uuid()
+    (folder / task_id).mkdir()
+    for n in range(1001):
+        (folder / task_id / f"{task_id}.recover.{n}").touch()
+
+
+def _odd_content(folder: Path) -> None:
+    task_id = new_uuid()
+    (folder / task_id).mkdir()
+    (folder / task_id / f"{task_id}.task").write_bytes(b"\xff\x00garbage")
+
+
+def _odd_numbers(folder: Path) -> None:
+    task_id = new_uuid()
+    (folder / task_id).mkdir()
+    (folder / task_id / f"{task_id}.task").write_text(f"id = {task_id}\nstate = running\nnrecoveries = 99999\n")
+
+
+def _odd_state(folder: Path) -> None:
+    task_id = new_uuid()
+    (folder / task_id).mkdir()
+    (folder / task_id / f"{task_id}.task").write_text(f"id = {task_id}\nstate = dancing\nnrecoveries = 0\n")
+
+
+def _odd_backup(folder: Path) -> None:
+    (folder / f"{new_uuid()}.backup").write_text("a file")
+
+
+ODD = [
+    _odd_file,
+    _odd_name,
+    _odd_subfolder,
+    _odd_size,
+    _odd_count,
+    _odd_content,
+    _odd_numbers,
+    _odd_state,
+    _odd_backup,
+]
+
+
+@pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
+async def test_what_is_no_task_is_told_and_left_and_hides_no_other(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    whole = TaskRecord(new_uuid(), "createVolume", State.RUNNING, "/s", recoveries=(STEP,))
+    await TaskStore(LocalFiles(), str(tmp_path)).save(whole)
+    make(tmp_path)
+    before = sorted(os.listdir(tmp_path))
+    loaded = await TaskStore(LocalFiles(), str(tmp_path)).load()
+    assert loaded.tasks == [whole]
+    assert len(loaded.odd) == 1, loaded.odd
+    assert str(tmp_path) in loaded.odd[0] or "was not taken over" in loaded.odd[0]
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+async def test_storage_that_does_not_answer_is_no_odd_task(tmp_path: Path) -> None:
+    class Silent(LocalFiles):
+        async def read(self, path: str, max_bytes: int) -> bytes:
+            raise StorageNotResponding(path, "read", 60.0)
+
+    await TaskStore(LocalFiles(), str(tmp_path)).save(TaskRecord(TASK, "createVolume", State.RUNNING, "/s"))
+    with pytest.raises(StorageNotResponding):
+        await TaskStore(Silent(), str(tmp_path)).load()
+
+
+async def test_a_torn_temp_beside_a_whole_backup_is_not_taken(tmp_path: Path) -> None:
+    """Its last file is missing: the task would seem to have ended without a result."""
+    store = TaskStore(LocalFiles(), str(tmp_path))
+    running = TaskRecord(TASK, "createVolume", State.RUNNING, "/s", recoveries=(STEP,))
+    await store.save(replace(running, state=State.FINISHED, outcome=Outcome(0, "done", "made")))
+    torn = tmp_path / f"{TASK}.temp"
+    (tmp_path / TASK).rename(torn)
+    written = list(records.encode(replace(running, state=State.FINISHED, outcome=Outcome(0, "done"))))
+    (torn / written[-1]).unlink()
+    await store.save(running)
+    (tmp_path / TASK).rename(tmp_path / f"{TASK}.backup")
+    torn.mkdir(exist_ok=True)
+    (torn / written[0]).write_bytes(b"name = x\n")
+    assert (await store.load()).tasks == [running]
+
+
+async def test_a_save_after_one_that_was_refused_between_its_renames(tmp_path: Path) -> None:
+    """There is a whole task at every moment, although the last save left none under the plain name."""
+
+    class Refusing(LocalFiles):
+        refuse = False
+        seen: list[list[str]]
+
+        async def rename(self, old: str, new: str) -> None:
+            if self.refuse and old.endswith(".temp"):
+                raise IoFailed("rename", old, "EIO", "Input/output error")
+            await super().rename(old, new)
+
+        async def write_tree(self, path: str, files: Mapping[str, bytes]) -> None:
+            assert not self.refuse or _whole(tmp_path)
+            await super().write_tree(path, files)
+
+    files = Refusing()
+    store = TaskStore(files, str(tmp_path))
+    one = TaskRecord(TASK, "createVolume", State.RUNNING, "/s")
+    two = replace(one, recoveries=(STEP,))
+    await store.save(one)
+    files.refuse = True
+    with pytest.raises(IoFailed):
+        await store.save(two)
+    assert os.listdir(tmp_path) != [TASK]
+    files.refuse = False
+    await store.save(two)
+    assert (await store.load()).tasks == [two]
+    assert os.listdir(tmp_path) == [TASK]
+
+
+def _whole(folder: Path) -> bool:
+    return any((folder / name / f"{TASK}.task").exists() for name in (TASK, f"{TASK}.backup"))
+
+
+def test_what_another_program_wrote_is_read() -> None:
+    """Unknown fields, blank lines, lines that are no field, blanks around parameters."""
+    files = {
+        f"{TASK}.task": f"\nid = {TASK}\nname = createVolume\nstate = running\nnjobs = 1\nnrecoveries = 1\n"
+        "shade = blue\nno field\na = b = c\n".encode(),
+        f"{TASK}.job.0": b"name = createVolume\nruncmd = bound method of <x>\n",
+        f"{TASK}.recover.0": b"name = n\nmoduleName = m\nobject = o\nfunction = f\nparams = a, b ,/c_eq_d\n",
+    }
+    record = records.decode(TASK, files)
+    assert (record.verb, record.state, record.job) == ("createVolume", State.RUNNING, "createVolume")
+    assert record.recoveries == (Recovery("n", "m", "o", "f", ("a", "b", "/c=d")),)
+
+
+def test_a_message_of_several_lines_is_stored_as_one() -> None:
+    outcome = Outcome(100, "first\u2028second\r\nthird = x\x0bfourth")
+    files = records.encode(TaskRecord(TASK, "v", State.FINISHED, "/s", outcome=outcome))
+    assert files[f"{TASK}.result"].decode().split("\n")[1] == "message = first second third _eq_ x fourth"
+
+
+# Locks and the way back
+
+
+async def test_a_task_is_stored_before_anybody_is_told_of_it(tmp_path: Path) -> None:
+    tasks, gate = _tasks(tmp_path), asyncio.Event()
+
+    async def body(_task: Task) -> str:
+        await gate.wait()
+        return ""
+
+    task_id = await tasks.start("createVolume", body, job="the job")
+    (stored,) = await _load(tmp_path)
+    assert (stored.task_id, stored.verb, stored.job, stored.state) == (task_id, "createVolume", "the job", State.QUEUED)
+    gate.set()
+    await tasks.wait(task_id)
+
+
+async def test_a_task_that_cannot_be_stored_does_not_begin(tmp_path: Path) -> None:
+    tasks, ran = _tasks(tmp_path / "missing"), []
+
+    async def body(_task: Task) -> str:
+        ran.append(True)
+        return ""
+
+    with pytest.raises(IoFailed):
+        await tasks.start("createVolume", body)
+    assert tasks.all() == []
+    assert not ran
+
+
+async def test_a_step_that_is_not_known_is_stepped_over_and_told(tmp_path: Path) -> None:
+    undone: list[str] = []
+    tasks = _tasks(tmp_path, undone)
+
+    async def body(task: Task) -> str:
+        await task.will_undo(_named("one"), _named("odd"), _named("two"))
+        raise VolumeNotFound("v", "d")
+
+    task_id = await tasks.start("createVolume", body)
+    await tasks.wait(task_id)
+    assert undone == ["two", "one"]
+    status = tasks.status(task_id)
+    assert (status["taskResult"], status["code"]) == ("cleanFailure", 201)
+    assert "it is not known here" in status["message"]
+
+
+async def test_the_way_back_ends_at_a_step_that_fails(tmp_path: Path) -> None:
+    undone: list[str] = []
+    tasks = _tasks(tmp_path, undone, fail="two")
+
+    async def body(task: Task) -> str:
+        await task.will_undo(_named("one"), _named("two"), _named("three"))
+        raise VolumeNotFound("v", "d")
+
+    task_id = await tasks.start("createVolume", body)
+    record = await tasks.wait(task_id)
+    assert undone == ["three"]
+    assert len(record.recoveries) == 3
+
+
+async def test_a_task_keeps_its_locks_while_it_is_undone(tmp_path: Path) -> None:
+    steps = _Steps()
+    tasks, order = _tasks(tmp_path, steps=steps), []
+
+    async def fails(task: Task) -> str:
+        await task.will_undo(_named("slow"))
+        order.append("first")
+        raise VolumeNotFound("v", "d")
+
+    async def second(_task: Task) -> str:
+        order.append(f"second after {steps.undone}")
+        return ""
+
+    one = await tasks.start("createVolume", fails, [IMAGE])
+    two = await tasks.start("createVolume", second, [IMAGE])
+    while tasks.get(one).state is not State.RECOVERING:
+        await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert order == ["first"]
+    steps.go.set()
+    await tasks.wait(two)
+    assert order == ["first", "second after ['slow']"]
+
+
+async def test_loaded_tasks_have_their_locks_before_new_ones(tmp_path: Path) -> None:
+    stored = [
+        TaskRecord(new_uuid(), "v", State.RUNNING, "/s", recoveries=(_named("slow", "i"),)),
+        TaskRecord(new_uuid(), "v", State.QUEUED, "/s", recoveries=(_named("later", "i", "other"),)),
+    ]
+    for record in sorted(stored, key=lambda r: r.task_id):
+        await TaskStore(LocalFiles(), str(tmp_path)).save(record)
+    steps = _Steps()
+    tasks = _tasks(tmp_path, steps=steps)
+    await tasks.load()
+    recovering = asyncio.ensure_future(tasks.recover_loaded())
+    await asyncio.sleep(0)
+    ran: list[list[str]] = []
+
+    async def body(_task: Task) -> str:
+        ran.append(list(steps.undone))
+        return ""
+
+    new = [await tasks.start("v", body, [locks.image("d", name)]) for name in ("i", "other")]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert ran == []
+    steps.go.set()
+    await recovering
+    for task_id in new:
+        await tasks.wait(task_id)
+    assert sorted(steps.undone) == ["later", "slow"]
+    assert [len(undone) for undone in ran] == [2, 2]
+
+
+async def test_an_ended_task_is_not_stopped(tmp_path: Path) -> None:
+    """A stop that comes late does nothing; one in the middle of storing the end is refused."""
+
+    async def body(_task: Task) -> str:
+        return ""
+
+    tasks = _tasks(tmp_path)
+    task_id = await tasks.start("v", body)
+    await tasks.wait(task_id)
+    tasks.stop(task_id)
+    assert tasks.status(task_id)["taskResult"] == "success"
+    other = await tasks.start("v", body)
+    while not tasks.get(other).worked:
+        await asyncio.sleep(0)
+    if tasks.get(other).state is State.RUNNING:
+        with pytest.raises(TaskNotStoppable):
+            tasks.stop(other)
+    await tasks.wait(other)
+    assert tasks.status(other)["taskResult"] == "success"
+
+
+async def test_a_save_goes_to_its_end_when_its_task_is_stopped(tmp_path: Path) -> None:
+    class Slow(LocalFiles):
+        def __init__(self) -> None:
+            self.inside, self.go = asyncio.Event(), asyncio.Event()
+
+        async def rename(self, old: str, new: str) -> None:
+            self.inside.set()
+            await self.go.wait()
+            await super().rename(old, new)
+
+    files = Slow()
+    files.go.set()
+    steps = _Steps()
+    tasks = Tasks(TaskStore(files, str(tmp_path)), steps, _code_of, Locks())
+
+    async def body(task: Task) -> str:
+        files.go.clear()
+        files.inside.clear()
+        await task.will_undo(_named("one"))
+        raise AssertionError("it was stopped before")
+
+    task_id = await tasks.start("v", body)
+    await asyncio.sleep(0)
+    await files.inside.wait()
+    tasks.stop(task_id)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert steps.undone == []
+    files.go.set()
+    await tasks.wait(task_id)
+    assert steps.undone == ["one"]
+    assert tasks.status(task_id)["code"] == 411
+
+
+async def test_a_revert_that_was_interrupted_is_told_as_one(tmp_path: Path) -> None:
+    """Not as finished: half of what it made is gone."""
+    steps = _Steps()
+    tasks = _tasks(tmp_path, steps=steps)
+
+    async def body(task: Task) -> str:
+        await task.will_undo(_named("slow"))
+        return ""
+
+    task_id = await tasks.start("v", body)
+    await tasks.wait(task_id)
+    tasks.revert(task_id)
+    assert tasks.status(task_id)["taskState"] == "cleaning"
+    with pytest.raises(TaskNotFinished):
+        tasks.revert(task_id)
+    while tasks.get(task_id).state is not State.RECOVERING:
+        await asyncio.sleep(0)
+    assert [record.state for record in await _load(tmp_path)] == [State.RACQUIRING]
+    steps.go.set()
+    await tasks.wait(task_id)
+    assert [record.state for record in await _load(tmp_path)] == [State.RECOVERED]
+
+
+async def test_a_power_cut_after_a_save_or_a_removal_takes_nothing_back(tmp_path: Path) -> None:
+    """What was not synced may be gone."""
+
+    class Synced(LocalFiles):
+        async def sync_folder(self, path: str) -> None:
+            shutil.rmtree(tmp_path / "durable", ignore_errors=True)
+            shutil.copytree(path, tmp_path / "durable")
+
+    (tmp_path / "tasks").mkdir()
+    store = TaskStore(Synced(), str(tmp_path / "tasks"))
+    one = TaskRecord(TASK, "createVolume", State.RUNNING, "/s")
+    for record in (one, replace(one, recoveries=(STEP,))):
+        await store.save(record)
+        assert await _load(tmp_path / "durable") == [record]
+        assert os.listdir(tmp_path / "durable") == [TASK]
+    await store.remove(TASK)
+    assert os.listdir(tmp_path / "durable") == []

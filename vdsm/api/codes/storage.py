@@ -7,7 +7,7 @@ put right has a number that engines know as a plain failure (wire.md 7, column K
 
 from __future__ import annotations
 
-from storage import catalogue, connections, errors, images, in_use, locks
+from storage import catalogue, connections, errors, images, locks
 from storage.spm import errors as pool
 from storage.spm import volumes
 from storage.tasks import record, runner, states
@@ -39,6 +39,8 @@ CODES: dict[type[AgentError], int] = {
     errors.VolumeExists: 212,
     errors.VolumeHasChildren: 204,
     errors.VolumeShared: 223,
+    errors.VolumesInUse: 203,
+    errors.BeingRemoved: 203,
     errors.VolumeNotShared: 214,
     errors.DiscardUnsupported: 349,
     errors.InvalidVolume: 202,
@@ -46,8 +48,6 @@ CODES: dict[type[AgentError], int] = {
     errors.UnsafeImage: 484,
     errors.NotTheParent: 2009,
     images.VolumeIllegal: 227,
-    in_use.VolumesInUse: 203,
-    in_use.BeingRemoved: 203,
     volumes.VolumeShrinkRefused: 232,
     volumes.VolumeInternal: 220,
     # leases
