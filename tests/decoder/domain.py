@@ -140,12 +140,15 @@ def _image(path, sd, image, shared, align, sector):
     ids = {n[: -len(".meta")] for n in names if n.endswith(".meta")}
     suffixes = ("", ".meta", ".lease") if shared else ("", ".meta")
     expected = {i + s for i in ids for s in suffixes}
-    _check(names == expected, f"{folder}: {sorted(names ^ expected)} are missing or too much")
+    missing = expected - names
+    _check(names <= expected, f"{folder}: {sorted(names - expected)} are too much")
     volumes = {}
     for vol in sorted(ids):
         file = f"{folder}/{vol}"
         fields = _in(path, f"{vol}.meta", lambda file=file: text.volume(_read(file + ".meta")))
         _check(fields["DOMAIN"] == sd, f"DOMAIN of {file}")
+        if fields["LEGALITY"] == "ILLEGAL":  # the deletion had begun: the lease goes first
+            missing.discard(vol + ".lease")
         _check(fields["IMAGE"] == image or fields["VOLTYPE"] == "SHARED", f"IMAGE of {file}")
         _check(int(fields["CAP"]) % 4096 == 0, f"CAP of {file}")
         status = os.stat(file)
@@ -155,11 +158,12 @@ def _image(path, sd, image, shared, align, sector):
             _check(status.st_size == int(fields["CAP"]), f"{file} has {status.st_size} bytes, CAP {fields['CAP']}")
         else:
             _qcow2(file, fields)
-        if shared:
+        if shared and vol + ".lease" in names:
             _mode(file + ".lease", 0o660)
             lease = _read(file + ".lease")
             _in(path, f"{vol}.lease", lambda vol=vol, d=lease: sanlock_bytes.resource(d, sd, vol, align, sector))
         volumes[vol] = Volume(fields, file, status.st_size, status.st_blocks * 512, status.st_nlink)
+    _check(not missing, f"{folder}: {sorted(missing)} are missing")
     return volumes
 
 

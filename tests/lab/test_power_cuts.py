@@ -41,6 +41,7 @@ CREATE = (
     "volume.create.parent",
     "volume.create.metadata",
     "task.start.stored",
+    "task.undo.stored",
     "spm.volume.made",
     "task.end.stored",
 )

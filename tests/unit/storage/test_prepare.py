@@ -92,7 +92,7 @@ async def test_an_unsafe_image_is_not_prepared_in_any_state(world, legality):
     with pytest.raises(UnsafeImage, match=top):
         await prepare(world, image, top, allow_illegal=True)
     assert not os.path.lexists(f"{world.paths.storage_run}/{world.domain_id}/{image}")
-    assert world.storage.images.users(world.domain_id, image) == frozenset()
+    assert world.storage.in_use.users(world.domain_id, image) == {}
 
 
 async def test_a_clone_and_its_template_are_prepared(world):
