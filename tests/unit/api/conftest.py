@@ -47,7 +47,10 @@ def _agent(folder: str) -> Agent:
     names = [field.name for field in dataclasses.fields(Paths)]
     for name in names:
         os.makedirs(f"{folder}/{name}", exist_ok=True)
-    return build(Paths(**{name: f"{folder}/{name}" for name in names}), Settings())
+    paths = Paths(**{name: f"{folder}/{name}" for name in names})
+    for path in paths.state_folders:  # the root helper makes them
+        os.makedirs(path, exist_ok=True)
+    return build(paths, Settings())
 
 
 @pytest.fixture(scope="module")
