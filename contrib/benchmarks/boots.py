@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from contrib.lab.control import HostFailed
+from contrib.lab.kernel_calls import die_with_parent
 from contrib.lab.microvm import boots
 from contrib.lab.microvm.host import MicroHost
 
@@ -29,7 +30,7 @@ def main() -> int:
     count, cpus = (int(given) for given in (sys.argv[1:] + ["60", "1"][len(sys.argv) - 1 :]))
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_ONCE) as threads:
         os.environ[boots.RECORD] = str(Path(folder, "boots"))
-        busy = subprocess.Popen(["sh", "-c", BUSY])
+        busy = subprocess.Popen(["sh", "-c", BUSY], preexec_fn=die_with_parent)  # noqa: PLW1509 - no thread runs yet
         try:
             booted = threads.map(partial(_boot, cpus), range(1, count + 1))
             taken = [seconds for seconds in booted if seconds is not None]
