@@ -35,6 +35,7 @@ BY_VERB = {
 }
 # classes that end a start or a command line, or that their only caller turns into another
 NEVER_ON_THE_WIRE = {
+    "vdsm.common.single:AlreadyRuns",
     "vdsm.common.xml:InvalidXml",
     "vdsm.config:BadConfiguration",
     "vdsm.hooking.dry_run:NothingInstalled",

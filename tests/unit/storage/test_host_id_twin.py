@@ -37,7 +37,7 @@ async def main():
     started = time.monotonic()
     status = None
     async with asyncio.timeout(60):
-        task_id = world.storage.tasks.start_spm(world.pool_id, None)
+        task_id = await world.storage.tasks.start_spm(world.pool_id, None)
         while (status := dict(await world.storage.tasks.status(task_id)))["taskState"] != "finished":
             await asyncio.sleep(0.1)
         while "reason" not in (shown := world.storage.repo_stats()[world.domain_id]):

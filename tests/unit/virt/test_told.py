@@ -262,10 +262,10 @@ async def test_an_image_that_could_not_be_torn_down_is_tried_again_by_destroy(wo
     await runs(world)
     real, failures = world.storage.teardown_image, [OSError("busy")]
 
-    async def busy(pool_id: str, domain_id: str, image_id: str) -> None:
+    async def busy(pool_id: str, domain_id: str, image_id: str, *, consumer: str) -> None:
         if failures:
             raise failures.pop()
-        await real(pool_id, domain_id, image_id)
+        await real(pool_id, domain_id, image_id, consumer=consumer)
 
     world.storage.teardown_image = busy  # type: ignore[method-assign]
     world.hypervisor.guest_ends(VM)
