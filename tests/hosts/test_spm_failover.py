@@ -46,7 +46,7 @@ async def test_the_role_is_one_host_s_and_moves_when_it_dies(cluster: Cluster) -
         with pytest.raises(HostFailed) as refused:
             await center.elect(second)
         assert "'code': 651" in str(refused.value)
-        assert "is held by another host" in str(refused.value)
+        assert "is held by the host with id 1" in str(refused.value)
         assert await center.spm() is first
 
         kept = new_volume(pool)

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -25,6 +26,8 @@ LEAST = 4
 # of a long one the beginning is told, too: messages are cut
 BEGINNING = 24
 MAX_VALUES = 200_000
+MAX_SECRETS = 500
+LONGEST_NAME = 64
 
 _NAME = re.compile(
     r"(?:pass(?:word|wd|phrase)|secret|token|keyring|credential|private_?key|_X_)(?!.*(?:id|type|file|path|hash)$)",
@@ -32,27 +35,33 @@ _NAME = re.compile(
 )
 _SUSPECT = re.compile(r"passw|passphrase|secret|token|keyring|file\b|://", re.I)
 _SUSPECT_BYTES = re.compile(_SUSPECT.pattern.encode(), re.I)
-# name, then = or : with or without quotes (also those of JSON in JSON), then the value
+# Texts are of any length and whoever calls chooses them, so nothing here may look at a stretch of text again for each
+# place where a form could begin: what stands between the parts of a form can't hold another beginning.
+#
+# name, then = or : with or without quotes (also those of JSON in JSON), then the value: bare, or up to the same quote
 _GIVEN = re.compile(
-    r"""(?P<name>(?:password|passwd|passphrase|secret|token|keyring)\\*["']?\s*[=:]\s*)"""
-    r"""(?:(?P<quote>\\*["'])(?P<quoted>.*?)(?P=quote)|(?P<bare>[^\s,;&"'<>{}\[\]\\]+))""",
-    re.I | re.S,
-)
-_PAYLOAD = re.compile(r"(?P<name><(?:[\w-]+:)?file\b[^>]*>)(?P<quoted>[^<]+)(?=</)", re.I)
-_ADDRESS = re.compile(r"(?P<name>[a-z][a-z0-9+.-]*://[^\s/:@'\"]+:)(?P<quoted>[^\s/@'\"]+)(?=@)", re.I)
-_ELEMENT = re.compile(
-    r"(?P<name><(?P<tag>(?:[\w-]+:)?[\w-]*(?:passw(?:or)?d|passphrase|secret|token))(?:\s[^>]*)?>)"
-    r"(?P<quoted>[^<]+)(?=</(?P=tag)>)",
+    r"""(?:password|passwd|passphrase|secret|token|keyring)\\{0,4}["']?\s{0,8}[=:]\s{0,8}(?P<quote>\\{0,4}["'])?""",
     re.I,
 )
-_FORMS = (_GIVEN, _PAYLOAD, _ELEMENT, _ADDRESS)
+_BARE = re.compile(r"""[^\s,;&"'<>{}\[\]\\]+""")
+_PAYLOAD = re.compile(r"<(?:[\w-]{1,64}:)?file\b[^<>]*>(?P<value>[^<]+)(?=</)", re.I)
+_ADDRESS = re.compile(r"://[^\s/:@'\"]+:(?P<value>[^\s/@'\"]+)(?=@)", re.I)
+_ELEMENT = re.compile(
+    r"<(?P<tag>(?:[\w-]{1,64}:)?[\w-]{0,64}(?:passw(?:or)?d|passphrase|secret|token))(?:\s[^<>]*)?>"
+    r"(?P<value>[^<]+)(?=</(?P=tag)>)",
+    re.I,
+)
 
 _known: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar("secrets", default=frozenset())
 
 
-@functools.lru_cache(1024)
 def is_secret(name: str) -> bool:
-    """Whether a parameter or key of that name holds a secret."""
+    """Whether a parameter or key of that name holds a secret; of a very long one the beginning decides."""
+    return _is_secret(name[:LONGEST_NAME])
+
+
+@functools.lru_cache(1024)
+def _is_secret(name: str) -> bool:
     return _NAME.search(name) is not None
 
 
@@ -107,20 +116,43 @@ def _hide_member(key: str, member: Any) -> Any:
 
 
 def _hide_forms(text: str) -> str:
-    for form in _FORMS:
-        text = form.sub(_hidden, text)
+    for spans in _FORMS:
+        parts: list[str] = []
+        end = 0
+        for start, stop in spans(text):
+            parts += (text[end:start], HIDDEN)
+            end = stop
+        text = "".join((*parts, text[end:]))
     return text
 
 
-def _hidden(found: re.Match[str]) -> str:
-    quote = found.groupdict().get("quote") or ""
-    return f"{found['name']}{quote}{HIDDEN}{quote}"
+def _given_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Where values stand that follow a name; a quote that nobody closes (messages are cut) goes to the end."""
+    done = 0
+    for found in _GIVEN.finditer(text):
+        start = found.end()
+        if found.start() < done:
+            continue
+        if quote := found["quote"]:
+            stop = text.find(quote, start)
+            done = stop + len(quote) if stop >= 0 else len(text)
+            yield start, (stop if stop >= 0 else len(text))
+        elif bare := _BARE.match(text, start):
+            done = bare.end()
+            yield start, done
+
+
+def _spans_of(form: re.Pattern[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
+    return lambda text: (found.span("value") for found in form.finditer(text))
+
+
+_FORMS = (_given_spans, _spans_of(_PAYLOAD), _spans_of(_ELEMENT), _spans_of(_ADDRESS))
 
 
 def _collect(value: Any, found: set[str]) -> None:
     left: list[tuple[bool, Any]] = [(False, value)]
     seen = 0
-    while left and seen < MAX_VALUES:
+    while left and seen < MAX_VALUES and len(found) < MAX_SECRETS:
         named, one = left.pop()
         seen += 1
         if isinstance(one, str):
@@ -135,10 +167,7 @@ def _collect(value: Any, found: set[str]) -> None:
 
 
 def _given(text: str) -> Iterator[str]:
-    for form in _FORMS:
-        for match in form.finditer(text):
-            groups = match.groupdict()
-            yield groups["quoted"] or groups.get("bare") or ""
+    return (text[start:stop] for spans in _FORMS for start, stop in itertools.islice(spans(text), MAX_SECRETS))
 
 
 def _written(secret: str) -> Iterator[str]:

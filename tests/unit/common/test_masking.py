@@ -152,3 +152,28 @@ async def test_a_script_s_words_are_hidden_where_they_show_a_secret(tmp_path):
 
 def test_why_a_vm_ended_is_told_without_its_secrets():
     assert exit_for(ExitReason.GENERIC_ERROR, "passwd='swordfish' is wrong").message == "passwd='*****' is wrong"
+
+
+N = 400_000
+HOSTILE = {
+    "one word": "a" * N + " file ",
+    "quotes that nobody closes": "password='" * (N // 10),
+    "quotes with backslashes": "".join("password=%s'" % ("\\" * (n % 5)) for n in range(N // 12)),
+    "tags that nobody closes": "<file " * (N // 6) + "<password " * (N // 10),
+    "elements that never end": "<password>" * (N // 10) + "<file>" * (N // 6),
+    "addresses without a host": "://a:b" * (N // 6) + "://" + ":" * N,
+    "names without values": "password" * (N // 8) + ("password" + " " * 8) * (N // 16),
+    "prefixes": "<" + "a-" * (N // 2) + ("<" + "a" * 63 + ":") * (N // 65) + " file",
+}
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_no_text_takes_longer_than_its_length(text):
+    """A caller chooses the text: where a look costs its length squared, these keep the loop for minutes."""
+    masking.secrets_in({"x": text, text: "value"})
+    masking.hide(text)
+
+
+def test_a_quote_that_nobody_closes_hides_the_rest():
+    assert masking.hide("failed: password='swordfish and") == "failed: password='*****"
