@@ -264,7 +264,10 @@ class Fight:
         log = open(f"{self.ground.top}/helper.log", "ab")  # noqa: SIM115 - the helper's from here on
         with log:
             self._helper = subprocess.Popen(
-                [sys.executable, "-c", HELPER, self.ground.top], cwd=CHECKOUT, stdout=log, stderr=log
+                ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-c", HELPER, self.ground.top],
+                cwd=CHECKOUT,
+                stdout=log,
+                stderr=log,
             )
 
     @property

@@ -33,22 +33,17 @@ class UnsafeFolder(AgentError):
 @contextlib.contextmanager
 def trusted(path: str) -> Iterator[int]:
     """The folder's descriptor; all on the way is root's. Raises `UnsafeFolder`, FileNotFoundError."""
-    walked = "/"
-    inner = os.open("/", _FOLDER)
-    try:
+    with contextlib.ExitStack() as opened:
+        walked = "/"
+        inner = os.open("/", _FOLDER)
+        opened.callback(os.close, inner)
         _check(inner, walked)
         for name in filter(None, path.split("/")):
             walked = os.path.join(walked, name)
-            outer = inner
-            try:
-                inner = _enter(outer, name, walked)
-            finally:
-                os.close(outer)
+            inner = _enter(inner, name, walked)
+            opened.callback(os.close, inner)
             _check(inner, walked)
         yield inner
-    finally:
-        with contextlib.suppress(OSError):  # closed already when a step failed
-            os.close(inner)
 
 
 def make_own(path: str, mode: int) -> None:
