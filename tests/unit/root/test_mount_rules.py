@@ -56,13 +56,14 @@ def test_other_specifications_are_refused(spec):
         check_spec(spec)
 
 
-@pytest.mark.parametrize("vfs_type", ["ext4", "xfs", "nfs", "nfs4", "glusterfs", "ceph", "vfat"])
+@pytest.mark.parametrize("vfs_type", ["ext4", "xfs", "nfs", "nfs4", "ceph", "vfat"])
 def test_storage_types_are_accepted(vfs_type):
     assert check_type(vfs_type, block_types(FILESYSTEMS)) == vfs_type
 
 
 @pytest.mark.parametrize(
-    "vfs_type", ["", "proc", "overlay", "fuse", "fuseblk", "fuse.sh", "bind", "auto", "ext4,suid", "../ext4", "EXT4"]
+    "vfs_type",
+    ["", "proc", "overlay", "glusterfs", "fuse", "fuseblk", "fuse.sh", "bind", "auto", "ext4,suid", "../ext4", "EXT4"],
 )
 def test_other_types_are_refused(vfs_type):
     with pytest.raises(InvalidParameter, match="'vfs_type'"):
@@ -101,6 +102,14 @@ def test_options_always_end_without_suid_and_devices():
         "log-file=x",
         "conf=/etc/shadow",
         "errors=panic",
+        "conf=var/lib/x.conf",
+        "configuration",
+        "credentialspath=root/x",
+        "cred1=root/x",
+        "secretfilepath=root/x",
+        "remountx",
+        "log_file=x",
+        "subvol=a/b",
     ],
 )
 def test_options_that_give_root_away_are_refused(option):

@@ -17,8 +17,9 @@ from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import shown
 
 BLOCK_TYPES = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "gfs2", "ocfs2"})
-NETWORK_TYPES = frozenset({"nfs", "nfs4", "ceph", "cifs", "smb3", "glusterfs", "lustre", "gpfs", "beegfs"})
-REFUSED_TYPES = frozenset({"fuse", "fuseblk", "fusectl"})
+NETWORK_TYPES = frozenset({"nfs", "nfs4", "ceph", "cifs", "smb3", "lustre", "gpfs", "beegfs"})
+# a glusterfs client loads the program that its server names, as root, and the caller chooses the server
+REFUSED_TYPES = frozenset({"fuse", "fuseblk", "fusectl", "glusterfs"})
 
 REFUSED_OPTIONS = frozenset(
     {
@@ -30,8 +31,8 @@ REFUSED_OPTIONS = frozenset(
 REFUSED_OPTION_NAMES = frozenset({"loop", "helper", "uhelper", "lowerdir", "upperdir", "workdir", "source", "subtype"})
 # a journal elsewhere is written by the kernel; an image of the caller's could name any disk of the host
 REFUSED_OPTION_NAMES |= {"journal_dev", "journal_path", "logdev", "rtdev", "device"}
-# root's glusterfs client would write or read files, or load translators, that the caller names
-REFUSED_OPTION_NAMES |= {"log-file", "log_file", "dump-fuse", "xlator-option"}
+# mount's programs know some options by their beginning, and read or write the file that they name as root
+REFUSED_BEGINNINGS = ("conf", "cred", "secret", "remount", "log-", "log_")
 ALWAYS = ("nosuid", "nodev")
 # it stands for what a mount has anyway, suid and dev among it: taken from engines, not passed on
 IGNORED = "defaults"
@@ -89,7 +90,7 @@ def check_options(options: str, *, files: Collection[str] = ()) -> list[str]:
             or (equals and name in REFUSED_OPTION_NAMES)
             or (name in REFUSED_OPTION_NAMES and name != "loop")
             or name.lower().startswith("x-")
-            or (value.startswith("/") and name not in files)
+            or (name not in files and (name.lower().startswith(REFUSED_BEGINNINGS) or "/" in value))
             or option == "errors=panic"  # a damaged image would end the host
         )
         if refused:
