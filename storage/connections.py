@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 from storage.access import Identity, refused_at
 from storage.domains import Domains
-from storage.errors import IoFailed, StorageError
+from storage.errors import IoFailed, StorageError, StorageNotResponding
 from storage.file.io import FileIo
 from storage.ondisk.remote_path import mount_name, normalise
 from storage.ondisk.values import DomainKind
@@ -196,14 +196,16 @@ class Connections:
 
 
 async def _answers(path: str) -> bool:
-    """Whether the storage mounted there answers; what is not mounted needs not."""
+    """Whether the storage mounted there answers, be it with an error; what is not mounted needs not."""
     if not is_connected(path):
         return True
     io = FileIo(path, timeout_s=ANSWER_S)
     try:
         await io.space(path)
-    except StorageError:
+    except StorageNotResponding:
         return False
+    except StorageError as e:  # only silence is a reason to cut off who uses it
+        log.warning("the storage at %s: %s", path, e)
     finally:
         await io.close()
     return True

@@ -12,7 +12,7 @@ import contextlib
 import os
 
 from storage.domain import Garbage
-from storage.errors import InvalidContent, IoFailed
+from storage.errors import DAMAGED, IoFailed, VolumeNotFound
 from storage.file import volumes
 from storage.file.files import IMAGES, LEASE, META, NEW, REMOVED_PREFIX, DomainFiles
 from storage.ondisk.values import VolumeRole
@@ -62,6 +62,6 @@ async def _childless(files: DomainFiles, image_id: str) -> list[str]:
             internal = metadata.role is VolumeRole.INTERNAL
             if internal and await volumes.free_parent(files, image_id, volume_id):
                 mended.append(os.path.join(IMAGES, image_id, volume_id))
-        except InvalidContent:
+        except (VolumeNotFound, *DAMAGED):
             continue  # told when somebody uses it; garbage collection repairs no content
     return mended

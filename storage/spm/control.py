@@ -73,9 +73,11 @@ class SpmControl:
             raise SpmStartFailed(pool_id, self.ended_because or "its process ended") from None
         finally:
             if self.status is not SpmStatus.SPM:
-                if process is not None:
-                    await process.end()
-                self.status = SpmStatus.FREE
+                try:
+                    if process is not None:
+                        await process.end()
+                finally:  # also when a second stop cuts the end short
+                    self.status = SpmStatus.FREE
 
     async def stop(self, pool_id: str) -> None:
         """Give the role up and return when its process is gone. Raises `NotSpm`, `SpmBusy`."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
-from storage.errors import ImageNotFound, InvalidContent, IoFailed, VolumeHasChildren, VolumeNotFound
+from storage.errors import DAMAGED, ImageNotFound, IoFailed, VolumeHasChildren, VolumeNotFound
 from storage.locks import Lock
 from storage.ondisk.values import VolumeFormat, VolumeRole
 from storage.spm.agent import Agent
@@ -183,11 +183,14 @@ class Recoveries:
     async def _parent(self, domain: Domain, target: Target) -> None:
         try:
             parent = await domain.read_volume(target.image_id, target.volume_id)
+            if parent.role is VolumeRole.SHARED:
+                return
+            has_child = bool(await domain.children(target.image_id, target.volume_id))
         except (VolumeNotFound, ImageNotFound):
             return
-        if parent.role is VolumeRole.SHARED:
+        except DAMAGED as e:  # the other steps back must not wait for who repairs it; garbage collection looks again
+            log.warning("the role of volume %s stays as it is: %s", target.volume_id, e)
             return
-        has_child = bool(await domain.children(target.image_id, target.volume_id))
         role = VolumeRole.INTERNAL if has_child else VolumeRole.LEAF
         if parent.role is not role:
             await domain.write_volume(target.image_id, target.volume_id, replace(parent, role=role))
@@ -242,7 +245,7 @@ async def _readable(domain: Domain, image_id: str) -> Mapping[str, str | None]:
     for volume_id in await domain.image_volumes(image_id):
         try:
             metadata = await domain.read_volume(image_id, volume_id)
-        except InvalidContent:
+        except DAMAGED:
             found[volume_id] = None
         else:
             found[volume_id] = metadata.image_id if metadata.role is VolumeRole.SHARED else image_id

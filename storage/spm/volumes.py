@@ -124,6 +124,9 @@ class Volumes:
         if size < metadata.capacity:
             raise VolumeShrinkRefused(volume_id, metadata.capacity, size)
         if metadata.format is VolumeFormat.RAW:
+            real = (await domain.volume_sizes(image_id, volume_id)).apparent
+            if size < real:  # whatever its metadata says: what is behind the new end would be lost
+                raise VolumeShrinkRefused(volume_id, real, size)
             await task.will_undo(recoveries.size_finalize(domain, image_id, volume_id))
             await _grow(domain, image_id, volume_id, size, metadata.allocation)
             EXTEND_SIZED.reach()

@@ -184,6 +184,16 @@ async def test_a_mount_that_does_not_answer_is_cut_off(host: Host, monkeypatch: 
     assert host.root.verbs() == ["Mount.unmount_forced"]
 
 
+async def test_a_mount_whose_answer_is_an_error_is_not_cut_off(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stale(self: object, path: str) -> object:
+        raise io_module.IoFailed("space", path, "ESTALE", "Stale file handle")
+
+    Mounted(host, "a:/x", monkeypatch, dead=False)
+    monkeypatch.setattr(io_module.FileIo, "space", stale)
+    assert (await host.disconnect("a:/x")).error is None
+    assert host.root.verbs() == ["Mount.unmount"]
+
+
 async def test_a_mount_in_use_that_answers_stays_and_says_why(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     Mounted(host, "a:/x", monkeypatch, dead=False)
     host.root.errors["Mount.unmount", "a:_x"] = CommandFailed("umount", 32, "target is busy")

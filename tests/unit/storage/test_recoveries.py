@@ -100,6 +100,20 @@ async def test_a_child_that_the_field_left_is_undone_from_every_state(inside: Sp
     await spm.stop()
 
 
+async def test_a_damaged_parent_keeps_no_other_step_back_from_being_done(inside: Spm) -> None:
+    image, base = ids(2)
+    await inside.create(image, base)
+    await inside.stop()
+    left = Left(inside.world, image, base)
+    left.payload()
+    (left.folder / f"{base}.meta").write_text("no metadata\n")
+    task_id = _left(inside.world, "running", left.sentinel, left.half, left.up, left.meta)
+    spm = await _next(inside.world)
+    assert spm.server.role.tasks.status(task_id)["taskResult"] == "cleanSuccess"
+    assert sorted(path.name for path in left.folder.iterdir()) == [base, f"{base}.meta"]
+    await spm.stop()
+
+
 async def test_a_finished_creation_of_the_field_is_kept_and_can_be_reverted(inside: Spm) -> None:
     image, base = ids(2)
     await inside.create(image, base)

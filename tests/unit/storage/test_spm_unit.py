@@ -200,6 +200,18 @@ async def test_a_raw_volume_grows_and_does_not_shrink(spm: World) -> None:
     assert status["code"] == 232
 
 
+@pytest.mark.parametrize("allocation", ["SPARSE", "PREALLOCATED"])
+async def test_a_volume_longer_than_its_metadata_says_is_not_cut(spm: World, allocation: str) -> None:
+    image, volume = new_uuid(), new_uuid()
+    await spm.create_volume(image, volume, format="RAW", allocation=allocation)
+    payload = spm.domain / "images" / image / volume
+    os.truncate(payload, 4 << 20)
+    params = {"domain_id": spm.domain_id, "image_id": image, "volume_id": volume, "size": 2 << 20}
+    status = await spm.finish(await spm.storage.pool.call_spm("volume.extend_size", params))
+    assert status["code"] == 232
+    assert payload.stat().st_size == 4 << 20
+
+
 async def test_description_and_legality_are_written(spm: World) -> None:
     image, volume = new_uuid(), new_uuid()
     await spm.create_volume(image, volume)
