@@ -35,6 +35,7 @@ log = logging.getLogger("vdsm.commands")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 DRAIN_S = 1.0
+MAX_TOLD = 2000
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,8 +92,8 @@ async def run(
         )
     )
     pid = transport.get_pid()
-    groups.record(pid)
     try:
+        groups.record(pid)
         async with asyncio.timeout(timeout_s):
             _feed(transport, stdin)
             await child.ended.wait()
@@ -111,7 +112,9 @@ async def run(
     assert code is not None
     log.debug("%s: code %d after %.3f s", shown, code, time.monotonic() - started)
     if code != 0:
-        raise CommandFailed(shown, code, _redact(child.err.decode(errors="replace").strip()[-2000:], secrets))
+        # cut to length after secrets are hidden: half a secret is not recognised
+        said = child.err.decode(errors="replace").strip()[-4 * MAX_TOLD :]
+        raise CommandFailed(shown, code, _redact(said, secrets)[-MAX_TOLD:])
     return Completed(bytes(child.out), bytes(child.err))
 
 

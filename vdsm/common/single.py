@@ -34,8 +34,9 @@ def hold(file: str, what: str, *, wait_s: float = 0.0) -> int:
     """
     end = time.monotonic() + wait_s
     while True:
-        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
+            os.fchmod(fd, 0o600)  # whoever may open it may lock it
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(fd, file):
                 os.ftruncate(fd, 0)
