@@ -30,6 +30,7 @@ flow_id: contextvars.ContextVar[str] = contextvars.ContextVar("flow_id", default
 MAX_QUEUED = 20_000
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
 _CONTROL |= {ord("\n"): "\n    ", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+AUDIT = "vdsm.audit"
 _LIKE_OURS = re.compile(r"\n(?=\d)")
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(flow)s%(message)s"
 
@@ -55,8 +56,10 @@ class _Enqueue(logging.handlers.QueueHandler):
         record.flow = f"[{identifier}] " if identifier else ""
         record.msg, record.args = record.getMessage().translate(_CONTROL), None
         prepared: logging.LogRecord = super().prepare(record)
+        # who calls an audited verb must not choose which words of its line are hidden: it has ids, names and a result
+        hide = masking.hide_by_form if record.name == AUDIT else masking.hide
         # with the traceback by now, whose lines are left alone where they can't be taken for ours
-        prepared.msg = prepared.message = _LIKE_OURS.sub("\n    ", masking.hide(str(prepared.msg)))
+        prepared.msg = prepared.message = _LIKE_OURS.sub("\n    ", hide(str(prepared.msg)))
         return prepared
 
     def enqueue(self, record: logging.LogRecord) -> None:

@@ -33,7 +33,7 @@ _NAME = re.compile(
     r"(?:pass(?:word|wd|phrase)|secret|token|keyring|credential|private_?key|_X_)(?!.*(?:id|type|file|path|hash)$)",
     re.I,
 )
-_SUSPECT = re.compile(r"passw|passphrase|secret|token|keyring|file\b|://", re.I)
+_SUSPECT = re.compile(r"passw|passphrase|secret|token|keyring|credential|private_?key|_X_|file\b|://", re.I)
 _SUSPECT_BYTES = re.compile(_SUSPECT.pattern.encode(), re.I)
 # Texts are of any length and whoever calls chooses them, so nothing here may look at a stretch of text again for each
 # place where a form could begin: what stands between the parts of a form can't hold another beginning.
@@ -81,6 +81,11 @@ def hide(text: str) -> str:
     for secret in sorted(_known.get(), key=len, reverse=True):
         if secret in text:
             text = text.replace(secret, HIDDEN)
+    return hide_by_form(text)
+
+
+def hide_by_form(text: str) -> str:
+    """The text without what its form shows to be secret; values that a caller gave as secrets stay."""
     return _hide_forms(text) if _SUSPECT.search(text) else text
 
 

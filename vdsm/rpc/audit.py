@@ -12,10 +12,11 @@ import logging
 from typing import Any
 
 from vdsm.api.roles import Identity
+from vdsm.common import logs
 from vdsm.common.ids import BLANK_UUID, is_uuid
 from vdsm.common.repeats import Repeats
 
-log = logging.getLogger("vdsm.audit")
+log = logging.getLogger(logs.AUDIT)
 
 MAX_SUBJECTS = 12
 MAX_NAME = 40

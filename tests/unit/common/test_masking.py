@@ -177,3 +177,23 @@ def test_no_text_takes_longer_than_its_length(text):
 
 def test_a_quote_that_nobody_closes_hides_the_rest():
     assert masking.hide("failed: password='swordfish and") == "failed: password='*****"
+
+
+def test_a_caller_does_not_blank_its_own_audit_line(tmp_path):
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    running = logs.setup(path=str(tmp_path / "log"))
+
+    def call():
+        masking.know(masking.secrets_in({"token": ["VM.destroy", "operator-7"]}))
+        logging.getLogger(logs.AUDIT).warning("VM.destroy by operator-7, password=swordfish")
+        logging.getLogger("vdsm.test").warning("VM.destroy by operator-7")
+
+    try:
+        contextvars.copy_context().run(call)
+    finally:
+        running.stop()
+        logging.getLogger().handlers[:], level = before
+        logging.getLogger().setLevel(level)
+    audited, other = (tmp_path / "log").read_text().splitlines()
+    assert audited.endswith("VM.destroy by operator-7, password=*****")
+    assert "operator-7" not in other
