@@ -101,16 +101,26 @@ class _Run:
                     script.name, Result.NOT_RUN, f"was not run: the point's {limit_s:g} s were used up", REFUSED_CODE
                 )
             else:
-                record = await self._one(script, min(left_s, self._limits.script_s(self._point.name, script.name)))
+                record = await self._one(script, *self._limit(script, left_s))
             self.records.append(record)
             if record.result is Result.BROKE_DOCUMENT or (record.result is Result.FAILED and record.code == STOP_CODE):
                 break
 
-    async def _one(self, script: Script, timeout_s: float) -> ScriptRecord:
+    def _limit(self, script: Script, left_s: float) -> tuple[float, str]:
+        """Seconds for this script, and the limit as people know it."""
+        own_s = self._limits.script_s(self._point.name, script.name)
+        point_s = self._limits.point_s(self._point.name)
+        if own_s <= left_s:
+            return own_s, f"{own_s:g} s"
+        if not self.records:
+            return left_s, f"{point_s:g} s"
+        return left_s, f"the {left_s:.3g} s that were left of its point's {point_s:g} s"
+
+    async def _one(self, script: Script, timeout_s: float, within: str) -> ScriptRecord:
         started_at_s = time.time()
         ended = await run_script(script.path, env=self._env, timeout_s=timeout_s, identity=self._identity)
         log.info("%s: rc=%d err=%r", script.path, ended.code, ended.stderr)
-        result, reason = _judge(ended, timeout_s)
+        result, reason = _judge(ended, within)
         if ended.code > STOP_CODE:
             log.warning("%s: exit code %d is reserved", script.path, ended.code)
         record = ScriptRecord(
@@ -141,9 +151,9 @@ class _Run:
         return replace(record, result=Result.BROKE_DOCUMENT, reason=f"{ending} and left {wrong}", diff=diff)
 
 
-def _judge(ended: Ended, timeout_s: float) -> tuple[Result, str]:
+def _judge(ended: Ended, within: str) -> tuple[Result, str]:
     if ended.timed_out:
-        return Result.TIMED_OUT, f"did not end within {timeout_s:.3g} s and was killed (exit code {ended.code})"
+        return Result.TIMED_OUT, f"did not end within {within} and was killed (exit code {ended.code})"
     if ended.code < 0:
         try:
             name = signal.Signals(-ended.code).name

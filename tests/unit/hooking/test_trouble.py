@@ -60,6 +60,14 @@ async def test_one_scripts_limit(paths, install):
     assert [(s.script, str(s.result)) for s in record.scripts] == [("10_hang", "timed out"), ("20_fine", "done")]
 
 
+async def test_a_later_script_that_used_up_the_points_time_says_so(paths, install):
+    install("after_vm_start", "10_short", "sleep 0.1")
+    install("after_vm_start", "20_hang", "exec sleep 1000")
+    await Hooks(paths=paths, timeouts_s={"after_vm_start": 0.5}).run_xml("after_vm_start", DOMAIN)
+    (record,) = trace.read(trace.folder_of(paths))
+    assert "s that were left of its point's 0.5 s and was killed" in record.scripts[1].reason
+
+
 async def test_a_point_whose_time_is_used_up_runs_no_more(paths, install, tmp_path):
     install("after_vm_start", "10_hang", "exec sleep 1000")
     install("after_vm_start", "20_late", f"touch {tmp_path}/ran")
