@@ -2,13 +2,14 @@
 """After a restart: what each record and each domain together mean. Pure; `vms` acts on it.
 
     record      domain runs               domain is off             no domain
-    starting    release it                release it                release it: the start was interrupted
+    starting    take it over              release it                release it: the start was interrupted
     launching   take it over              release it                release it: the start was interrupted
     running     take it over              release it: it died       release it: it died
     releasing   go on releasing           go on releasing           go on releasing
     down        take it over (odd)        report Down               report Down
     none        take it over when ours    report Down when ours     -
 
+A record that says starting was never asked of libvirt: what runs then was started by somebody else, and runs on.
 A domain without the agent's metadata is foreign and left alone. A domain of ours that can't be read is taken
 over as far as its record and libvirt's state tell, and told as a problem; nothing is destroyed because it
 could not be understood.
@@ -69,13 +70,13 @@ def decide(records: Iterable[Record], unreadable: Mapping[str, str], domains: It
 
 def _with_record(record: Record, domain: Domain | None) -> Decision:
     description, problem = _understand(record, domain)
-    if domain is not None and _is_foreign(domain):
+    if domain is not None and is_foreign(domain):
         problem = f"libvirt has a foreign domain {domain.name!r} with this uuid"
         domain = None
     if record.phase is Phase.RELEASING:
         return Decision(Action.RELEASE, record, description, domain, record.exit, problem)
     runs = domain is not None and domain.active
-    if runs and record.phase is not Phase.STARTING:
+    if runs:
         unfinished = record.phase is Phase.LAUNCHING
         return Decision(Action.ADOPT, record, description, domain, None, problem, unfinished)
     if record.phase is Phase.DOWN:
@@ -128,7 +129,8 @@ def _understand(record: Record, domain: Domain | None) -> tuple[Description, str
     return _bare(record.vm_id, record.name), problem
 
 
-def _is_foreign(domain: Domain) -> bool:
+def is_foreign(domain: Domain) -> bool:
+    """A domain that can be read and has no metadata of ours. One that can't be read is the recorded VM."""
     try:
         return not is_ours(parse(domain.xml, what=f"libvirt's XML of domain {domain.vm_id}"))
     except AgentError:

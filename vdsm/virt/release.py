@@ -16,14 +16,12 @@ import logging
 from vdsm.common.clocks import Clock
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError, DeadlineExceeded
-from vdsm.common.xml import parse
-from vdsm.virt.domain_xml.description import is_ours
 from vdsm.virt.errors import DestroyFailed, DomainMissing, HypervisorError, VirtError
-from vdsm.virt.hypervisor import Domain
 from vdsm.virt.launch_flags import LaunchFlags
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import HookVm
 from vdsm.virt.records import Phase, Record
+from vdsm.virt.recovery import is_foreign
 from vdsm.virt.states import Exit
 
 log = logging.getLogger("vdsm.virt")
@@ -69,7 +67,7 @@ class Release:
         try:
             for _ in range(_LOOKS):
                 domain = await self._parts.hypervisor.domain(vm_id)
-                if _is_foreign(domain):
+                if is_foreign(domain):
                     log.error("VM %s: domain %r has its uuid but is not ours: left alone", vm_id, domain.name)
                     return
                 if domain.reason == "saved" and not domain.active and not self._record.forget:
@@ -107,11 +105,3 @@ class Release:
             await self._parts.hooks.run_xml("after_vm_destroy", xml, vm=self._hook_vm)
         except AgentError as e:
             log.error("VM %s: after_vm_destroy: %s", self._record.vm_id, e)
-
-
-def _is_foreign(domain: Domain) -> bool:
-    """A domain that can be read and has no metadata of ours. One that can't be read is the recorded VM."""
-    try:
-        return not is_ours(parse(domain.xml, what=f"libvirt's XML of domain {domain.vm_id}"))
-    except AgentError:
-        return False

@@ -26,6 +26,7 @@ from vdsm.virt.parts import Parts
 from vdsm.virt.ports import HookVm
 from vdsm.virt.powerdown import Powerdown, PowerdownRequest, ways
 from vdsm.virt.records import Phase, Record
+from vdsm.virt.recovery import is_foreign
 from vdsm.virt.release import Release
 from vdsm.virt.startup import Startup
 from vdsm.virt.states import Exit, ExitReason, PauseCode, VmState, exit_for, reason_of_off
@@ -101,6 +102,9 @@ class Vm:
         except VmExists as e:
             await self._take_over(e)
         except AgentError as e:
+            if await self._runs_without_us():
+                await self._take_over(e)
+                return
             log.error("VM %s can't be started: %s", self.vm_id, e)
             self.end(exit_for(ExitReason.GENERIC_ERROR, str(e)))
         except Exception as e:  # whatever it was: what did not start must not stay half started, what runs runs on
@@ -110,7 +114,17 @@ class Vm:
                 return
             self.end(exit_for(ExitReason.GENERIC_ERROR, f"{type(e).__name__}: {e}"))
 
-    async def _take_over(self, why: VmExists) -> None:
+    async def _runs_without_us(self) -> bool:
+        """A start that failed before libvirt was asked started nothing: what runs is somebody else's."""
+        if self.record.phase is not Phase.STARTING:
+            return False
+        try:
+            domain = await self._parts.hypervisor.domain(self.vm_id)
+        except (VirtError, DeadlineExceeded):  # what a release finds, it looks at again
+            return False
+        return domain.active and not is_foreign(domain)
+
+    async def _take_over(self, why: AgentError) -> None:
         """Somebody else started this VM of ours: to release the start would end a VM that runs."""
         log.error("VM %s is taken over as it is: %s", self.vm_id, why)
         self.record.phase = Phase.RUNNING

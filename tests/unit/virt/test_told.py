@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from vdsm.common.clocks import BASE_MS
+from vdsm.common.errors import DeadlineExceeded
 from vdsm.virt.errors import NoPowerdownWay
 from vdsm.virt.hypervisor import Change, ClockShift, DiskTrouble, DomainState
 from vdsm.virt.powerdown import PowerdownRequest
@@ -249,6 +250,32 @@ async def test_a_vm_of_ours_that_somebody_else_started_is_taken_over_and_not_end
     assert world.vms.stats(VM)["status"] == "Up"
     await world.vms.destroy(VM)
     assert world.hypervisor.found == {}
+
+
+async def test_a_start_that_fails_before_libvirt_was_asked_ends_nothing_that_runs(world: World) -> None:
+    world.hypervisor.found[VM] = FakeDomain(xml_of(disks=[disk()]), DomainState.RUNNING)
+    world.storage.fails[IMAGE] = DeadlineExceeded("prepare", 1.0)
+    vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+    await until(lambda: vm.status.reported == "Up")
+    assert world.hypervisor.calls == []
+    assert world.events.downs() == []
+
+
+async def test_what_runs_while_a_start_was_interrupted_before_libvirt_was_asked_is_taken_over(world: World) -> None:
+    running = asyncio.Event()
+
+    async def script(xml: str) -> str:
+        running.set()
+        await asyncio.sleep(60)
+        return xml
+
+    world.hooks.scripts["before_vm_start"] = script
+    await world.vms.create(VM, xml_of(disks=[disk()]))
+    await running.wait()
+    world.hypervisor.found[VM] = FakeDomain(xml_of(disks=[disk()]), DomainState.RUNNING)
+    await world.restart()
+    await until(lambda: world.vms.stats(VM)["status"] == "Up")
+    assert world.hypervisor.calls == []
 
 
 async def test_a_definition_that_was_left_makes_way(world: World) -> None:
