@@ -28,13 +28,19 @@ BEGINNING = 24
 MAX_VALUES = 200_000
 MAX_SECRETS = 500
 LONGEST_NAME = 64
+# of one value: callers may send values of many megabytes, and the loop waits for this
+MAX_SEARCHED = 256 << 10
 
 _NAME = re.compile(
     r"(?:pass(?:word|wd|phrase)|secret|token|keyring|credential|private_?key|_X_)(?!.*(?:id|type|file|path|hash)$)",
     re.I,
 )
-_SUSPECT = re.compile(r"passw|passphrase|secret|token|keyring|credential|private_?key|_X_|file\b|://", re.I)
-_SUSPECT_BYTES = re.compile(_SUSPECT.pattern.encode(), re.I)
+# words without which no text and no name is secret by its form: looked for in whole messages, so as plain words
+_WORDS = (
+    *("passw", "passphrase", "secret", "token", "keyring", "credential", "private_key", "privatekey", "_x_"),
+    *("file", "://"),
+)
+_WORDS_BYTES = tuple(word.encode() for word in _WORDS)
 # Texts are of any length and whoever calls chooses them, so nothing here may look at a stretch of text again for each
 # place where a form could begin: what stands between the parts of a form can't hold another beginning.
 #
@@ -86,7 +92,7 @@ def hide(text: str) -> str:
 
 def hide_by_form(text: str) -> str:
     """The text without what its form shows to be secret; values that a caller gave as secrets stay."""
-    return _hide_forms(text) if _SUSPECT.search(text) else text
+    return _hide_forms(text) if _is_suspect(text) else text
 
 
 def hide_in(value: Any) -> Any:
@@ -102,7 +108,8 @@ def hide_in(value: Any) -> Any:
 
 def is_suspect(encoded: bytes) -> bool:
     """Whether it is worth to look closer: cheap."""
-    return _SUSPECT_BYTES.search(encoded) is not None
+    lower = encoded.lower()
+    return any(word in lower for word in _WORDS_BYTES)
 
 
 def secrets_in(value: Any) -> frozenset[str]:
@@ -118,6 +125,11 @@ def _hide_member(key: str, member: Any) -> Any:
     if is_secret(key) and isinstance(member, list):
         return [HIDDEN if isinstance(one, str) else hide_in(one) for one in member]
     return hide_in(member)
+
+
+def _is_suspect(text: str) -> bool:
+    lower = text.lower()
+    return any(word in lower for word in _WORDS)
 
 
 def _hide_forms(text: str) -> str:
@@ -163,8 +175,8 @@ def _collect(value: Any, found: set[str]) -> None:
         if isinstance(one, str):
             if named:
                 found.add(one)
-            elif len(one) > LEAST and _SUSPECT.search(one):
-                found.update(_given(one))
+            elif len(one) > LEAST and _is_suspect(part := one[:MAX_SEARCHED]):
+                found.update(_given(part))
         elif isinstance(one, dict):
             left.extend((is_secret(key) if isinstance(key, str) else False, member) for key, member in one.items())
         elif isinstance(one, list | tuple):

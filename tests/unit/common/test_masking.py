@@ -197,3 +197,9 @@ def test_a_caller_does_not_blank_its_own_audit_line(tmp_path):
     audited, other = (tmp_path / "log").read_text().splitlines()
     assert audited.endswith("VM.destroy by operator-7, password=*****")
     assert "operator-7" not in other
+
+
+def test_of_a_huge_value_the_beginning_is_searched():
+    """The loop waits for it: a caller may send many megabytes in each call."""
+    text = "password=swordfish " + "x" * masking.MAX_SEARCHED + " password=trout"
+    assert masking.secrets_in({"x": text}) == {"swordfish"}
