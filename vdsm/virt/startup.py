@@ -21,7 +21,7 @@ from lxml import etree
 
 from vdsm.common.clocks import Clock
 from vdsm.common.crashpoints import crash_point
-from vdsm.common.errors import AgentError
+from vdsm.common.errors import AgentError, DeadlineExceeded
 from vdsm.common.xml import parse, to_text
 from vdsm.virt import host_objects
 from vdsm.virt.domain_xml.description import Description, is_ours, read_vm_id
@@ -31,12 +31,13 @@ from vdsm.virt.domain_xml.machine import fit_to_emulation, keep_through_reboot
 from vdsm.virt.domain_xml.metadata import write_value
 from vdsm.virt.domain_xml.named import read_named
 from vdsm.virt.domain_xml.placeholders import HostFacts, fill_placeholders
-from vdsm.virt.errors import DomainMissing, ForeignDomain, StartStopped, VmExists
-from vdsm.virt.hypervisor import Domain
+from vdsm.virt.errors import DomainMissing, ForeignDomain, StartStopped, VirtError, VmExists
+from vdsm.virt.hypervisor import Domain, Hypervisor
 from vdsm.virt.launch_flags import START_PAUSED, LaunchFlags
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import HookVm
 from vdsm.virt.records import Phase, Record, not_written
+from vdsm.virt.recovery import is_foreign
 
 log = logging.getLogger("vdsm.virt")
 
@@ -193,3 +194,14 @@ class Startup:
         finally:
             stopped.cancel()
             task.cancel()
+
+
+async def runs_without_us(hypervisor: Hypervisor, record: Record) -> bool:
+    """A start that failed before libvirt was asked started nothing: what runs is somebody else's."""
+    if record.phase is not Phase.STARTING:
+        return False
+    try:
+        domain = await hypervisor.domain(record.vm_id)
+    except (VirtError, DeadlineExceeded):  # a release looks again
+        return False
+    return domain.active and not is_foreign(domain)

@@ -19,16 +19,15 @@ from vdsm.common.owners import Lane
 from vdsm.common.xml import parse
 from vdsm.virt import report
 from vdsm.virt.domain_xml.description import Description, describe
-from vdsm.virt.errors import DomainMissing, StartStopped, VirtError, VmExists, VmIsDown, VmStarting
+from vdsm.virt.errors import DomainMissing, StartStopped, VirtError, VmIsDown, VmStarting
 from vdsm.virt.hypervisor import Domain, DomainState
 from vdsm.virt.look import Look
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import HookVm
 from vdsm.virt.powerdown import Powerdown, PowerdownRequest, ways
 from vdsm.virt.records import Phase, Record
-from vdsm.virt.recovery import is_foreign
 from vdsm.virt.release import Release
-from vdsm.virt.startup import Startup
+from vdsm.virt.startup import Startup, runs_without_us
 from vdsm.virt.states import Exit, ExitReason, PauseCode, VmState, exit_for, reason_of_off
 from vdsm.virt.status import POWERING_DOWN_S, POWERING_UP_S, Status
 
@@ -99,10 +98,8 @@ class Vm:
             await Startup(self._parts, self.record, self.description, self._stop, self._on_launched).run(xml)
         except StartStopped:
             self.end(exit_for(ExitReason.DESTROYED_ON_STARTUP))
-        except VmExists as e:
-            await self._take_over(e)
         except AgentError as e:
-            if await self._runs_without_us():
+            if await runs_without_us(self._parts.hypervisor, self.record):
                 await self._take_over(e)
                 return
             log.error("VM %s can't be started: %s", self.vm_id, e)
@@ -113,16 +110,6 @@ class Vm:
                 self.look.soon()
                 return
             self.end(exit_for(ExitReason.GENERIC_ERROR, f"{type(e).__name__}: {e}"))
-
-    async def _runs_without_us(self) -> bool:
-        """A start that failed before libvirt was asked started nothing: what runs is somebody else's."""
-        if self.record.phase is not Phase.STARTING:
-            return False
-        try:
-            domain = await self._parts.hypervisor.domain(self.vm_id)
-        except (VirtError, DeadlineExceeded):  # what a release finds, it looks at again
-            return False
-        return domain.active and not is_foreign(domain)
 
     async def _take_over(self, why: AgentError) -> None:
         """Somebody else started this VM of ours: to release the start would end a VM that runs."""
