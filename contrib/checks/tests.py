@@ -23,6 +23,7 @@ import uuid
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from contrib.checks import leftovers
 from contrib.checks.progress import RESULTS
@@ -89,6 +90,19 @@ class Results:
         return sorted(self.collected - self.outcomes.keys())
 
 
+class Written:
+    """The lines of a file that another process still writes to, each once it is whole."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._begun = ""
+
+    def lines(self) -> list[str]:
+        """Those that were ended since the last call."""
+        *whole, self._begun = (self._begun + self._file.read()).split("\n")
+        return whole
+
+
 def main(arguments: list[str]) -> int:
     unknown = [name for name in arguments if name not in PHASES]
     if unknown:
@@ -149,15 +163,16 @@ def _pytest(argv: list[str], top: Path, results: Results, file: Path, environmen
     file.touch()
     env = {**environment, RESULTS: str(file)}
     with (
-        open(file) as lines,
+        open(file) as opened,
         # a group: its processes can be killed together. It ends with us, however we do
         subprocess.Popen(argv, cwd=top, env=env, process_group=0, preexec_fn=die_with_parent) as pytest,  # noqa: PLW1509
     ):
+        written = Written(opened)
         limit = time.monotonic() + START_S
         try:
             while True:
                 ended = pytest.poll() is not None
-                for line in iter(lines.readline, ""):
+                for line in written.lines():
                     results.take(line)
                     limit = time.monotonic() + SILENT_S
                 if ended:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from contrib.checks import leftovers, tests
-from contrib.checks.tests import Phase, Results, run_phase
+from contrib.checks.tests import Phase, Results, Written, run_phase
 
 RUNNER_DIES = """
 import os
@@ -101,6 +101,19 @@ def test_a_pytest_in_which_nothing_ends_is_killed(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tests, "SILENT_S", 5.0)
     found = _outcomes(_run(tmp_path, HANGS))
     assert found == {"test_before": "passed", "test_never_ends": "failed", "test_after": "passed"}
+
+
+def test_a_line_counts_once_it_is_whole(tmp_path: Path) -> None:
+    """A long line, as that of all tests' names, is written in several pieces."""
+    file = tmp_path / "results"
+    with open(file, "w") as writer, open(file) as reader:
+        written = Written(reader)
+        told = []
+        for piece in ('{"coll', 'ected": ["a', '"]}\n{"started": "a"}\n{', '"ended": 1', "}\n"):
+            writer.write(piece)
+            writer.flush()
+            told.append(written.lines())
+    assert told == [[], [], ['{"collected": ["a"]}', '{"started": "a"}'], [], ['{"ended": 1}']]
 
 
 def test_no_test_at_all_is_an_error(tmp_path: Path) -> None:
