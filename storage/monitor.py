@@ -40,6 +40,8 @@ _TROUBLES = metrics.counter("vdsm_storage_domain_troubles", "Times a domain beca
 
 Opener = Callable[[str], Awaitable[tuple[Domain, Leases]]]
 Changed = Callable[[str, bool], None]
+Leave = Callable[[str], Awaitable[None]]
+"""Leaves what is joined of a domain, without the domain."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,14 @@ class DomainMonitor:
     """Watches one domain with one host id until `stop`."""
 
     def __init__(
-        self, domain_id: str, host_id: int, opener: Opener, changed: Changed, interval_s: float = INTERVAL_S
+        self, domain_id: str, host_id: int, opener: Opener, changed: Changed, leave: Leave, interval_s: float
     ) -> None:
         self.domain_id = domain_id
         self.host_id = host_id
         self.health = DomainHealth(domain_id, checked_at=time.monotonic())
         self._open = opener
         self._changed = changed
+        self._leave_unopened = leave
         self._interval_s = interval_s
         self._opened: tuple[Domain, Leases] | None = None
         self._joining: Joining | None = None  # kept when the domain is closed: what was joined must be left
@@ -101,7 +104,8 @@ class DomainMonitor:
         """Stop watching and leave the lockspace, unless leases in it are in use."""
         self.abandon()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._joining is None:
+        if self._joining is None:  # never opened here; who watched it before may have joined
+            await self._leave_unopened(self.domain_id)
             return
         leases, space = self._joining.leases, self._joining.space
         try:
@@ -223,15 +227,18 @@ class DomainMonitor:
 class Monitors:
     """The monitors of the connected pool's active domains."""
 
-    def __init__(self, opener: Opener, changed: Changed, interval_s: float = INTERVAL_S) -> None:
+    def __init__(self, opener: Opener, changed: Changed, leave: Leave, interval_s: float = INTERVAL_S) -> None:
         self._open = opener
         self._changed = changed
+        self._leave = leave
         self._interval_s = interval_s
         self._monitors: dict[str, DomainMonitor] = {}
 
     def start(self, domain_id: str, host_id: int) -> DomainMonitor:
         if domain_id not in self._monitors:
-            self._monitors[domain_id] = DomainMonitor(domain_id, host_id, self._open, self._changed, self._interval_s)
+            self._monitors[domain_id] = DomainMonitor(
+                domain_id, host_id, self._open, self._changed, self._leave, self._interval_s
+            )
         return self._monitors[domain_id]
 
     async def stop(self, domain_id: str) -> None:

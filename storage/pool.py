@@ -20,6 +20,7 @@ from storage.domains import Domains
 from storage.errors import StorageError
 from storage.in_use import InUse
 from storage.links import MASTER, PoolLinks
+from storage.lockspaces import Lockspaces
 from storage.monitor import Monitors
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainRole, DomainStatus
@@ -74,6 +75,7 @@ class Pool:
         monitors: Monitors,
         spm: SpmControl,
         in_use: InUse,
+        lockspaces: Lockspaces,
         *,
         watch_s: float,
     ) -> None:
@@ -81,6 +83,7 @@ class Pool:
         self._domains = domains
         self._monitors = monitors
         self._in_use = in_use
+        self._lockspaces = lockspaces
         self._watch_s = watch_s
         self._lane = Lane("the storage pool")
         self.spm = spm
@@ -109,7 +112,11 @@ class Pool:
                 "domain_ids": domain_ids,
                 "places": self._domains.places([master_id, *domain_ids]),
             }
-            await self.spm.once(pool_id, "pool.create", params, timeout_s=CREATE_S)
+            await self._lockspaces.leave_reserved()  # of a creation that was cut off: the same, but other domains
+            try:
+                await self.spm.once(pool_id, "pool.create", params, timeout_s=CREATE_S)
+            finally:  # its process may have died in the middle
+                await self._lockspaces.leave_reserved()
 
     async def connect(
         self,
@@ -201,7 +208,13 @@ class Pool:
                 return
             await self._domains.get(domain_id)
             places = self._domains.places([domain_id])
-            await self.spm.call(pool_id, "domain.attach", {"domain_id": domain_id, "places": places})
+            was_joined = await self._lockspaces.is_joined(domain_id)
+            try:
+                await self.spm.call(pool_id, "domain.attach", {"domain_id": domain_id, "places": places})
+            except BaseException:
+                if not was_joined:  # the SPM process leaves it again, unless it died in the middle
+                    await self._lockspaces.leave_domain(domain_id)
+                raise
             await self._change_map({**pool.domains, domain_id: DomainStatus.ATTACHED})
 
     async def detach(self, pool_id: str, domain_id: str) -> None:
@@ -247,6 +260,8 @@ class Pool:
     async def _use(self, pool: ConnectedPool) -> None:
         before, self.connected = self.connected, pool
         active = {d for d, status in pool.domains.items() if status is DomainStatus.ACTIVE}
+        if before is None:  # an agent that was killed left its own joined
+            await self._lockspaces.keep_only(active, pool.host_id)
         for domain_id in (before.domains if before is not None else {}).keys() - active:
             await self._monitors.stop(domain_id)
         for domain_id in sorted(active):

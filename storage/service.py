@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from storage.access import Identity, qemu_identities
@@ -26,6 +26,7 @@ from storage.images import API, Images, PreparedImage, VolumePath
 from storage.in_use import InUse
 from storage.links import PoolLinks
 from storage.locks import Locks
+from storage.lockspaces import Lockspaces
 from storage.monitor import INTERVAL_S, DomainHealth, Monitors
 from storage.pool import Pool
 from storage.pool_tasks import PoolTasks
@@ -65,7 +66,10 @@ class Storage:
         self._leases_of = lease_edges()
         self._links = PoolLinks(paths.repository, root)
         self.domains = Domains(paths.mounts, self._leases_of, io_timeout_s=io_timeout_s)
-        self.monitors = Monitors(self.domains.with_leases, self._domain_changed, monitor_interval_s)
+        self.lockspaces = Lockspaces(paths.mounts, self._leases_of)
+        self.monitors = Monitors(
+            self.domains.with_leases, self._domain_changed, self.lockspaces.leave_domain, monitor_interval_s
+        )
         qemu_users = qemu_identities() if qemu_users is None else qemu_users
         self.connections = Connections(paths.mounts, root, self.domains, qemu_users=qemu_users)
         self.in_use = InUse(os.path.join(paths.run, "prepared"))
@@ -84,21 +88,33 @@ class Storage:
             },
         )
         self.pool = Pool(
-            self._links, self.domains, self.monitors, spm, self.in_use, watch_s=max(1.0, 2.0 * io_timeout_s)
+            self._links,
+            self.domains,
+            self.monitors,
+            spm,
+            self.in_use,
+            self.lockspaces,
+            watch_s=max(1.0, 2.0 * io_timeout_s),
         )
         self.catalogue = Catalogue(self.connections, self.domains, self.pool, self.in_use, io_timeout_s=io_timeout_s)
         self.tasks = PoolTasks(self.pool, self._code_of)
         self.volumes = VolumeReader(self.domains)
         self.images = Images(paths.storage_run, self.in_use, Locks())
-        self._linking: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Remove links of pools that an earlier run was connected to; engines connect again."""
+        """Remove links of pools that an earlier run was connected to; engines connect again.
+
+        Host ids that it held for a moment only are given back meanwhile: storage that is away delays no start.
+        """
         os.makedirs(self._paths.storage_run, mode=0o755, exist_ok=True)
+        self._run_beside(self.lockspaces.leave_reserved())
         await self._links.remove_stale()
 
     async def stop(self) -> None:
         """Give the SPM role back. Lockspaces stay joined: running VMs may hold leases in them."""
+        for task in self._beside:
+            task.cancel()
         await self.pool.spm.end()
         self.monitors.abandon_all()
         await self.domains.close()
@@ -164,6 +180,9 @@ class Storage:
 
     def _domain_changed(self, domain_id: str, valid: bool) -> None:
         if valid:
-            linking = asyncio.get_running_loop().create_task(self.pool.link_domain(domain_id))
-            self._linking.add(linking)
-            linking.add_done_callback(self._linking.discard)
+            self._run_beside(self.pool.link_domain(domain_id))
+
+    def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)

@@ -6,6 +6,8 @@ HOST_FREE: int
 HOST_LIVE: int
 HOST_FAIL: int
 HOST_DEAD: int
+LSFLAG_ADD: int
+LSFLAG_REM: int
 
 class SanlockException(Exception):
     @property

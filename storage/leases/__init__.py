@@ -11,6 +11,7 @@ from storage.leases.model import (
     LeaseRecord,
     Leases,
     Lockspace,
+    Membership,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "LeaseRecord",
     "Leases",
     "Lockspace",
+    "Membership",
 ]

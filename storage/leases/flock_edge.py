@@ -13,7 +13,17 @@ import fcntl
 import os
 
 from storage.errors import LeaseError, LeaseHeld
-from storage.leases.model import Holder, HostIdOwner, HostRecord, HostStatus, Lease, LeaseOwner, LeaseRecord, Lockspace
+from storage.leases.model import (
+    Holder,
+    HostIdOwner,
+    HostRecord,
+    HostStatus,
+    Lease,
+    LeaseOwner,
+    LeaseRecord,
+    Lockspace,
+    Membership,
+)
 from storage.leases.threads import in_thread
 
 CALL_S = 60.0
@@ -54,7 +64,11 @@ class FlockLeases:
     async def host_id_owner(self, space: Lockspace, host_id: int) -> HostIdOwner | None:
         return None
 
-    async def leave(self, space: Lockspace, host_id: int) -> None:
+    async def memberships(self) -> list[Membership]:
+        """None: what is joined here ends with this process."""
+        return []
+
+    async def leave(self, space: Lockspace | Membership, host_id: int) -> None:
         self._joined.pop(space.path, None)
 
     async def acquire(self, lease: Lease, *, timeout_s: float) -> int:

@@ -29,6 +29,16 @@ class Lockspace:
 
 
 @dataclass(frozen=True)
+class Membership:
+    """A lockspace that the lock daemon has joined for this host, or is joining."""
+
+    name: str
+    host_id: int
+    path: str
+    offset: int = 0
+
+
+@dataclass(frozen=True)
 class Lease:
     lockspace: str
     resource: str
@@ -121,7 +131,10 @@ class Leases(Protocol):
     async def host_id_owner(self, space: Lockspace, host_id: int) -> HostIdOwner | None:
         """Read from storage, also by a host that has not joined. None when nobody can tell."""
 
-    async def leave(self, space: Lockspace, host_id: int) -> None:
+    async def memberships(self) -> list[Membership]:
+        """All of this host, whoever joined; not those that are being left. No storage access."""
+
+    async def leave(self, space: Lockspace | Membership, host_id: int) -> None:
         """Leave, also while joining is under way, unless leases are in use.
 
         Raises `HostIdInUse`: nobody is killed by this call.

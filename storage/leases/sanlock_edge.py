@@ -32,6 +32,7 @@ from storage.errors import (
     StorageError,
 )
 from storage.leases import joining
+from storage.leases.daemon import socket_path
 from storage.leases.direct import read_direct
 from storage.leases.model import (
     Holder,
@@ -42,6 +43,7 @@ from storage.leases.model import (
     LeaseOwner,
     LeaseRecord,
     Lockspace,
+    Membership,
 )
 from storage.leases.registration import Registration
 from storage.leases.threads import in_thread
@@ -170,7 +172,15 @@ class SanlockLeases:
             return None
         return HostIdOwner(leader.resource, leader.owner_generation, leader.timestamp)
 
-    async def leave(self, space: Lockspace, host_id: int) -> None:
+    async def memberships(self) -> list[Membership]:
+        found = await _call("inquire", "all lockspaces", sanlock.get_lockspaces)
+        return [
+            Membership(f["lockspace"].decode(errors="replace"), f["host_id"], f["path"], f["offset"])
+            for f in found
+            if not f["flags"] & sanlock.LSFLAG_REM
+        ]
+
+    async def leave(self, space: Lockspace | Membership, host_id: int) -> None:
         try:
             await _call(
                 "leave",
@@ -280,7 +290,7 @@ async def _call(
 
 def _error(operation: str, lease: str, e: sanlock.SanlockException) -> StorageError:
     text = " ".join(str(a) for a in e.args[1:]) or str(e)
-    if e.errno in _NO_DAEMON or (e.errno == errno.ENOENT and not os.path.exists(_socket())):
+    if e.errno in _NO_DAEMON or (e.errno == errno.ENOENT and not os.path.exists(socket_path())):
         return SanlockUnavailable(f"{operation}: {text}")
     if e.errno in _NO_LEASE and operation != "hosts":
         return LeaseNotFormatted(lease)
@@ -289,10 +299,6 @@ def _error(operation: str, lease: str, e: sanlock.SanlockException) -> StorageEr
     if operation == "acquire" and e.errno == errno.ENOSPC:
         text = "this host has not joined the lockspace"
     return LeaseError(operation, lease, e.errno, text)
-
-
-def _socket() -> str:
-    return os.path.join(os.environ.get("SANLOCK_RUN_DIR", "/run/sanlock"), "sanlock.sock")
 
 
 def _disks(lease: Lease) -> list[tuple[str, int]]:

@@ -17,12 +17,14 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
+from storage.leases import Leases
 from storage.locks import Locks, Mode
 from storage.ondisk.domain_fields import DomainMetadata, encode_pool_domains, master_fields
 from storage.ondisk.layout import RESERVED_HOST_ID
 from storage.ondisk.values import DomainRole, DomainStatus
 from storage.spm.errors import DomainHasPool, DomainIsMaster, DomainNotInPool, MixedDomainVersions
 from vdsm.common.crashpoints import crash_point
+from vdsm.common.errors import AgentError
 
 log = logging.getLogger("vdsm.storage.spm")
 
@@ -123,11 +125,14 @@ class Attachments:
 
     @asynccontextmanager
     async def _locked(self, domain: Domain, host_id: int) -> AsyncIterator[None]:
-        """The domain's SDM lease; a lockspace that nobody here had joined is left again."""
+        """The domain's SDM lease; a lockspace that nobody here had joined is left again, also one half joined.
+
+        The reserved id is for a moment only: whoever is joined with it was cut off.
+        """
         leases = self._domains.leases(domain)
-        was_joined = await leases.joined(domain.lockspace, host_id) is not False
-        await leases.join(domain.lockspace, host_id, timeout_s=JOIN_S)
+        was_joined = host_id != RESERVED_HOST_ID and await leases.joined(domain.lockspace, host_id) is not False
         try:
+            await leases.join(domain.lockspace, host_id, timeout_s=JOIN_S)
             await leases.acquire(domain.sdm_lease, timeout_s=ACQUIRE_S)
             try:
                 yield
@@ -135,7 +140,15 @@ class Attachments:
                 await leases.release(domain.sdm_lease)
         finally:
             if not was_joined:
-                await leases.leave(domain.lockspace, host_id)
+                await _leave(leases, domain, host_id)
+
+
+async def _leave(leases: Leases, domain: Domain, host_id: int) -> None:
+    """What was done stays done when this fails; the agent leaves it then."""
+    try:
+        await leases.leave(domain.lockspace, host_id)
+    except AgentError as e:
+        log.warning("domain %s: host id %d stays joined: %s", domain.domain_id, host_id, e)
 
 
 def _check_free(metadata: DomainMetadata, domain_id: str, pool_id: str) -> None:

@@ -82,10 +82,17 @@ class Host:
         self.domains = {"good": FakeDomain(), "bad": FakeDomain()}
         self.leases = SlowLeases()
         self.changes: list[tuple[str, bool]] = []
-        self.monitors = Monitors(self.open, lambda d, valid: self.changes.append((d, valid)), INTERVAL_S)
+        self.left_unopened: list[str] = []
+        self.monitors = Monitors(self.open, self.changed, self.leave, INTERVAL_S)
 
     async def open(self, domain_id: str) -> Any:
         return self.domains[domain_id], self.leases
+
+    def changed(self, domain_id: str, valid: bool) -> None:
+        self.changes.append((domain_id, valid))
+
+    async def leave(self, domain_id: str) -> None:
+        self.left_unopened.append(domain_id)
 
     def health(self, domain_id: str) -> DomainHealth:
         return self.monitors.health()[domain_id]
@@ -145,6 +152,17 @@ async def test_a_stopped_monitor_leaves_what_was_joined_meanwhile(host: Host) ->
     host.leases.state = True
     await host.monitors.stop("good")
     assert host.leases.left == 1
+
+
+async def test_a_stopped_monitor_of_a_domain_that_never_opened_leaves_what_an_earlier_agent_joined(host: Host) -> None:
+    async def away(domain_id: str) -> Any:
+        raise IoFailed("read", "/x", "EIO", "broken")
+
+    host.monitors = Monitors(away, host.changed, host.leave, INTERVAL_S)
+    host.monitors.start("away", 1)
+    await host.until("away", valid=False)
+    await host.monitors.stop("away")
+    assert host.left_unopened == ["away"]
 
 
 async def test_trouble_of_the_lock_daemon_is_not_trouble_of_the_storage(host: Host) -> None:
@@ -265,7 +283,7 @@ async def test_a_listener_that_fails_ends_no_watching(caplog: pytest.LogCaptureF
     def fails(domain_id: str, valid: bool) -> None:
         raise RuntimeError("listener")
 
-    made.monitors = Monitors(made.open, fails, INTERVAL_S)
+    made.monitors = Monitors(made.open, fails, made.leave, INTERVAL_S)
     made.monitors.start("good", 1)
     await seen(lambda: made.domains["good"].probes > 3)
     assert made.health("good").valid and "listener" in caplog.text

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lockspaces that the lock daemon holds for this host, and that nobody here needs any more: left.
+
+A joined lockspace outlives whoever joined it. A process that was killed in the middle of making a pool or of
+attaching a domain leaves one behind, and so does an agent that was killed and is told to stop watching a domain
+that it did not open since. Such a host can't join with its own id, and other hosts count it as alive there.
+
+Only lockspaces of domains on our own mounts are touched, by what the daemon itself says of them, without the storage.
+None is left while leases in it are in use. One leaving at a time: who is about to join waits until it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Collection
+
+from storage.errors import HostIdInUse
+from storage.file.domain import LeasesOf
+from storage.leases import Leases, Membership
+from storage.leases.daemon import socket_path
+from storage.ondisk.layout import RESERVED_HOST_ID
+from storage.ondisk.values import DomainKind
+from vdsm.common.errors import AgentError
+
+log = logging.getLogger("vdsm.storage.lockspaces")
+
+LEAVE_S = 30.0
+"""For all that are left together. The daemon goes on leaving what takes longer."""
+
+FREED_S = 5.0
+"""A process that died holds its leases until the daemon has written that they are free."""
+
+TRY_AGAIN_S = 0.1
+
+Which = Callable[[Membership], bool]
+
+
+class Lockspaces:
+    def __init__(self, mounts: str, leases_of: LeasesOf) -> None:
+        self._mounts = os.path.join(mounts, "")
+        self._leases_of = leases_of
+        self._turn = asyncio.Lock()
+
+    async def leave_reserved(self) -> None:
+        """Whatever is joined with the id that is for a moment only: nothing of this host lasts under it."""
+        await self._leave(lambda member: member.host_id == RESERVED_HOST_ID)
+
+    async def leave_domain(self, domain_id: str) -> None:
+        await self._leave(lambda member: member.name == domain_id)
+
+    async def keep_only(self, domain_ids: Collection[str], host_id: int) -> None:
+        """Leave all others, and these when they are joined with another host id."""
+        await self._leave(lambda member: member.name not in domain_ids or member.host_id != host_id)
+
+    async def is_joined(self, domain_id: str) -> bool:
+        """With whatever id, also while joining is under way. Raises what the daemon is not asked for."""
+        leases = self._daemon()
+        return leases is not None and any(member.name == domain_id for member in await self._ours(leases))
+
+    async def _leave(self, which: Which) -> None:
+        """What can't be left is told, and found again the next time."""
+        leases = self._daemon()
+        if leases is None:
+            return
+        async with self._turn:
+            try:
+                found = [member for member in await self._ours(leases) if which(member)]
+            except AgentError as e:
+                log.warning("it is not known which lockspaces are joined: %s", e)
+                return
+            await asyncio.gather(*(_leave_one(leases, member) for member in found))
+
+    async def _ours(self, leases: Leases) -> list[Membership]:
+        return [
+            member
+            for member in await leases.memberships()
+            if member.path.startswith(self._mounts) and member.path.endswith(f"/{member.name}/dom_md/ids")
+        ]
+
+    def _daemon(self) -> Leases | None:
+        """None when it does not run: then nothing is joined."""
+        if not os.path.exists(socket_path()):
+            return None
+        try:
+            return self._leases_of(DomainKind.POSIXFS)
+        except ImportError as e:  # without the binding this host uses local domains only
+            log.warning("sanlock runs, but its Python binding is missing: %s", e)
+            return None
+
+
+async def _leave_when_free(leases: Leases, member: Membership) -> None:
+    give_up = time.monotonic() + FREED_S
+    while True:
+        try:
+            return await leases.leave(member, member.host_id)
+        except HostIdInUse:
+            if time.monotonic() > give_up:
+                raise
+        await asyncio.sleep(TRY_AGAIN_S)
+
+
+async def _leave_one(leases: Leases, member: Membership) -> None:
+    try:
+        async with asyncio.timeout(LEAVE_S):
+            await _leave_when_free(leases, member)
+        log.info("domain %s: host id %d is given back, nobody needs it here", member.name, member.host_id)
+    except (AgentError, TimeoutError) as e:
+        log.warning("domain %s: host id %d stays joined: %s", member.name, member.host_id, e or "no answer")
