@@ -4,6 +4,7 @@
 - The format is always stated: a raw image whose guest wrote a qcow2 header is still raw. Of a chain each layer is
   stated (`storage.layers.node`), so no header is followed.
 - CPU time and address space are limited (prlimit): a hostile header must not cost the host more.
+- ``mount`` is what hangs as one with the image (`vdsm.common.hanging`): no more is begun on a dead one.
 - An image that names a data file of its own is refused: qemu would follow it anywhere.
 """
 
@@ -14,10 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storage.errors import InvalidContent, UnsafeImage
+from storage.errors import InvalidContent, StorageNotResponding, UnsafeImage
 from storage.layers import Layer, node
 from storage.ondisk.values import VolumeFormat
-from vdsm.common import commands
+from vdsm.common import commands, hanging
 from vdsm.common.errors import CommandFailed
 from vdsm.common.units import GiB
 
@@ -52,9 +53,9 @@ class CheckResult:
     corruptions: int
 
 
-async def info(path: str, image_format: VolumeFormat, *, timeout_s: float = SHORT_S) -> ImageInfo:
+async def info(path: str, image_format: VolumeFormat, *, mount: str, timeout_s: float = SHORT_S) -> ImageInfo:
     """Of one image, its backing files not opened. Raises `UnsafeImage`, `InvalidContent`."""
-    out = await _run(["info", "--output", "json", "-U", "-f", image_format.qemu, path], timeout_s)
+    out = await _run(["info", "--output", "json", "-U", "-f", image_format.qemu, path], timeout_s, mount)
     return _image_info(_document(out, path), path)
 
 
@@ -63,6 +64,7 @@ async def create(
     size: int,
     image_format: VolumeFormat,
     *,
+    mount: str,
     compat: str = "1.1",
     backing: tuple[str, VolumeFormat] | None = None,
     timeout_s: float = SHORT_S,
@@ -74,22 +76,23 @@ async def create(
     if backing is not None:
         name, backing_format = backing
         argv += ["-u", "-b", name, "-F", backing_format.qemu]
-    await _run([*argv, path, str(size)], timeout_s)
+    await _run([*argv, path, str(size)], timeout_s, mount)
 
 
-async def measure(chain: Sequence[Layer], target: VolumeFormat, *, timeout_s: float = SHORT_S) -> Measure:
+async def measure(chain: Sequence[Layer], target: VolumeFormat, *, mount: str, timeout_s: float = SHORT_S) -> Measure:
     """Bytes that a copy of these layers, from the base up, would take. Nothing else is opened."""
     path = chain[-1].path
     image = "json:" + json.dumps(node(chain))
-    document = _document(await _run(["measure", "--output", "json", "-U", "-O", target.qemu, image], timeout_s), path)
+    argv = ["measure", "--output", "json", "-U", "-O", target.qemu, image]
+    document = _document(await _run(argv, timeout_s, mount), path)
     return Measure(int(document["required"]), int(document["fully-allocated"]))
 
 
-async def check(path: str, image_format: VolumeFormat, *, timeout_s: float) -> CheckResult:
+async def check(path: str, image_format: VolumeFormat, *, mount: str, timeout_s: float) -> CheckResult:
     """Read-only check. Leaks alone are no error; corruptions are told in the result."""
     argv = ["check", "--output", "json", "-U", "-f", image_format.qemu, path]
     try:
-        out = await _run(argv, timeout_s)
+        out = await _run(argv, timeout_s, mount)
     except CommandFailed as e:
         if e.code not in (2, 3):  # 2: corruptions, 3: leaks
             raise
@@ -101,10 +104,13 @@ async def check(path: str, image_format: VolumeFormat, *, timeout_s: float) -> C
     )
 
 
-async def _run(argv: Sequence[str], timeout_s: float) -> bytes:
+async def _run(argv: Sequence[str], timeout_s: float, mount: str) -> bytes:
     limits = ["prlimit", f"--cpu={CPU_LIMIT_S}", f"--as={MEMORY_LIMIT}", "--core=0", "--", "qemu-img"]
-    completed = await commands.run([*limits, *argv], timeout_s=timeout_s, max_output=MAX_OUTPUT)
-    return completed.out
+    try:
+        done = await commands.run([*limits, *argv], timeout_s=timeout_s, max_output=MAX_OUTPUT, place=mount)
+    except hanging.PlaceHangs as e:
+        raise StorageNotResponding(mount, f"qemu-img (refused: {e.count} processes hang)", 0) from None
+    return done.out
 
 
 def _document(out: bytes, path: str) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class VolumeReader:
         domain = await self._domains.get(domain_id)
         metadata = await domain.read_volume(image_id, volume_id)
         layer = await layers.examine_alone(domain, image_id, volume_id, metadata)
-        return await qemu_img.info(layer.path, metadata.format)
+        return await qemu_img.info(layer.path, metadata.format, mount=domain.io.mount)
 
     async def measure(
         self, domain_id: str, image_id: str, volume_id: str, target: VolumeFormat, *, backing_chain: bool, base_id: str
@@ -107,12 +107,13 @@ class VolumeReader:
         domain = await self._domains.get(domain_id)
         if not backing_chain:
             metadata = await domain.read_volume(image_id, volume_id)
-            return await qemu_img.measure([await layers.examine_alone(domain, image_id, volume_id, metadata)], target)
+            alone = [await layers.examine_alone(domain, image_id, volume_id, metadata)]
+            return await qemu_img.measure(alone, target, mount=domain.io.mount)
         chain = await domain.chain(image_id, volume_id)
         if base_id and base_id not in [v for v, _ in chain[-2:-1]]:
             raise NotTheParent(base_id, volume_id)
         found = await layers.examine(domain, image_id, chain)
-        return await qemu_img.measure(found[-2:] if base_id else found, target)
+        return await qemu_img.measure(found[-2:] if base_id else found, target, mount=domain.io.mount)
 
     async def _lease(self, domain_id: str, image_id: str, volume_id: str) -> LeaseReport | None:
         domain, leases = await self._domains.with_leases(domain_id)

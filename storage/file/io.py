@@ -8,8 +8,8 @@ agent itself never touches it:
   What takes long (allocating a large file) gets a helper of its own for that time (`allocate`), and so do
   looks at the storage's health while another request runs: one slow request makes no healthy storage bad.
 - A helper that does not answer within the deadline is abandoned: killed, and no longer waited for.
-  The next request starts another. While `MAX_STUCK` abandoned ones of one mount still exist, whichever
-  `FileIo` had them, every request on that mount is refused within `KILLED_S`.
+  The next request starts another. While too many processes hang on one mount (`vdsm.common.hanging`), whichever
+  `FileIo` or command had them, every request on that mount is refused at once.
 - What an abandoned helper was doing may still happen when the mount comes back: `iohelper` says how files are
   replaced so that it never lands on newer ones.
 - A helper dies with us (PR_SET_PDEATHSIG), its process group is on record while it lives.
@@ -32,28 +32,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from storage.errors import IoFailed, NoSpaceLeft, StorageNotResponding
-from vdsm.common import commands, framing, groups
+from vdsm.common import commands, framing, groups, hanging
 
 log = logging.getLogger("vdsm.storage.io")
 
 REQUEST_S = 60.0
 """The default deadline: the time after which a mount with the field's options gives up by itself."""
 
-MAX_STUCK = 2
-"""Abandoned helpers of one mount that still exist: a dead mount costs no more processes than these."""
-
 MAX_CONTENT = 8 << 20
 CLOSE_S = 1.0
-KILLED_S = 0.2
 HELPER_ENDED = "EPIPE"
 
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "iohelper.py")
 _FRAMING = os.path.abspath(framing.__file__)
 
 Progress = Callable[[int, int], None]
-
-_stuck_on: dict[str, set[_Helper]] = {}
-"""Abandoned helpers that still exist, by mount: processes are this process's, whoever asked for them."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ class FileIo:
     def __init__(self, name: str, *, mount: str = "", timeout_s: float = REQUEST_S) -> None:
         self.name = name
         self.timeout_s = timeout_s
-        self._mount = mount or name
+        self.mount = mount or name
         self._turn = asyncio.Lock()
         self._helper: _Helper | None = None
         self._beside_turn = asyncio.Lock()
@@ -93,13 +86,13 @@ class FileIo:
 
     @property
     def stuck(self) -> int:
-        """Helpers of this mount that were abandoned and still exist."""
-        return len(_stuck_on.get(self._mount, ()))
+        """Processes that were given up on this mount and still exist."""
+        return len(hanging.pids(self.mount))
 
     @property
     def pids(self) -> list[int]:
         """Process ids of our helper and of the mount's abandoned ones, for memory figures."""
-        return [h.pid for h in (self._helper, self._beside, *_stuck_on.get(self._mount, ())) if h is not None]
+        return [h.pid for h in (self._helper, self._beside) if h is not None] + hanging.pids(self.mount)
 
     # Reading
 
@@ -211,7 +204,7 @@ class FileIo:
         self._helper = self._beside = None
         for helper in ours:
             helper.kill()
-        await asyncio.gather(*(h.ended(CLOSE_S) for h in (*ours, *_stuck_on.get(self._mount, ()))))
+        await asyncio.gather(hanging.settle(self.mount, CLOSE_S), *(h.ended(CLOSE_S) for h in ours))
 
     async def _ask(self, op: str, *, timeout_s: float | None = None, **params: Any) -> Any:
         limit = self.timeout_s if timeout_s is None else timeout_s
@@ -279,22 +272,15 @@ class FileIo:
     async def _check_usable(self, op: str) -> None:
         if self._closed:
             raise IoFailed(op, self.name, "EBADF", "the domain is closed")
-        if self.stuck >= MAX_STUCK:  # those that do not hang are gone in a moment, as after a cancel
-            await asyncio.wait([asyncio.ensure_future(h.ended(KILLED_S)) for h in _stuck_on[self._mount]])
-        if self.stuck >= MAX_STUCK:
-            raise StorageNotResponding(self.name, f"{op} (refused: {self.stuck} helpers hang)", 0)
+        try:
+            await hanging.check(self.mount)
+        except hanging.PlaceHangs as e:
+            raise StorageNotResponding(self.name, f"{op} (refused: {e.count} helpers hang)", 0) from None
 
     def _abandon(self, helper: _Helper) -> None:
         helper.kill()
-        stuck = _stuck_on.setdefault(self._mount, set())
-        stuck.add(helper)
-        helper.when_ended(lambda: self._forget(helper))
-
-    def _forget(self, helper: _Helper) -> None:
-        stuck = _stuck_on.get(self._mount, set())
-        stuck.discard(helper)
-        if not stuck:
-            _stuck_on.pop(self._mount, None)
+        if helper.alive:
+            hanging.give_up(self.mount, helper.pid, helper.end)
 
 
 class _Helper:
@@ -303,8 +289,8 @@ class _Helper:
     def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
         self._process = process
         self._name = name
-        self._exit = asyncio.ensure_future(_ended(process))
-        self._exit.add_done_callback(lambda _: groups.forget(process.pid))
+        self.end = asyncio.ensure_future(_ended(process))
+        self.end.add_done_callback(lambda _: groups.forget(process.pid))
 
     @classmethod
     async def start(cls, name: str) -> _Helper:
@@ -326,7 +312,7 @@ class _Helper:
 
     @property
     def alive(self) -> bool:
-        return not self._exit.done()
+        return not self.end.done()
 
     async def ask(self, request: dict[str, Any], silence_s: float, progress: Progress | None = None) -> Any:
         """The answer. Raises `IoFailed`, `TimeoutError`, `EOFError`."""
@@ -365,11 +351,8 @@ class _Helper:
         self._process.stdin.close()
         groups.kill_group(self._process.pid)
 
-    def when_ended(self, call: Callable[[], None]) -> None:
-        self._exit.add_done_callback(lambda _: call())
-
     async def ended(self, timeout_s: float) -> None:
-        await asyncio.wait([self._exit], timeout=timeout_s)
+        await asyncio.wait([self.end], timeout=timeout_s)
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

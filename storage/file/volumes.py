@@ -163,12 +163,13 @@ async def _format_cow(
         path,
         metadata.capacity,
         VolumeFormat.COW,
+        mount=files.io.mount,
         compat="1.1" if files.version >= FormatVersion.V4 else "0.10",
         backing=None if parent is None else (metadata.parent_id, parent.format),
     )
     await files.io.chmod(path, FILE_MODE)
     if metadata.allocation is Allocation.PREALLOCATED:
-        made = await qemu_img.check(path, VolumeFormat.COW, timeout_s=qemu_img.SHORT_S)
+        made = await qemu_img.check(path, VolumeFormat.COW, mount=files.io.mount, timeout_s=qemu_img.SHORT_S)
         end = made.image_end_offset or (await files.io.status(path)).size
         await _allocate(files, path, round_up(end, FIRST_BLOCK), metadata.capacity, progress)
 

@@ -48,6 +48,7 @@ class SpmControl:
         self.status = SpmStatus.FREE
         self.lease_version = -1
         self.ended_because = ""
+        self._ends_late = False
 
     @property
     def pid(self) -> int | None:
@@ -77,7 +78,7 @@ class SpmControl:
                     if process is not None:
                         await process.end()
                 finally:  # also when a second stop cuts the end short
-                    self.status = SpmStatus.FREE
+                    self._free()
 
     async def stop(self, pool_id: str) -> None:
         """Give the role up and return when its process is gone. Raises `NotSpm`, `SpmBusy`."""
@@ -90,7 +91,7 @@ class SpmControl:
         try:
             await self._process.end()
         finally:
-            self.status = SpmStatus.FREE
+            self._free()
         STOP_ENDED.reach()
 
     async def call(self, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float = CALL_S) -> Any:
@@ -129,11 +130,16 @@ class SpmControl:
             pool_id, settings=self._settings, serve=removals.serve, notified=removals.notified, ended=ended_too
         )
 
+    def _free(self) -> None:
+        """The role is free when its process is gone; that of one that hangs is, once it has ended."""
+        self._ends_late = self._process is not None
+        self.status = SpmStatus.CONTEND if self._ends_late else SpmStatus.FREE
+
     async def _ended(self, reason: str) -> None:
         self._process = None
         self.ended_because = reason
-        if self.status is SpmStatus.SPM:
-            self.status = SpmStatus.FREE
+        if self.status is SpmStatus.SPM or self._ends_late:
+            self._free()
         self.lease_version = -1
 
 

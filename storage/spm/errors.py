@@ -54,6 +54,15 @@ class IsSpm(StorageError):
     msg = "This host is the SPM of pool {self.pool_id}: stop the role first"
 
 
+class SpmHangs(StorageError):
+    """It holds the role until the kernel lets it go."""
+
+    pool_id: str
+    pid: int
+    msg = "The SPM process {self.pid} of pool {self.pool_id} was killed and does not end: it hangs in the kernel"
+    remedy = "Look at the master's storage; the role is free once the process has ended, or after a reboot"
+
+
 class SpmBusy(StorageError):
     pool_id: str
     msg = "This host is already starting as SPM of pool {self.pool_id}"

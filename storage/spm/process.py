@@ -17,7 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from storage.spm.errors import SpmEnded
+from storage.spm.errors import SpmEnded, SpmHangs
 from vdsm.common import groups
 from vdsm.common.commands import PATH, argv_bound_to_us
 from vdsm.common.link import Link, LinkClosed, Notified, Serve
@@ -26,6 +26,7 @@ from vdsm.common.types import Json
 log = logging.getLogger("vdsm.storage.spm")
 
 END_S = 10.0
+DEATH_S = 5.0
 PASSED_ON = ("VDSM_", "SANLOCK_", "PYTHON")
 
 Ended = Callable[[str], Awaitable[None]]
@@ -83,14 +84,18 @@ class SpmProcess:
             raise SpmEnded(self.pool_id, "its process ended during the call") from None
 
     async def end(self) -> None:
-        """Let the process end, kill it when it does not; returns when it is gone and ``ended`` has run."""
+        """Let the process end, kill it when it does not; returns when it is gone and ``ended`` has run.
+
+        Raises `SpmHangs` when it does not die: ``ended`` runs when it has ended at last.
+        """
         self._wanted_end = True
         await self._link.close()
-        try:
-            async with asyncio.timeout(END_S):
-                await self._process.wait()
-        except TimeoutError:
+        _, left = await asyncio.wait(self._tasks, timeout=END_S)
+        if left:
             groups.kill_group(self.pid)
+            _, left = await asyncio.wait(self._tasks, timeout=DEATH_S)
+        if left:
+            raise SpmHangs(self.pool_id, self.pid)
         await asyncio.gather(*self._tasks)
 
     async def _watch(self, ended: Ended) -> None:

@@ -9,7 +9,9 @@ import time
 import pytest
 
 from storage.errors import StorageNotResponding
-from storage.file.io import MAX_STUCK, FileIo
+from storage.file.io import FileIo
+from vdsm.common import commands, hanging
+from vdsm.common.errors import CommandHangs
 
 
 @pytest.fixture
@@ -39,12 +41,12 @@ async def test_hung_mount_costs_bounded_time_and_processes_and_comes_back(frozen
     io = FileIo(frozen, timeout_s=0.5)
     path = os.path.join(frozen, "metadata")
     started = time.monotonic()
-    for _ in range(MAX_STUCK):
+    for _ in range(hanging.MOST):
         with pytest.raises(StorageNotResponding, match=frozen):
             await io.write_atomic(path, b"x")
-    assert time.monotonic() - started < 0.5 * MAX_STUCK + 2
+    assert time.monotonic() - started < 0.5 * hanging.MOST + 2
     stuck = io.pids
-    assert len(stuck) == io.stuck == MAX_STUCK  # killed, and still there: the kernel does not let them go
+    assert len(stuck) == io.stuck == hanging.MOST  # killed, and still there: the kernel does not let them go
     refused = time.monotonic()
     with pytest.raises(StorageNotResponding, match="helpers hang"):
         await io.exists(path)
@@ -78,3 +80,24 @@ async def test_another_mount_is_not_delayed(frozen, tmp_path):
             await asyncio.sleep(0.02)
     await hung.close()
     await good.close()
+
+
+async def test_commands_on_a_hung_mount_are_given_up_and_no_more_is_begun_there(frozen, monkeypatch):
+    monkeypatch.setattr(commands, "DEATH_S", 0.3)
+    ended = asyncio.Semaphore(0)
+    argv = ["sh", "-c", 'echo > "$0"', f"{frozen}/x"]
+    for _ in range(hanging.MOST):
+        with pytest.raises(CommandHangs):
+            await commands.run(argv, timeout_s=0.2, place=frozen, ended_late=ended.release)
+    with pytest.raises(hanging.PlaceHangs, match="2 processes hang"):
+        await commands.run(["true"], timeout_s=5, place=frozen)
+    io = FileIo(frozen, timeout_s=5.0)
+    with pytest.raises(StorageNotResponding, match="2 helpers hang"):
+        await io.exists(frozen)
+
+    subprocess.run(["fsfreeze", "-u", frozen], check=True)
+    async with asyncio.timeout(10):
+        for _ in range(hanging.MOST):
+            await ended.acquire()
+    await commands.run(["true"], timeout_s=5, place=frozen)
+    await io.close()

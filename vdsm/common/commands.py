@@ -5,7 +5,8 @@
   programs that take a secret in no other way: every user of the host can see a command line, so a file or stdin is
   the place for one. What looks like a secret is hidden, too.
 - A child leads a session and process group of its own; on timeout, cancel or too much output the
-  whole group is killed.
+  whole group is killed. One that hangs in the kernel does not die: after `DEATH_S` it is given up (`hanging`), its
+  caller goes on with `CommandHangs`, and what it left is seen to when it ends at last.
 - A child dies with the agent: ``setpriv --pdeathsig`` sets PR_SET_PDEATHSIG before the command's own
   program starts. That signal fires when the *thread* that forked dies, so commands are started
   from the loop's thread, which is the main thread.
@@ -22,12 +23,12 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from vdsm.common import groups, masking
-from vdsm.common.errors import CommandFailed, CommandNotFound, DeadlineExceeded, OutputTooLong
+from vdsm.common import groups, hanging, masking
+from vdsm.common.errors import CommandFailed, CommandHangs, CommandNotFound, DeadlineExceeded, OutputTooLong
 
 T = TypeVar("T")
 log = logging.getLogger("vdsm.commands")
@@ -35,6 +36,7 @@ log = logging.getLogger("vdsm.commands")
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 DRAIN_S = 1.0
+DEATH_S = 5.0
 MAX_TOLD = 2000
 
 
@@ -70,12 +72,17 @@ async def run(
     cwd: str | None = None,
     max_output: int = 1 << 20,
     pass_fds: Sequence[int] = (),
+    place: str = "",
+    ended_late: Callable[[], None] = lambda: None,
 ) -> Completed:
-    """Run a command to its end.
+    """Run a command to its end, or give it up `DEATH_S` after ``timeout_s``.
 
-    Raises `CommandFailed` when it ends with another code than 0, `DeadlineExceeded`,
+    ``place``: what it hangs on if it hangs (`hanging`); ``ended_late`` is called when one that was given up has ended.
+
+    Raises `CommandFailed` when it ends with another code than 0, `DeadlineExceeded`, `CommandHangs`, `PlaceHangs`,
     `OutputTooLong` when stdout or stderr pass ``max_output`` bytes, `CommandNotFound`.
     """
+    await hanging.check(place)
     secrets = [argument.value for argument in argv if isinstance(argument, Secret)]
     shown = masking.hide(" ".join(map(str, argv)))
     plain = [argument.value if isinstance(argument, Secret) else argument for argument in argv]
@@ -91,21 +98,22 @@ async def run(
             pass_fds=pass_fds,
         )
     )
-    pid = transport.get_pid()
+    timed_out = False
     try:
-        groups.record(pid)
+        groups.record(transport.get_pid())
         async with asyncio.timeout(timeout_s):
             _feed(transport, stdin)
             await child.ended.wait()
             if not child.overflowed:
                 await _drain(child)
     except TimeoutError:
-        raise DeadlineExceeded(f"Command {shown!r}", timeout_s) from None
+        timed_out = True
     finally:
-        groups.kill_group(pid)
-        await asyncio.shield(child.exited.wait())
-        transport.close()
-        groups.forget(pid)
+        await asyncio.shield(kill(shown, transport, child.exited, place, ended_late))
+    if not child.exited.done():
+        raise CommandHangs(f"Command {shown!r}", timeout_s)
+    if timed_out:
+        raise DeadlineExceeded(f"Command {shown!r}", timeout_s)
     if child.overflowed:
         raise OutputTooLong(shown, max_output)
     code = transport.get_returncode()
@@ -133,6 +141,33 @@ async def started_or_ended(
         raise
 
 
+async def kill(
+    shown: str,
+    transport: asyncio.SubprocessTransport,
+    exited: asyncio.Future[None],
+    place: str = "",
+    ended_late: Callable[[], None] = lambda: None,
+) -> None:
+    """Kill a child's group and see its end. One that hangs is given up after `DEATH_S`, and on record until it ends."""
+    pid = transport.get_pid()
+
+    def ended(_: object) -> None:
+        transport.close()
+        groups.forget(pid)
+
+    groups.kill_group(pid)
+    if not exited.done():
+        await asyncio.wait([exited], timeout=DEATH_S)
+    if exited.done():
+        ended(exited)
+        return
+    log.error("process %d can't be killed, it hangs in the kernel: %s", pid, shown)
+    hanging.give_up(place, pid, exited)
+    exited.add_done_callback(ended)
+    exited.add_done_callback(lambda _: log.warning("process %d, which hung, has ended: %s", pid, shown))
+    exited.add_done_callback(lambda _: ended_late())
+
+
 def _kill_group_of(starting: asyncio.Future[tuple[asyncio.SubprocessTransport, T]]) -> None:
     if not starting.cancelled() and starting.exception() is None:
         transport, _ = starting.result()
@@ -155,7 +190,7 @@ class _Child(asyncio.SubprocessProtocol):
         self.err = bytearray()
         self.overflowed = False
         self.ended = asyncio.Event()
-        self.exited = asyncio.Event()
+        self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed = asyncio.Event()
         self._limit = limit
         self._open = {1, 2}
@@ -174,7 +209,7 @@ class _Child(asyncio.SubprocessProtocol):
             self.closed.set()
 
     def process_exited(self) -> None:
-        self.exited.set()
+        self.exited.set_result(None)
         self.ended.set()
 
 

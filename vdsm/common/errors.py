@@ -71,6 +71,13 @@ class DeadlineExceeded(AgentError):
     msg = "{self.what} did not end within {self.seconds:g} s"
 
 
+class CommandHangs(DeadlineExceeded):
+    """Killed, and not dead: it waits in the kernel. What it was doing may still happen."""
+
+    msg = "{self.what} did not end within {self.seconds:g} s and can't be killed: it hangs in the kernel"
+    remedy = "Look at the storage that it works on"
+
+
 class CommandFailed(AgentError):
     """A command ended with a code other than 0 (negative: killed by that signal)."""
 

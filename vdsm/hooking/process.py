@@ -5,7 +5,8 @@
   (`vdsm.common.groups`). The script itself dies with the agent at once.
 - It has ended when its process has. A daemon that it left behind may live on, as it may after any
   program; its hold on the script's stderr is waited for `DRAIN_S` at most.
-- At its time limit, or when the caller is cancelled, the whole group is killed.
+- At its time limit, or when the caller is cancelled, the whole group is killed. A script that hangs in the kernel is
+  given up (`vdsm.common.commands.kill`).
 - stdin is empty, stdout goes nowhere, of stderr the beginning and the end are kept.
 - A file without an interpreter line runs under /bin/sh, as it does from a shell.
 """
@@ -20,14 +21,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vdsm.common import groups, masking
-from vdsm.common.commands import argv_bound_to_us, started_or_ended
+from vdsm.common.commands import argv_bound_to_us, kill, started_or_ended
 
 log = logging.getLogger("vdsm.hooks")
 
 DRAIN_S = 1.0
 HEAD_BYTES = 2048
 TAIL_BYTES = 4096
-_DEATH_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,20 @@ async def run_script(
             start_new_session=True,
         )
     )
-    pid = transport.get_pid()
     timed_out = False
     try:
-        groups.record(pid)
+        groups.record(transport.get_pid())
         async with asyncio.timeout(timeout_s):
-            await script.ended.wait()
+            await asyncio.shield(script.exited)
     except TimeoutError:
         timed_out = True
     finally:
-        if not script.ended.is_set():
-            await _kill(pid, script)
-        elif not timed_out:
+        if script.exited.done():
             await _drain(script)
-        transport.close()
-        if script.ended.is_set():
-            groups.forget(pid)
+            transport.close()
+            groups.forget(transport.get_pid())
+        else:
+            await asyncio.shield(kill(f"hook {path}", transport, script.exited))
     code = transport.get_returncode()
     stderr = script.stderr()
     return Ended(-9 if code is None else code, stderr, script.received, time.monotonic() - started, timed_out)
@@ -93,17 +91,6 @@ def _argv(path: str, identity: Identity | None) -> list[str]:
     return argv
 
 
-async def _kill(pid: int, script: _Script) -> None:
-    """Kill the group and see the script's end, also while our own task is being cancelled."""
-    groups.kill_group(pid)
-    ending = asyncio.ensure_future(asyncio.wait_for(script.ended.wait(), _DEATH_S))
-    try:
-        await asyncio.shield(ending)
-    except TimeoutError:
-        # in the kernel, waiting for a device: its group stays on record for the next start
-        log.error("hook process %d does not die: it hangs in the kernel", pid)
-
-
 async def _drain(script: _Script) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(DRAIN_S):
@@ -112,7 +99,7 @@ async def _drain(script: _Script) -> None:
 
 class _Script(asyncio.SubprocessProtocol):
     def __init__(self) -> None:
-        self.ended = asyncio.Event()
+        self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed = asyncio.Event()
         self.received = 0
         self._head = bytearray()
@@ -129,7 +116,7 @@ class _Script(asyncio.SubprocessProtocol):
         self.closed.set()
 
     def process_exited(self) -> None:
-        self.ended.set()
+        self.exited.set_result(None)
 
     def stderr(self) -> str:
         """Goes into logs, events and traces: a script may have printed the XML with all that is secret in it."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,8 +10,8 @@ import time
 
 import pytest
 
-from vdsm.common import commands, groups
-from vdsm.common.errors import CommandFailed, CommandNotFound, DeadlineExceeded, OutputTooLong
+from vdsm.common import commands, groups, hanging
+from vdsm.common.errors import CommandFailed, CommandHangs, CommandNotFound, DeadlineExceeded, OutputTooLong
 
 
 async def test_output_of_both_streams_is_returned():
@@ -88,6 +89,62 @@ async def test_cancel_in_the_midst_of_a_start_kills_the_whole_group(tmp_path, mo
         await asyncio.wait_for(task, 5)
     release.set()
     await _all_gone([int(pid) for pid in text.split()])
+
+
+@pytest.fixture
+async def unkillable(monkeypatch, tmp_path):
+    """A signal does nothing, as to a process that waits in the kernel. The ids of those that were to be killed."""
+    asked = []
+    monkeypatch.setattr(groups, "kill_group", asked.append)
+    monkeypatch.setattr(commands, "DEATH_S", 0.1)
+    monkeypatch.setattr(hanging, "SETTLE_S", 0.01)
+    monkeypatch.setattr(groups, "_folder", str(tmp_path / "groups"))
+    os.mkdir(tmp_path / "groups")
+    yield asked
+    for pid in asked:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        while os.listdir(tmp_path / "groups"):
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0)  # their pipes are closed
+
+
+async def test_a_child_that_cannot_be_killed_is_given_up_and_seen_to_when_it_ends(unkillable, tmp_path):
+    ended = asyncio.Event()
+    with pytest.raises(CommandHangs, match=r"'sleep 60'.* 0\.1 s and can't be killed"):
+        await asyncio.wait_for(commands.run(["sleep", "60"], timeout_s=0.1, ended_late=ended.set), 5)
+    assert os.listdir(tmp_path / "groups") == [str(unkillable[0])], "the next start kills it"
+    assert not ended.is_set()
+    os.kill(unkillable[0], signal.SIGKILL)
+    await asyncio.wait_for(ended.wait(), 5)
+    assert os.listdir(tmp_path / "groups") == []
+
+
+@pytest.mark.parametrize("why", ["cancel", "output"])
+async def test_nothing_waits_long_for_a_child_that_cannot_be_killed(unkillable, why, tmp_path):
+    argv = ["sleep", "60"] if why == "cancel" else ["sh", "-c", "trap '' PIPE; echo too much; exec sleep 60"]
+    task = asyncio.ensure_future(commands.run(argv, timeout_s=60, max_output=5))
+    if why == "cancel":
+        while not os.listdir(tmp_path / "groups"):
+            await asyncio.sleep(0.01)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError if why == "cancel" else CommandHangs):
+        await asyncio.wait_for(task, 5)
+
+
+async def test_no_more_is_begun_where_commands_hang_until_one_has_ended(unkillable):
+    for _ in range(hanging.MOST):
+        with pytest.raises(CommandHangs):
+            await commands.run(["sleep", "60"], timeout_s=0.1, place="/mnt/dead")
+    with pytest.raises(hanging.PlaceHangs, match="/mnt/dead: 2 processes"):
+        await commands.run(["true"], timeout_s=5, place="/mnt/dead")
+    await commands.run(["true"], timeout_s=5, place="/mnt/alive")
+    os.kill(unkillable[0], signal.SIGKILL)
+    async with asyncio.timeout(5):
+        while len(hanging.pids("/mnt/dead")) == hanging.MOST:
+            await asyncio.sleep(0.01)
+    await commands.run(["true"], timeout_s=5, place="/mnt/dead")
 
 
 async def test_too_much_output_is_refused():

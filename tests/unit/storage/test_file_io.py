@@ -364,10 +364,10 @@ async def test_helpers_that_cannot_be_killed_are_bounded(io, hanging, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(io_module._Helper, "kill", lambda self: None)
         io.timeout_s = 0.3
-        for _ in range(io_module.MAX_STUCK):
+        for _ in range(io_module.hanging.MOST):
             with pytest.raises(StorageNotResponding):
                 await io.read(hanging)
-        assert io.stuck == io_module.MAX_STUCK
+        assert io.stuck == io_module.hanging.MOST
         other = FileIo(f"{io.name}/domain", mount=io.name)
         for refused in (io.read(hanging), other.read(hanging), other.allocate(hanging, 1, timeout_s=5)):
             started = time.monotonic()

@@ -184,7 +184,7 @@ async def test_measured_is_the_chain_the_pair_or_the_volume_alone(domain, chain)
     found = await layers.examine(domain, IMG, chain)
 
     async def clusters(part):
-        return (await qemu_img.measure(part, VolumeFormat.COW)).required // 65536
+        return (await qemu_img.measure(part, VolumeFormat.COW, mount=domain.io.mount)).required // 65536
 
     alone, pair, whole = [await clusters(found[n:]) for n in (2, 1, 0)]
     assert (pair - alone, whole - pair) == (1, 1)
@@ -193,5 +193,5 @@ async def test_measured_is_the_chain_the_pair_or_the_volume_alone(domain, chain)
 async def test_measuring_opens_nothing_but_the_layers(domain, chain):
     found = await layers.examine(domain, IMG, chain)
     rebase(domain, MIDDLE, "/nowhere/at/all", "raw")  # after they were looked at
-    measured = await qemu_img.measure(found, VolumeFormat.RAW)
+    measured = await qemu_img.measure(found, VolumeFormat.RAW, mount=domain.io.mount)
     assert measured.fully_allocated == MIB

@@ -13,8 +13,9 @@ import pytest
 from local_world import World
 
 from storage.errors import ImageNotFound
+from storage.spm import process as spm_process
 from storage.spm.control import SpmStatus
-from storage.spm.errors import NotSpm
+from storage.spm.errors import NotSpm, SpmHangs
 from storage.tasks.record import Recovery, TaskRecord
 from storage.tasks.record import encode as encode_record
 from storage.tasks.runner import UnknownTask
@@ -117,6 +118,24 @@ async def test_an_spm_process_without_agent_ends(spm: World) -> None:
     await process._link.close()
     await _until_free(spm)
     assert not _alive(pid)
+
+
+async def test_a_role_whose_process_cannot_be_killed_is_free_once_it_has_ended(
+    spm: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = spm.storage.pool.spm.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)  # it does not end by itself, and signals do nothing
+    with monkeypatch.context() as patch:
+        patch.setattr(spm_process, "END_S", 0.1)
+        patch.setattr(spm_process, "DEATH_S", 0.1)
+        patch.setattr(spm_process.groups, "kill_group", lambda pid: None)
+        with pytest.raises(SpmHangs, match=str(pid)):
+            await asyncio.wait_for(spm.storage.pool.stop_spm(spm.pool_id), 5)
+    assert spm.storage.pool.spm.status is SpmStatus.CONTEND
+    os.kill(pid, signal.SIGKILL)
+    await _until_free(spm)
+    assert (await spm.become_spm())["taskResult"] == "success"
 
 
 async def test_volumes_of_both_formats_and_allocations(spm: World) -> None:

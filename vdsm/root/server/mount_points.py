@@ -22,14 +22,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
 from vdsm.common import commands
-from vdsm.common.errors import AgentError, DeadlineExceeded
+from vdsm.common.errors import AgentError
 from vdsm.root.server import attach, walk
 from vdsm.root.server.registry import Helper
 
 log = logging.getLogger("vdsm.root.mounts")
 
 STEP_S = 60.0
-HANGS_S = 5.0
 PLACE = "m"
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
@@ -76,29 +75,32 @@ async def slot(helper: Helper) -> AsyncIterator[Slot]:
         await asyncio.shield(_clear(made))
 
 
-async def run(argv: Sequence[str], timeout_s: float, *, pass_fds: Sequence[int] = (), into: Slot | None = None) -> None:
-    """A command that may hang in the kernel: killed after its time, and not waited for much longer.
+async def run(
+    argv: Sequence[str], timeout_s: float, place: str, *, pass_fds: Sequence[int] = (), into: Slot | None = None
+) -> None:
+    """A command that may hang in the kernel.
 
     ``into``: the slot that it mounts on, which is looked at again when a command that hung has ended.
     """
-    task = asyncio.ensure_future(commands.run(argv, timeout_s=timeout_s, pass_fds=pass_fds))
-    done, _ = await asyncio.wait([task], timeout=timeout_s + HANGS_S)
-    if not done:
-        log.error("%s cannot be killed: it waits in the kernel", argv[0])
+
+    def clear() -> None:
         if into is not None:
-            _keep(asyncio.ensure_future(_clear_after(task, into.path)))
-        raise DeadlineExceeded(argv[0], timeout_s)
-    task.result()
+            _keep(asyncio.ensure_future(_clear_path(into.path)))
+
+    await commands.run(argv, timeout_s=timeout_s, pass_fds=pass_fds, place=place, ended_late=clear)
 
 
-async def attach_to(slot: Slot, target: int) -> None:
+async def attach_to(slot: Slot, target: int, place: str) -> None:
     argv = [*_program(), "attach", str(slot.fd), PLACE, str(target)]
-    await run(argv, STEP_S, pass_fds=[slot.fd, target], into=slot)
+    await run(argv, STEP_S, place, pass_fds=[slot.fd, target], into=slot)
 
 
-async def detach(folder: int, name: str, mode: str) -> None:
-    """``mode``: see `attach.MODES`. Raises `CommandFailed` while it is in use, `DeadlineExceeded`."""
-    await run([*_program(), "detach", str(folder), name, mode], STEP_S, pass_fds=[folder])
+async def detach(folder: int, name: str, mode: str, place: str) -> None:
+    """``mode``: see `attach.MODES`. Raises `CommandFailed` while it is in use, `DeadlineExceeded`.
+
+    What hangs while it mounts, or unmounts in order, does not keep a forced end out.
+    """
+    await run([*_program(), "detach", str(folder), name, mode], STEP_S, f"{place} ({mode} unmount)", pass_fds=[folder])
 
 
 async def sweep(helper: Helper) -> None:
@@ -118,13 +120,6 @@ async def _clear(slot: Slot) -> None:
     await _clear_path(slot.path)
 
 
-async def _clear_after(task: asyncio.Task[commands.Completed], path: str) -> None:
-    await asyncio.wait([task])
-    with contextlib.suppress(AgentError):  # how it ended was told as hanging; what it left is what counts
-        task.result()
-    await _clear_path(path)
-
-
 async def _clear_path(path: str) -> None:
     """What can't be taken away is told; the next start sees it again."""
     place = os.path.join(path, PLACE)
@@ -132,7 +127,7 @@ async def _clear_path(path: str) -> None:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if place in mount_points():
-                await detach(fd, PLACE, "lazy")
+                await detach(fd, PLACE, "lazy", place)
         finally:
             os.close(fd)
         for name in os.listdir(path):

@@ -135,11 +135,11 @@ async def _mount(helper: Helper, record: Record, secrets: dict[str, str], mnt: i
     async with mount_points.slot(helper) as slot:
         options = mount_secrets.for_program(record.vfs_type, record.options, secrets, slot)
         argv = ["mount", "-t", record.vfs_type, "-o", ",".join(options), "--", record.spec, slot.place]
-        await mount_points.run(argv, MOUNT_S, into=slot)
+        await mount_points.run(argv, MOUNT_S, target, into=slot)
         await _check_access(helper, slot, target)
         point = os.open(mount_id, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=mnt)
         try:
-            await mount_points.attach_to(slot, point)
+            await mount_points.attach_to(slot, point, target)
         finally:
             os.close(point)
 
@@ -152,7 +152,7 @@ async def _unmount(helper: Helper, mount_id: str, mode: str) -> Json:
         with mount_points.folder(helper) as mnt:
             was_mounted = _mounted(target)
             if was_mounted:
-                await mount_points.detach(mnt, mount_id, mode)
+                await mount_points.detach(mnt, mount_id, mode, target)
             _remove_mount_point(mnt, mount_id)
         helper.secrets.pop(mount_id, None)
         mount_records.remove(helper, mount_id)
@@ -161,24 +161,25 @@ async def _unmount(helper: Helper, mount_id: str, mode: str) -> Json:
 
 async def _check_access(helper: Helper, slot: Slot, target: str) -> None:
     ids = ["--reuid", str(helper.agent_uid), "--regid", str(helper.agent_gid), "--clear-groups"]
-    if not await _can(ids, slot, "rwx"):
+    if not await _can(ids, slot, "rwx", target):
         raise MountAccessRefused(target, f"{helper.agent_uid}:{helper.agent_gid}", "read, write and enter")
     for name in QEMU_USERS:
         with contextlib.suppress(KeyError):
             user = pwd.getpwnam(name)
             ids = ["--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--init-groups"]
-            if not await _can(ids, slot, "rx"):
+            if not await _can(ids, slot, "rx", target):
                 raise MountAccessRefused(target, name, "read and enter")
 
 
-async def _can(ids: Sequence[str], slot: Slot, rights: str) -> bool:
+async def _can(ids: Sequence[str], slot: Slot, rights: str, target: str) -> bool:
     # by the descriptor: the folder above the slot is closed for that user
     path = f"/proc/self/fd/{slot.fd}/{PLACE}"
     tests: list[str] = []
     for right in rights:
         tests += ["-a", f"-{right}", path]
     try:
-        await mount_points.run(["setpriv", *ids, "--", "test", *tests[1:]], CHECK_S, pass_fds=[slot.fd], into=slot)
+        argv = ["setpriv", *ids, "--", "test", *tests[1:]]
+        await mount_points.run(argv, CHECK_S, target, pass_fds=[slot.fd], into=slot)
     except CommandFailed as e:
         if e.code != 1 or e.stderr:  # setpriv itself failed
             raise
