@@ -5,6 +5,8 @@ mutmut changes one thing at a time in a copy of what is committed (an operator, 
 unit tests that reach it: a change that no test sees is a survivor. Where all changes of the area would take over
 `BUDGET_S`, a sample is drawn, the same one for the same seed. What never ends is killed and counts as seen.
 
+Broken code of root's runs here, as root: it has process ids and mounts of its own, and whatever it starts ends with it.
+
 Survivors are written to .cache/mutants/AREA.txt, each with its difference. docs/testing.md says how to read it.
 """
 
@@ -20,8 +22,11 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from contrib.checks.apart import TRAMPOLINE
 
 TOP = Path(__file__).resolve().parents[2]
 CACHE = TOP / ".cache"
@@ -31,27 +36,44 @@ PACKAGES = ("vdsm", "storage", "network")
 ALSO = ("contrib", "hooks", "packaging", "docs", "stubs", "README.md", "Makefile", "ruff.toml")
 BUDGET_S = 20 * 60.0
 SAMPLE = 200
-SHOW = "import sys; from mutmut.__main__ import show; [show.callback(name) for name in sys.argv[1:]]"
+# mutmut is found by these alone, not by what tests start; its import is replaced before anything reads it
+CLI = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from mutmut.mutation import trampoline_templates
+trampoline_templates.trampoline_imports = sys.argv.pop(1)
+from mutmut.__main__ import cli
+cli()
+"""
+SHOW = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+from mutmut.__main__ import show
+for name in sys.argv[1:]:
+    show.callback(name)
+"""
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "contrib.checks.apart")
+ALONE = ("unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc")
 SEEN = ("killed", "timeout", "segfault", "suspicious", "caught by type check")
 
 
 @dataclass(frozen=True)
 class Area:
     source: tuple[str, ...]
-    tests: str
-    # runs in processes of their own, under a Python without mutmut
+    tests: tuple[str, ...]
+    # runs under the system's Python
     but_not: tuple[str, ...] = ()
 
 
 AREAS = {
-    "virt": Area(("vdsm/virt/*",), "tests/unit/virt"),
-    "storage": Area(("storage/*",), "tests/unit/storage"),
-    "network": Area(("network/*",), "tests/unit/network"),
-    "hooking": Area(("vdsm/hooking/*",), "tests/unit/hooking", ("vdsm/hooking/scriptlib/*",)),
-    "rpc": Area(("vdsm/rpc/*",), "tests/unit/rpc"),
-    "host": Area(("vdsm/host/*",), "tests/unit/host"),
-    "root": Area(("vdsm/root/*",), "tests/unit/root"),
-    "common": Area(("vdsm/common/*",), "tests/unit/common"),
+    "virt": Area(("vdsm/virt/*",), ("tests/unit/virt",)),
+    "storage": Area(("storage/*",), ("tests/unit/storage",)),
+    "network": Area(("network/*",), ("tests/unit/network",)),
+    "hooking": Area(("vdsm/hooking/*",), ("tests/unit/hooking",), ("vdsm/hooking/scriptlib/*",)),
+    "rpc": Area(("vdsm/rpc/*",), ("tests/unit/rpc",)),
+    "host": Area(("vdsm/host/*",), ("tests/unit/host",)),
+    "root": Area(("vdsm/root/*",), ("tests/unit/root", "tests/unit/hooking/test_tools.py")),
+    "common": Area(("vdsm/common/*",), ("tests/unit/common",)),
 }
 
 
@@ -59,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description="Mutation testing of one area's unit tests.")
     parser.add_argument("area", choices=AREAS)
     parser.add_argument("--commit", default="HEAD", help="what is tested (default: HEAD)")
-    parser.add_argument("--sample", type=int, default=SAMPLE, help=f"how many, where all take too long ({SAMPLE})")
+    parser.add_argument("--sample", type=int, help=f"how many (all, or {SAMPLE} where all take over 20 minutes)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     chosen = parser.parse_args()
@@ -67,9 +89,8 @@ def main() -> int:
     copy = _copy(chosen.area, chosen.commit)
     _prepare(copy, area)
     every = sorted(_results(copy))
-    names = every
-    if _estimate_s(copy, every) / chosen.processes > BUDGET_S:
-        names = sorted(random.Random(chosen.seed).sample(every, min(chosen.sample, len(every))))
+    number = chosen.sample or (SAMPLE if _estimate_s(copy, every) / chosen.processes > BUDGET_S else len(every))
+    names = sorted(random.Random(chosen.seed).sample(every, min(number, len(every))))
     print(f"{chosen.area}: {len(names)} of {len(every)} changes, seed {chosen.seed}", flush=True)
     # one that no test reaches is a survivor, and mutmut can't be asked to run it
     reached = [name for name in names if name in _reached(copy, names)]
@@ -94,14 +115,14 @@ def _copy(area: str, commit: str) -> Path:
 def _configure(copy: Path, area: Area, broken: list[str]) -> None:
     settings = configparser.ConfigParser()
     settings.read(copy / "setup.cfg")
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options = ["-q", *PLUGINS]
     settings["mutmut"] = {
         "source_paths": _lines(PACKAGES),
         "only_mutate": _lines(area.source),
         "do_not_mutate": _lines((*area.but_not, "*/__main__.py")),
         "also_copy": _lines(ALSO),
         "pytest_add_cli_args": _lines([*options, *(f"--deselect={test}" for test in broken)]),
-        "pytest_add_cli_args_test_selection": area.tests,
+        "pytest_add_cli_args_test_selection": _lines(area.tests),
         "use_git_change_detection": "false",
         "track_dependencies": "false",
     }
@@ -139,9 +160,10 @@ def _failed(told: str) -> list[str]:
 def _failing(copy: Path, area: Area) -> list[str]:
     """Tests that fail in the copy although nothing is changed: those that look at code, or leave the process."""
     _mutmut(copy, "run", "nothing.*", quiet=True)
-    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=no", area.tests]
-    environment = {**_environment(), "MUTANT_UNDER_TEST": "", "PYTHONPATH": f"{copy}/mutants:{_tool()}"}
-    done = subprocess.run(argv, cwd=copy / "mutants", env=environment, capture_output=True, text=True, check=False)
+    argv = [*_alone(), sys.executable, "-m", "pytest", "-q", *PLUGINS, "--tb=no", *area.tests]
+    done = subprocess.run(
+        argv, cwd=copy / "mutants", env=_environment(copy), capture_output=True, text=True, check=False
+    )
     return _failed(done.stdout)
 
 
@@ -155,27 +177,32 @@ def _tool() -> Path:
     return folder
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(_tool()), "PYTHONDONTWRITEBYTECODE": "1"}
+def _environment(copy: Path) -> dict[str, str]:
+    # what tests start is the changed code, too
+    return {**os.environ, "PYTHONPATH": str(copy / "mutants"), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def _mutmut(copy: Path, *words: str, quiet: bool = False) -> str:
-    return _mutmut_code(copy, "from mutmut.__main__ import cli; cli()", *words, quiet=quiet)
+    return _mutmut_code(copy, CLI, TRAMPOLINE, *words, quiet=quiet)
 
 
 def _mutmut_code(copy: Path, code: str, *words: str, quiet: bool = False) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code, *words],
+        [*_alone(), sys.executable, "-c", code, str(_tool()), *words],
         cwd=copy,
-        env=_environment(),
+        env=_environment(copy),
         text=True,
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     if done.returncode != 0 and not quiet:
-        sys.exit(f"mutmut {' '.join(words[:3])} ended with {done.returncode}:\n{done.stdout[-4000:]}")
+        sys.exit(f"mutmut {' '.join(words[-3:])} ended with {done.returncode}:\n{done.stdout[-4000:]}")
     return done.stdout
+
+
+def _alone() -> Sequence[str]:
+    return ALONE if os.geteuid() == 0 else ()
 
 
 def _results(copy: Path) -> dict[str, str]:
