@@ -103,7 +103,7 @@ def test_a_link_in_place_of_a_folder_of_the_agents_gives_nothing_away(helper, vi
     os.symlink(victim, helper.paths.log)
     folders.prepare(helper)
     assert owner(victim) == 0
-    assert helper.paths.log in caplog.text
+    assert f"folder {helper.paths.log} can't be prepared" in caplog.text
     assert owner(helper.paths.run) == AGENT  # the others are there all the same
 
 
@@ -120,8 +120,67 @@ def test_what_is_exchanged_while_it_is_taken_over_is_noticed(helper, victim, mon
 
     with walk.trusted(helper.paths.repository) as parent:
         monkeypatch.setattr(os, "fchown", exchanged)
-        with pytest.raises(UnsafeFolder, match="replaced"):
+        with pytest.raises(UnsafeFolder, match=f"{helper.paths.mounts}: it was replaced"):
             walk.make_own_in(parent, "mnt", helper.paths.mounts, 0o755)
+
+
+@pytest.fixture
+def no_umask():
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path):
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def test_nobody_else_may_write_in_what_is_made(helper, no_umask):
+    folders.prepare_own(helper.paths)
+    folders.prepare(helper)
+    paths = helper.paths
+    assert [mode(path) for path in (paths.root_run, paths.root_state)] == [0o755, 0o700]
+    others = (paths.repository, paths.mounts, paths.state, paths.run, paths.log, *paths.state_folders)
+    assert {mode(path) for path in others} == {0o755}
+    assert {mode(os.path.dirname(path)) for path in (paths.repository, paths.run, paths.log)} == {0o755}
+
+
+async def test_nobody_else_may_write_in_a_pools_folder(helper, no_umask):
+    folders.prepare(helper)
+    await dispatch(helper, "Pool.make_folder", {"pool_id": POOL})
+    assert mode(f"{helper.paths.repository}/{POOL}") == 0o755
+
+
+def test_a_file_in_place_of_a_folder_of_the_agents_is_told_by_its_path(helper):
+    os.makedirs(os.path.dirname(helper.paths.log))
+    with open(helper.paths.log, "w"):
+        pass
+    with pytest.raises(UnsafeFolder) as e:
+        walk.make_for(helper.paths.log, AGENT, AGENT)
+    assert e.value.path == helper.paths.log
+
+
+def test_a_folder_that_is_missing_is_named(top):
+    with pytest.raises(FileNotFoundError) as e, walk.trusted(f"{top}/no/such"):
+        pass
+    assert (e.value.strerror, e.value.filename) == ("No such file or directory", f"{top}/no")
+
+
+def test_a_file_in_place_of_mnt_is_told_by_its_path(helper):
+    os.makedirs(helper.paths.repository)
+    with open(helper.paths.mounts, "w"):
+        pass
+    with pytest.raises(UnsafeFolder) as e:
+        walk.make_own(helper.paths.mounts, 0o755)
+    assert str(e.value) == f"Root does nothing in {helper.paths.mounts}: it is a symbolic link or no folder"
+
+
+def test_a_link_of_roots_own_is_left_alone(helper, victim):
+    os.makedirs(helper.paths.repository)
+    os.symlink(victim, helper.paths.mounts)
+    with pytest.raises(UnsafeFolder, match="link"):
+        walk.make_own(helper.paths.mounts, 0o755)
+    assert os.path.islink(helper.paths.mounts)
 
 
 # -- the way there
@@ -137,7 +196,7 @@ def test_a_folder_of_another_user_on_the_way_is_not_entered(top, victim):
     os.mkdir(f"{top}/his")
     os.mkdir(f"{top}/his/roots")
     os.chown(f"{top}/his", AGENT, AGENT)
-    with pytest.raises(UnsafeFolder, match="user 36"), walk.trusted(f"{top}/his/roots"):
+    with pytest.raises(UnsafeFolder, match=f"in {top}/his: it belongs to user 36"), walk.trusted(f"{top}/his/roots"):
         pass
 
 
@@ -145,7 +204,8 @@ def test_a_folder_of_another_user_on_the_way_is_not_entered(top, victim):
 def test_a_folder_that_others_may_write_is_not_entered(top, mode):
     os.mkdir(f"{top}/open")
     os.chmod(f"{top}/open", mode)
-    with pytest.raises(UnsafeFolder, match="others than root"), walk.trusted(f"{top}/open"):
+    told = rf"in {top}/open: others than root may write in it \(mode {mode:04o}\)"
+    with pytest.raises(UnsafeFolder, match=told), walk.trusted(f"{top}/open"):
         pass
 
 
@@ -183,7 +243,8 @@ async def test_a_pool_has_a_folder_for_the_agents_links_and_it_goes_when_it_is_e
 async def test_what_is_there_already_is_not_given_away_as_a_pools_folder(helper):
     folders.prepare(helper)
     os.mkdir(f"{helper.paths.repository}/{POOL}")
-    with pytest.raises(UnsafeFolder, match="belongs to user 0"):
+    told = f"{helper.paths.repository}/{POOL}: it is there and belongs to user 0, expected 36"
+    with pytest.raises(UnsafeFolder, match=told):
         await dispatch(helper, "Pool.make_folder", {"pool_id": POOL})
     assert owner(f"{helper.paths.repository}/{POOL}") == 0
 
@@ -213,6 +274,16 @@ async def test_a_link_does_not_take_the_place_of_a_mount(helper):
         await dispatch(helper, "LocalFolder.link", {"folder": "/srv/disk.img"})
     await dispatch(helper, "LocalFolder.unlink", {"folder": "/srv/disk.img"})
     assert os.listdir(helper.paths.mounts) == ["_srv_disk.img"]
+
+
+async def test_a_link_that_leads_nowhere_is_replaced_and_taken_away(helper):
+    folders.prepare(helper)
+    path = f"{helper.paths.mounts}/_srv_x"
+    os.symlink("/no/such", path)
+    await dispatch(helper, "LocalFolder.link", {"folder": "/srv/x"})
+    assert os.readlink(path) == "/srv/x"
+    await dispatch(helper, "LocalFolder.unlink", {"folder": "/srv/x"})
+    assert os.listdir(helper.paths.mounts) == []
 
 
 @pytest.mark.parametrize("folder", ["", "/", "x/y", "/..", "/a\nb", "/" + "x" * 300])
@@ -299,6 +370,64 @@ async def test_a_file_with_credentials_is_copied_for_the_mounts_program(etc, slo
         assert f.read() == "# ours\nusername=a\npassword=b\n"
 
 
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_two_files_of_credentials_are_one_for_the_mounts_program(etc, slot, end):
+    names, words = write(f"{etc}/names", f"username=a{end}"), write(f"{etc}/words", f"password=ü=b{end}")
+    mount_secrets.for_program("cifs", [f"cred={names}", f"credentials={words}"], {}, slot)
+    with open(f"{slot.path}/credentials", encoding="utf-8") as f:
+        assert f.read() == "username=a\npassword=ü=b\n"
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_file_with_a_key_is_copied_as_it_is(etc, slot, end):
+    key = write(f"{etc}/key", f"AQDGm1ZhAAAAABAAhOFeU5AZIsVqS1Fr4qzVYg=={end}")
+    given = mount_secrets.for_program("ceph", ["name=a", f"secretfile={key}"], {}, slot)
+    assert given == ["name=a", f"secretfile={slot.path}/secretfile"]
+    with open(f"{slot.path}/secretfile") as copy, open(key) as f:
+        assert copy.read() == f.read()
+
+
+def test_the_most_of_a_file_that_is_read(etc, slot):
+    write(f"{etc}/long", "#" * 5000)
+    mount_secrets.for_program("cifs", [f"cred={etc}/long"], {}, slot)
+    assert os.path.getsize(f"{slot.path}/credentials") == 4097  # and the line's end
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"password", b"x=password=y\n"])
+def test_bytes_that_are_no_credentials_are_told_as_such(etc, slot, content):
+    with open(f"{etc}/share", "wb") as f:
+        f.write(content)
+    with pytest.raises(mount_secrets.NoSecretFile, match="content is not what smb3 expects") as e:
+        mount_secrets.for_program("smb3", [f"cred={etc}/share"], {}, slot)
+    assert e.value.file == f"{etc}/share"
+
+
+def test_a_file_of_credentials_that_is_missing_is_named(etc, slot):
+    with pytest.raises(mount_secrets.NoSecretFile) as e:
+        mount_secrets.for_program("cifs", [f"cred={etc}/no"], {}, slot)
+    assert (e.value.file, e.value.reason) == (f"{etc}/no", "No such file or directory")
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_a_file_of_credentials_that_others_may_write_is_named(etc, slot, mode):
+    file = write(f"{etc}/share", "password=b\n")
+    os.chmod(file, mode)
+    with pytest.raises(mount_secrets.NoSecretFile, match="nobody else") as e:
+        mount_secrets.for_program("cifs", [f"credentials={file}"], {}, slot)
+    assert e.value.file == file
+
+
+def test_a_fifo_is_no_file_of_credentials(etc, slot):
+    os.mkfifo(f"{etc}/share", 0o600)
+    with pytest.raises(mount_secrets.NoSecretFile, match="no regular file"):
+        mount_secrets.for_program("cifs", [f"credentials={etc}/share"], {}, slot)
+
+
+def test_a_file_of_credentials_that_everybody_may_read_is_the_administrators_matter(etc, slot):
+    os.chmod(write(f"{etc}/share", "password=b\n"), 0o644)
+    mount_secrets.for_program("cifs", [f"credentials={etc}/share"], {}, slot)
+
+
 def test_a_file_that_is_no_file_of_credentials_is_not_read_out(etc, slot):
     shadow = write(f"{etc}/shadow", f"root:$6${MARK}:19000::\n")
     for vfs_type, option in (("cifs", "credentials"), ("cifs", "cred"), ("ceph", "secretfile")):
@@ -323,7 +452,7 @@ def test_a_file_that_is_not_roots_alone_is_no_file_of_credentials(etc, slot):
 
 @pytest.mark.parametrize("file", ["/tmp/x", "/etc/../tmp/x", "relative"])
 def test_a_file_of_credentials_lies_below_etc(slot, file):
-    with pytest.raises(mount_secrets.NoSecretFile, match="below"):
+    with pytest.raises(mount_secrets.NoSecretFile, match=f"^{file} is not used for a mount: it is not below /etc/"):
         mount_secrets.for_program("cifs", [f"credentials={file}"], {}, slot)
 
 
