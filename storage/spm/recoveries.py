@@ -69,10 +69,11 @@ def metadata_rollback(domain: Domain, image_id: str, volume_id: str) -> Recovery
     return Recovery(name, "fileVolume", "FileVolume", "createVolumeMetadataRollback", params)
 
 
-def volume_rollback(domain: Domain, pool_folder: str, image_id: str, volume_id: str) -> Recovery:
-    """``pool_folder``: ``<repository>/<pool>``."""
+def volume_rollback(domain: Domain, pool_folder: str, image_id: str, volume_id: str, ctime: int) -> Recovery:
+    """``pool_folder``: ``<repository>/<pool>``. ``ctime``: the volume's: a later one of this id is another volume."""
     params = (pool_folder, domain.domain_id, image_id, volume_id, domain.image_path(image_id))
-    return Recovery("Create volume rollback", "fileVolume", "FileVolume", "createVolumeRollback", params)
+    name = "Create volume rollback"
+    return Recovery(name, "fileVolume", "FileVolume", "createVolumeRollback", params, made=str(ctime))
 
 
 def size_finalize(domain: Domain, image_id: str, volume_id: str) -> Recovery:
@@ -88,6 +89,8 @@ class Target:
     domain_id: str
     image_id: str
     volume_id: str = ""
+    made: str = ""
+    """Of the volume that the task made; empty when it is not known."""
 
 
 Read = Callable[[Recovery], Target]
@@ -99,7 +102,8 @@ def _by_ids(first: int, count: int) -> Read:
     def read(recovery: Recovery) -> Target:
         if len(recovery.params) != count or not all(is_uuid(p) for p in recovery.params[first : first + 3]):
             raise StepInvalid(recovery.call, f"{recovery.params!r} are not its {count} parameters")
-        return Target(*recovery.params[first : first + 3])
+        domain_id, image_id, volume_id = recovery.params[first : first + 3]
+        return Target(domain_id, image_id, volume_id, recovery.made)
 
     return read
 
@@ -210,7 +214,9 @@ class Recoveries:
             await _remove_files(domain, target)
 
     async def _metadata(self, domain: Domain, target: Target) -> None:
-        await domain.io.remove(domain.volume_path(target.image_id, target.volume_id) + ".meta")
+        image_id, volume_id = target.image_id, target.volume_id
+        async with self._agent.removing(domain.domain_id, image_id, [volume_id]):
+            await domain.io.remove(domain.volume_path(image_id, volume_id) + ".meta")
 
     async def _volume(self, domain: Domain, target: Target) -> None:
         """A finished volume, and its image's folder when no volume of the image is left in it."""
@@ -222,6 +228,8 @@ class Recoveries:
         async with self._agent.removing(domain.domain_id, image_id, [volume_id]):
             if volume_id not in listed:  # its metadata went first, an earlier time
                 await _remove_files(domain, target)
+            elif not await _is_made_then(domain, target):
+                raise StepInvalid("createVolumeRollback", f"volume {volume_id} is not the one that the task made")
             elif children := await domain.children(image_id, volume_id):
                 raise VolumeHasChildren(volume_id, children)
             else:
@@ -250,6 +258,15 @@ async def _readable(domain: Domain, image_id: str) -> Mapping[str, str | None]:
         else:
             found[volume_id] = metadata.image_id if metadata.role is VolumeRole.SHARED else image_id
     return found
+
+
+async def _is_made_then(domain: Domain, target: Target) -> bool:
+    if not target.made:
+        return True
+    try:
+        return str((await domain.read_volume(target.image_id, target.volume_id)).ctime) == target.made
+    except DAMAGED:  # it says nothing of its time
+        return True
 
 
 async def _remove_files(domain: Domain, target: Target) -> None:

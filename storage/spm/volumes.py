@@ -84,13 +84,13 @@ class Volumes:
             await task.will_undo(*steps[step])
 
         try:
-            await domain.create_volume(wanted, before)
+            created = await domain.create_volume(wanted, before)
         except VolumeExists:
             if any(recovery.name == recoveries.HALFBAKED for recovery in task.record.recoveries):
                 task.replace_recoveries(recoveries.HALFBAKED)  # the payload is somebody else's
             raise
         CREATE_MADE.reach()
-        made = recoveries.volume_rollback(domain, pool_folder, wanted.image_id, wanted.volume_id)
+        made = recoveries.volume_rollback(domain, pool_folder, wanted.image_id, wanted.volume_id, created.ctime)
         task.replace_recoveries(recoveries.SENTINEL, made)
         return wanted.volume_id
 

@@ -39,9 +39,12 @@ class Recovery:
     owner: str
     function: str
     params: tuple[str, ...] = ()
+    made: str = ""
+    """Tells the thing that is undone from a later one of the same id; empty when that is not known. A field of ours:
+    other programs pass over it."""
 
     def __post_init__(self) -> None:
-        for text in (self.name, self.module, self.owner, self.function, *self.params):
+        for text in (self.name, self.module, self.owner, self.function, self.made, *self.params):
             if "," in text or "\n" in text:
                 raise ValueError(f"a recovery cannot store {text!r}")
 
@@ -85,6 +88,7 @@ def encode(record: TaskRecord) -> dict[str, bytes]:
                 "object": recovery.owner,
                 "function": recovery.function,
                 "params": ",".join(recovery.params),
+                **({"made": recovery.made} if recovery.made else {}),
             }
         )
     if record.outcome is not None:
@@ -147,6 +151,7 @@ def _recovery(task_id: str, name: str, files: Mapping[str, bytes]) -> Recovery:
             fields["object"],
             fields["function"],
             tuple(param.strip() for param in params.split(",")) if params else (),
+            fields.get("made", "").replace(",", " "),
         )
     except (KeyError, ValueError) as e:
         raise TaskRecordInvalid(task_id, name, str(e)) from None

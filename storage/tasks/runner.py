@@ -106,6 +106,8 @@ class Task:
         self.running: asyncio.Task[None] | None = None
         self.worked = False
         """All steps are done: it can no longer be stopped."""
+        self.unstored_end = False
+        """The stored task is to be undone still, although it was."""
         self._store = store
 
     @property
@@ -150,12 +152,16 @@ class Task:
         FINISHED.reach()
 
     async def end_undone(self, state: State, outcome: Outcome) -> None:
-        """The same; but storage that refuses to store it does not keep the task from ending here."""
+        """The same; but storage that refuses to store it does not keep the task from ending here.
+
+        What is stored then says still how to undo it: see `Tasks.start`.
+        """
         try:
             await self.end(state, outcome)
         except AgentError as e:
-            log.error("task %s: its end could not be stored, the next SPM will undo it again: %s", self.task_id, e)
+            log.error("task %s: its end could not be stored, the next SPM would undo it again: %s", self.task_id, e)
             self.record = replace(self.record, state=State.FAILED, outcome=outcome)
+            self.unstored_end = True
 
     async def save(self) -> None:
         if self._store is not None:
@@ -171,14 +177,17 @@ class Tasks:
         self._tasks: dict[str, Task] = {}
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._ending = False
+        self._late_ends = asyncio.Lock()
 
     async def start(self, verb: str, body: Body, wanted: Iterable[Lock] = (), *, job: str = "", about: str = "") -> str:
         """Store and start a task that runs under the ``wanted`` locks; its id.
 
+        Ends that could not be stored are stored first: another SPM would undo those tasks over what this one makes.
         Raises `TooManyTasks`, or what the store was refused for: then there is no task.
         """
         if len(self._tasks) >= MAX_TASKS:
             raise TooManyTasks(MAX_TASKS)
+        await self._store_late_ends()
         folder = self._store.folder if self._store is not None else ""
         task = Task(TaskRecord(new_uuid(), verb, State.INIT, folder, job=job or verb), self._store)
         self._tasks[task.task_id] = task
@@ -248,7 +257,9 @@ class Tasks:
         if task.state not in DONE:
             raise TaskNotFinished(task_id, task.state)
         if self._store is not None:
-            await self._store.remove(task_id)
+            async with self._late_ends:  # of a save that began: it would come back
+                await self._store.remove(task_id)
+                task.unstored_end = False
         CLEARED.reach()
         self._tasks.pop(task_id, None)
 
@@ -274,6 +285,13 @@ class Tasks:
             running.cancel()
         if interrupted:
             await asyncio.wait(interrupted)
+
+    async def _store_late_ends(self) -> None:
+        async with self._late_ends:
+            for task in [task for task in self._tasks.values() if task.unstored_end]:
+                await task.save()
+                task.unstored_end = False
+                log.info("task %s: its end is stored now", task.task_id)
 
     def _spawn(self, task: Task, body: Awaitable[None]) -> None:
         async def run() -> None:

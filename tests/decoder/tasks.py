@@ -46,6 +46,7 @@ STATES = {
 }
 DONE = {"finished", "recovered", "failed"}
 RECOVERY_FIELDS = ("name", "moduleName", "object", "function", "params")
+OURS = ("made",)  # the field's reader passes over what it does not know
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,8 @@ def _task(path, task_id, folder):
     recoveries = []
     for n in range(int(fields["nrecoveries"])):
         stored = left.pop(f"{task_id}.recover.{n}", None)
-        _check(stored is not None and tuple(stored) == RECOVERY_FIELDS, f"recovery {n} of {path}: {stored}")
+        known = (RECOVERY_FIELDS, RECOVERY_FIELDS + OURS)
+        _check(stored is not None and tuple(stored) in known, f"recovery {n} of {path}: {stored}")
         for key in ("moduleName", "object", "function"):
             _check(stored[key].replace("_", "a").isalnum(), f"{key} of recovery {n} of {path} is {stored[key]!r}")
         call = ".".join(stored[key] for key in ("moduleName", "object", "function"))

@@ -12,8 +12,13 @@ import pytest
 from inside import Spm, ids
 from local_world import World
 
+from storage import qemu_img
 from storage.errors import IoFailed, StorageNotResponding
 from storage.file.files import DomainFiles
+from storage.ondisk import volume_metadata
+from storage.tasks.record import TaskRecord
+from storage.tasks.states import State
+from storage.tasks.store import TaskStore
 from vdsm.common.ids import new_uuid
 
 FILE = "fileVolume\nobject = FileVolume\nfunction = "
@@ -224,6 +229,93 @@ async def test_a_creation_that_is_stopped_is_undone(inside: Spm, monkeypatch: py
     await inside.serve("task.stop", {"task_id": task_id})
     assert (await inside.wait(task_id)).state == "recovered"
     assert inside.roles(image) == {base: "LEAF"}
+
+
+async def test_a_failed_creation_whose_end_was_not_stored_takes_no_later_volume_with_it(
+    inside: Spm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, volume = ids(2)
+    save = TaskStore.save
+
+    async def refused(store: TaskStore, record: TaskRecord) -> None:
+        if record.state in (State.RECOVERED, State.FAILED):
+            raise IoFailed("write_atomic", "x", "EIO", "broken")
+        await save(store, record)
+
+    async def no_format(*_: object, **__: object) -> None:
+        raise IoFailed("create", "x", "EIO", "broken")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(TaskStore, "save", refused)
+        broken.setattr(qemu_img, "create", no_format)
+        assert (await inside.wait(await inside.begin(image, volume))).state == State.FAILED
+    await inside.create(image, volume)
+    await inside.stop()
+    spm = await _next(inside.world)
+    assert spm.roles(image) == {volume: "LEAF"}
+    await spm.stop()
+
+
+async def test_while_an_end_cannot_be_stored_no_task_begins(inside: Spm, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, volume = ids(2)
+    save = TaskStore.save
+
+    async def refused(store: TaskStore, record: TaskRecord) -> None:
+        if record.state in (State.RECOVERED, State.FAILED):
+            raise IoFailed("write_atomic", "x", "EIO", "broken")
+        await save(store, record)
+
+    async def no_format(*_: object, **__: object) -> None:
+        raise IoFailed("create", "x", "EIO", "broken")
+
+    monkeypatch.setattr(TaskStore, "save", refused)
+    with monkeypatch.context() as broken:
+        broken.setattr(qemu_img, "create", no_format)
+        failed = await inside.begin(image, volume)
+        await inside.wait(failed)
+    with pytest.raises(IoFailed):
+        await inside.begin(image, volume)
+    await inside.serve("task.clear", {"task_id": failed})  # nothing of it is stored any more
+    await inside.create(image, volume)
+
+
+async def test_reverting_a_creation_spares_a_later_volume_of_the_same_id(
+    inside: Spm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, kept, volume = ids(3)
+    await inside.create(image, kept)
+    monkeypatch.setattr(volume_metadata, "now_ctime", lambda: 1_700_000_000)
+    first = await inside.create(image, volume)
+    assert (await inside.delete(image, volume)).state == State.FINISHED
+    monkeypatch.setattr(volume_metadata, "now_ctime", lambda: 1_700_000_009)
+    second = await inside.create(image, volume)
+    await inside.stop()
+    spm = await _next(inside.world)  # it knows them from the storage
+    await spm.serve("task.revert", {"task_id": first})
+    reverted = await spm.wait(first)
+    assert reverted.state == State.FAILED and reverted.outcome is not None
+    assert "not the one that the task made" in reverted.outcome.message
+    assert volume in spm.roles(image)
+    await spm.serve("task.revert", {"task_id": second})
+    assert (await spm.wait(second)).state == State.RECOVERED
+    assert volume not in spm.roles(image)
+    await spm.stop()
+
+
+async def test_a_volume_in_use_keeps_its_metadata_when_its_creation_is_undone(inside: Spm) -> None:
+    image, base = ids(2)
+    await inside.create(image, base)
+    await inside.stop()
+    left = Left(inside.world, image, base)
+    left.payload()
+    left.metadata()
+    task_id = _left(inside.world, "running", left.sentinel, left.half, left.up, left.meta)
+    inside.world.storage.in_use.add(inside.world.domain_id, image, "vm:1", [left.volume])
+    spm = await _next(inside.world)
+    status = spm.server.role.tasks.status(task_id)
+    assert status["taskResult"] == "cleanFailure" and "vm:1" in status["message"]
+    assert {left.volume, f"{left.volume}.meta"} <= set(os.listdir(left.folder))
+    await spm.stop()
 
 
 async def test_a_payload_of_somebody_else_is_not_undone(inside: Spm, monkeypatch: pytest.MonkeyPatch) -> None:
