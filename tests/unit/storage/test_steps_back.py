@@ -23,18 +23,16 @@ from storage.domain import Garbage
 from storage.file.domain import FileDomain
 from tests.decoder import domain as decoder
 from tests.decoder import steps_back, tasks
-from vdsm.common.crashpoints import CrashPoint
-
-
-class DiedError(BaseException):
-    """As kill -9: nothing above it acts."""
+from vdsm.common.crashpoints import REGISTRY, CrashPoint
 
 
 @dataclass
 class Death:
-    """At the n-th crash point that is reached while ``armed``; ``reached`` names all of them."""
+    """``look`` is called at each crash point that is reached while ``armed``; ``reached`` names them.
 
-    at: int = 0
+    What lies on the disk at that moment is what a death there leaves.
+    """
+
     armed: bool = False
     reached: list[str] = field(default_factory=list)
     look: Callable[[str], None] | None = None
@@ -45,8 +43,6 @@ class Death:
         self.reached.append(point.name)
         if self.look is not None:
             self.look(point.name)
-        if len(self.reached) == self.at:
-            raise DiedError(point.name)
 
 
 @pytest.fixture
@@ -107,27 +103,22 @@ FLOWS = {
 }
 
 
-async def _run(world: World, death: Death, flow: Flow, names: list[str], at: int) -> tuple[dict[str, Any], bool]:
-    """What was there before, and whether the change died at its ``at``-th crash point."""
+async def _run(world: World, death: Death, flow: Flow, names: list[str]) -> dict[str, Any]:
+    """What was there before."""
     spm = Spm(world)
     await spm.start()
     await flow.before(spm, names)
     before = volumes(spm.path)
     for task_id in [record.task_id for record in spm.server.role.tasks.all()]:
         await spm.serve("task.clear", {"task_id": task_id})
-    death.at, death.reached, death.armed = at, [], True
-    died = False
+    death.reached, death.armed = [], True
     try:
         task_id = await flow.change(spm, names)
-        await spm.wait(str(task_id))
-        running = spm.server.role.tasks.get(str(task_id)).running
-        died = running is not None and running.exception() is not None
-    except DiedError:
-        died = True
+        assert (await spm.wait(str(task_id))).state == "finished"
     finally:
         death.armed = False
         await spm.stop()
-    return before, died
+    return before
 
 
 def volumes(domain: Path) -> dict[str, dict[str, tuple[str, str]]]:
@@ -148,16 +139,21 @@ def _field_becomes_spm(domain: Path) -> dict[str, str]:
     return ended
 
 
-def _remembering(domain: Path) -> Callable[[], None]:
-    """Puts the domain back as it is now: hard links and all."""
-    saved = domain.parent / "saved"
-    subprocess.check_call(["cp", "-a", "--sparse=always", str(domain), str(saved)])
+# what a change changes of a domain
+CHANGED = ("images", "master")
 
-    def restore() -> None:
-        shutil.rmtree(domain)
-        saved.rename(domain)
 
-    return restore
+def _save(domain: Path, saved: Path) -> None:
+    """Hard links and all."""
+    saved.mkdir()
+    subprocess.check_call(["cp", "-a", "--sparse=always", *(str(domain / name) for name in CHANGED), str(saved)])
+
+
+def _put_back(domain: Path, saved: Path) -> None:
+    """Once: ``saved`` is empty then."""
+    for name in CHANGED:
+        shutil.rmtree(domain / name)
+        (saved / name).rename(domain / name)
 
 
 # the others differ from these by nothing that a crash could show
@@ -168,19 +164,22 @@ DYING = ["new image", "child", "clone", "delete a leaf", "delete a clone's leaf"
 async def test_a_change_that_died_is_undone_by_either_spm(
     world: World, death: Death, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    flow, at = FLOWS[name], 0
-    while True:
-        at += 1
-        names = ids(6)
-        before, died = await _run(world, death, flow, names, at)
-        if not died:
-            break
-        where = f"{name}: died at {death.reached[-1]} ({at})"
-        restore = _remembering(world.domain)
+    deaths: list[tuple[str, Path, Path]] = []
+
+    def look(point: str) -> None:
+        saved = (world.top / f"{len(deaths)}.ours", world.top / f"{len(deaths)}.field")
+        for folder in saved:
+            _save(world.domain, folder)
+        deaths.append((f"{name}: died at {point} ({len(deaths) + 1})", *saved))
+
+    death.look = look
+    before = await _run(world, death, FLOWS[name], ids(6))
+    for where, ours, fields in deaths:
+        _put_back(world.domain, fields)
         ended = _field_becomes_spm(world.domain)
         assert set(ended.values()) <= {"recovered", "finished"}, f"{where}: {ended}"
         _check(world.domain, before, "finished" in ended.values(), where, name)
-        restore()
+        _put_back(world.domain, ours)
         with monkeypatch.context() as patched:
             if name != "delete an image":  # which leaves nothing but garbage on purpose
                 patched.setattr(FileDomain, "collect_garbage", _collects_nothing)
@@ -190,10 +189,16 @@ async def test_a_change_that_died_is_undone_by_either_spm(
         assert results <= {"success", "cleanSuccess"}, f"{where}: {results}"
         _check(world.domain, before, "success" in results, where, name)
         await spm.stop()
-        for folder in ("images", "master/tasks"):
-            for entry in os.listdir(world.domain / folder):
-                shutil.rmtree(world.domain / folder / entry)
-    assert at > 3
+    assert len(deaths) > 3
+
+
+async def test_these_changes_have_every_point_of_volumes_images_and_tasks(world: World, death: Death) -> None:
+    reached: set[str] = set()
+    for name in DYING:
+        await _run(world, death, FLOWS[name], ids(6))
+        reached |= set(death.reached)
+    flows = ("volume.", "image.", "task.start.", "task.undo.", "task.end.", "spm.volume.", "spm.image.")
+    assert reached == {point for point in REGISTRY if point.startswith(flows)}
 
 
 async def _collects_nothing(_domain: FileDomain) -> Garbage:
@@ -265,7 +270,7 @@ async def test_recoveries_are_stored_as_the_field_reads_them(world: World, death
 
     death.look = look
     names = ids(6)
-    await _run(world, death, FLOWS[name], names, at=0)
+    await _run(world, death, FLOWS[name], names)
     assert seen == expected_recoveries(world, names, name)
 
 
@@ -279,7 +284,7 @@ async def test_a_deletion_stores_what_removes_its_rest(world: World, death: Deat
 
     death.look = look
     i = ids(6)
-    await _run(world, death, FLOWS["delete a leaf"], i, at=0)
+    await _run(world, death, FLOWS["delete a leaf"], i)
     path = f"{_domain_path(world)}/images/{i[0]}/{i[2]}"
     half = ("fileVolume.FileVolume.halfbakedVolumeRollback", (world.domain_id, i[2], path))
     up = ("volume.Volume.parentVolumeRollback", (world.domain_id, i[0], i[1]))
@@ -302,14 +307,15 @@ async def test_jobs_are_named_as_the_field_names_them(inside: Spm) -> None:
 @pytest.mark.parametrize("name", ["new image", "child", "second child", "clone", "second clone"])
 async def test_a_finished_creation_is_reverted_by_either_spm(world: World, death: Death, name: str) -> None:
     names = ids(6)
-    before, _ = await _run(world, death, FLOWS[name], names, at=0)
+    before = await _run(world, death, FLOWS[name], names)
     if "clone" in name:  # that a base became a template is not undone
         before[names[0]][names[1]] = ("SHARED", before[names[0]][names[1]][1])
-    restore = _remembering(world.domain)
+    saved = world.top / "saved"
+    _save(world.domain, saved)
     ((task_id, task),) = tasks.decode(world.domain / "master" / "tasks").items()
     assert steps_back.undo(task, world.domain) == "recovered"
     assert volumes(world.domain) == before
-    restore()
+    _put_back(world.domain, saved)
     spm = Spm(world)
     await spm.start()
     await spm.serve("task.revert", {"task_id": task_id})
