@@ -10,8 +10,9 @@ import tempfile
 import pytest
 
 from contrib.lab.spec import CHECKOUT
+from tests.soak import SOAK
 
-SECONDS = 600 if os.environ.get("VDSM_SOAK") else 6
+SECONDS = 600 if SOAK else 6
 
 
 @pytest.mark.cost(9)

@@ -18,11 +18,15 @@ import network.service
 import network.transaction  # noqa: F401 - declares its points
 from contrib.lab.host import PrivateHost
 from tests.hosts.test_network import FOLDER, UNCHECKED, dump, on_disk, wanted
+from tests.soak import some
 from vdsm.client import Client, RpcError
 from vdsm.common.crashpoints import REGISTRY
 from vdsm.common.errors import AgentError
 
 POINTS = sorted(name for name in REGISTRY if name.startswith("network."))
+# one of each flow; a unit test dies at all of them, `make soak` here too
+OFTEN = ("network.setup.journaled", "network.setup.step.link_set", "network.commit.written", "network.agent.applied")
+OFTEN += ("network.rollback.undone", "network.remove.step.link_del")
 KEPT = ("network.commit.",)
 REMOVING = ("network.remove.", "network.setup.step.route_del", "network.setup.step.addr_del")
 DEADLINE_S = 45.0  # the switch's 21 s, and what a busy machine takes
@@ -44,7 +48,7 @@ async def ask(host: PrivateHost, networks: dict[str, Any], options: dict[str, An
             await client.call("Host.setupNetworks", params, timeout_s=60)
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", some(POINTS, OFTEN))
 async def test_death_at_a_point_leads_to_the_old_network_or_the_new(fresh_host: PrivateHost, point: str) -> None:
     host = fresh_host
     removing = point.startswith("network.remove.")

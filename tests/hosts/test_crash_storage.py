@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -41,14 +40,25 @@ from contrib.lab.host import PrivateHost
 from contrib.lab.spec import LOCAL_FOLDER
 from storage.ondisk.remote_path import mount_name
 from tests.decoder import domain as decoder
+from tests.soak import SOAK, some
 from vdsm.client import Client, ClientError, RpcError
 from vdsm.common.crashpoints import REGISTRY
 
 FLOWS = ("volume.", "image.", "task.", "spm.")
 POINTS = sorted(name for name in REGISTRY if name.startswith(FLOWS))
 MAKING = sorted(name for name in REGISTRY if name.startswith(("domain.create.", "pool.create.")))
-# `make soak` takes more of them
-KILLS = 200 if os.environ.get("VDSM_SOAK") else 60
+# one of each flow, and all where the agent dies; unit tests die at all the others, `make soak` at all of them here
+OFTEN = (
+    "volume.create.metadata",
+    "volume.delete.payload",
+    "image.delete.rename",
+    "task.undo.stored",
+    "task.end.worked",
+)
+OFTEN += ("spm.start.loaded", "spm.stop.interrupted")
+OFTEN += ("spm.start.spawned", "spm.start.told", "spm.stop.asked", "spm.stop.ended")
+MADE_OFTEN = ("domain.create.leases", "pool.create.others")
+KILLS = 200 if SOAK else 12
 LOST = (RpcError, ClientError, HostFailed, TimeoutError, OSError)
 
 
@@ -63,7 +73,7 @@ def test_there_are_points_at_every_flow() -> None:
         "spm.start",
         "spm.stop",
     }
-    assert MAKING
+    assert {*OFTEN, *MADE_OFTEN} <= {*POINTS, *MAKING}
 
 
 @contextlib.asynccontextmanager
@@ -121,7 +131,7 @@ async def _remove_all(client: Client, pool: engine.Pool) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", some(POINTS, OFTEN))
 async def test_a_crash_is_survived(host: PrivateHost, pool: engine.Pool, point: str) -> None:
     marker = f"/tmp/crash-{new_id()}"
     async with _agent(host, {"VDSM_CRASH_AT": f"{point}:{marker}"}) as client:
@@ -175,7 +185,7 @@ def _place(host: PrivateHost, point: str) -> tuple[int, dict[str, str], str]:
     return engine.POSIXFS, engine.posix_connection(image), f"/rhev/data-center/mnt/{mount_name(image)}"
 
 
-@pytest.mark.parametrize("point", MAKING)
+@pytest.mark.parametrize("point", some(MAKING, MADE_OFTEN))
 async def test_a_half_made_domain_or_pool_can_be_made_again(host: PrivateHost, point: str) -> None:
     """By the same ids, as a person repeats what failed."""
     marker, domain_id = f"/tmp/crash-{new_id()}", new_id()
@@ -243,7 +253,7 @@ async def test_random_kills(host: PrivateHost, pool: engine.Pool) -> None:
                 await _kill_once(host, client, pool, dice)
                 killed += 1
                 await until_no_orphans(host)
-                if host.agent_lives and killed % 20 == 0:
+                if host.agent_lives and killed % 10 == 0:
                     await _check(host, client, pool)
     async with _agent(host) as client:
         await join(client, pool)

@@ -17,13 +17,14 @@ from vm_flows import connect, describe, destroy, domains, is_prepared, records, 
 import vdsm.virt.vms  # noqa: F401 - declares the crash points
 from contrib.lab import engine
 from contrib.lab.host import PrivateHost
+from tests.soak import SOAK
 from vdsm.client import ClientError, RpcError
 from vdsm.common.crashpoints import REGISTRY
 
 CREATE = sorted(name for name in REGISTRY if name.startswith("vm.create."))
 DESTROY = sorted(name for name in REGISTRY if name.startswith("vm.destroy."))
 RUNS_AFTER = {"vm.create.launched", "vm.create.running"}
-KILLS = 12
+KILLS = 100 if SOAK else 4
 LOST = (RpcError, ClientError, OSError, TimeoutError)
 
 
@@ -107,7 +108,7 @@ async def test_death_in_destroy(point: str, agent_host: PrivateHost, pool: engin
     await check_end(host, vm.vm_id, volume)
 
 
-@pytest.mark.cost(60)
+@pytest.mark.timeout(600)
 async def test_death_anywhere(agent_host: PrivateHost, pool: engine.Pool, volume: engine.Volume) -> None:
     host = agent_host
     seed = random.randrange(1 << 32)

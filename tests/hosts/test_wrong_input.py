@@ -6,6 +6,7 @@ text; and a parameter that nobody knows. The agent stays up, and neither the sto
 state changes by a byte.
 """
 
+import functools
 import hashlib
 import os
 import stat
@@ -13,6 +14,7 @@ import stat
 import pytest
 
 from contrib.lab.wrong_input import wrong_inputs
+from tests.soak import SOAK
 from vdsm.api import registry
 from vdsm.client import RpcError
 
@@ -21,6 +23,13 @@ INVALID_PARAMS = -32602
 
 # written by sanlock's renewals and by who polls for mail, whatever the API does
 ALIVE = {"ids", "inbox", "outbox"}
+
+
+@functools.cache
+def content(path, inode, changed_ns):
+    """Digest of a file; read once for each change of it."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def digest(host, *folders):
@@ -34,13 +43,12 @@ def digest(host, *folders):
                     continue
                 path = os.path.join(where, entry)
                 about = os.lstat(path)
-                content = ""
+                inside = ""
                 if stat.S_ISLNK(about.st_mode):
-                    content = os.readlink(path)
+                    inside = os.readlink(path)
                 elif stat.S_ISREG(about.st_mode):
-                    with open(path, "rb") as f:
-                        content = hashlib.file_digest(f, "sha256").hexdigest()
-                lines[path.removeprefix(top)] = (about.st_mode, about.st_uid, about.st_gid, about.st_size, content)
+                    inside = content(path, about.st_ino, about.st_ctime_ns)
+                lines[path.removeprefix(top)] = (about.st_mode, about.st_uid, about.st_gid, about.st_size, inside)
     return lines
 
 
@@ -56,11 +64,16 @@ def unchanged(agent_host, pool):
     assert before.keys() == after.keys()
 
 
-@pytest.mark.cost(60)
+@pytest.mark.cost(0.3)
 @pytest.mark.parametrize("name", sorted(VERBS))
 async def test_wrong_input_is_refused_by_name_and_changes_nothing(name, agent_host, client, unchanged):
     agent = agent_host.agent_pid
+    long = ""
     for what, params, named in wrong_inputs(VERBS[name].params):
+        if what == "10 MiB":
+            if long and not SOAK:  # of one parameter; a unit test has all
+                continue
+            long = named
         with pytest.raises(RpcError) as caught:
             await client.call(name, params)
         error = caught.value
