@@ -10,6 +10,7 @@ Everything here blocks and runs in a worker thread of the helper.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import subprocess
@@ -32,6 +33,7 @@ ARM_S = 30.0
 LOCK_S = 10.0
 # after a byte that disarms it; one that has fired waits for the lock first
 SWITCH_END_S = rollback.LOCK_WAIT_S + 5.0
+KILLED_S = 2.0
 
 JOURNALED = crash_point("network.setup.journaled", "the journal is on disk, no switch is armed")
 ARMED = crash_point("network.setup.armed", "the switch is armed, nothing is changed")
@@ -47,9 +49,10 @@ UNDONE = crash_point("network.rollback.undone", "all inverses have run, the jour
 
 
 class Switch:
-    """The process that undoes the change when we can't."""
+    """The process that undoes one change when we can't."""
 
     def __init__(self, folder: Folder, journal_id: str) -> None:
+        self.journal_id = journal_id
         with _failing("arming the rollback"):
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "network.rollback", folder.path, journal_id],
@@ -61,8 +64,7 @@ class Switch:
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], ARM_S)
         if not ready or os.read(self._process.stdout.fileno(), 16) != b"armed\n":
-            self._process.kill()
-            self._process.wait()
+            self._end()
             raise SetupFailed("arming the rollback", f"its process is not ready after {ARM_S:g} s")
 
     @property
@@ -76,9 +78,14 @@ class Switch:
             self._process.stdin.close()
         except BrokenPipeError:  # it has fired and ended
             pass
-        try:
-            self._process.wait(SWITCH_END_S)
-        except subprocess.TimeoutExpired:  # it hangs in the kernel; the change has its end without it
+        self._end(SWITCH_END_S)
+
+    def _end(self, wait_s: float = 0.0) -> None:
+        """Not waited for when it hangs in the kernel: the change has its end without it."""
+        for seconds in (wait_s, KILLED_S):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(seconds)
+                break
             self._process.kill()
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -114,22 +121,23 @@ class Transactions:
             journal = self._folder.journal()
             if journal is not None and journal.id == journal_id and journal.phase is Phase.APPLYING:
                 self._undo(kernel, journal)
-        self._disarm()
+            else:
+                self._disarm(journal_id)  # it has fired
 
     @contextmanager
     def _alone(self) -> Iterator[Kernel]:
         """Nobody else changes anything, and no change waits for its end."""
         with _failing("beginning"), self._folder.locked(LOCK_S) as alone, opened() as kernel:
             journal = self._folder.journal()
-            awaited = journal is not None and journal.phase is Phase.APPLYING and self._switch_is_armed()
+            awaited = journal is not None and journal.phase is Phase.APPLYING and self._is_armed(journal.id)
             if not alone or awaited:
                 raise SetupFailed("beginning", "another change is not finished")
             if journal is not None:  # its end failed, for a reason that may be gone now
                 rollback.end(self._folder, journal)
             yield kernel
 
-    def _switch_is_armed(self) -> bool:
-        return self._switch is not None and self._switch.is_armed
+    def _is_armed(self, journal_id: str) -> bool:
+        return self._switch is not None and self._switch.journal_id == journal_id and self._switch.is_armed
 
     def _begin(self, kernel: Kernel, request: model.Request, wait_s: float, persist: bool) -> Journal:
         running, waiting = self._folder.running(), self._folder.waiting()
@@ -145,7 +153,8 @@ class Transactions:
             with _failing("writing the journal"):
                 self._folder.write_journal(journal)
             JOURNALED.reach()
-            self._disarm()  # one of a change that somebody else ended
+            if self._switch is not None:  # one of a change that somebody else ended
+                self._disarm(self._switch.journal_id)
             self._switch = Switch(self._folder, journal.id)
             ARMED.reach()
             self._apply(kernel, changes, wanted)
@@ -172,7 +181,7 @@ class Transactions:
             self._folder.clear_journal()
         except OSError as e:  # the journal says that it stays: whoever finds it writes it again
             raise NotWritten(e.strerror or str(e)) from e
-        self._disarm()
+        self._disarm(journal.id)
 
     def _apply(self, kernel: Kernel, changes: list[Change], wanted: model.Networks) -> None:
         for change in changes:
@@ -194,10 +203,11 @@ class Transactions:
         UNDONE.reach()
         with _failing("clearing the journal"):
             self._folder.clear_journal()
-        self._disarm()
+        self._disarm(journal.id)
 
-    def _disarm(self) -> None:
-        if self._switch is not None:
+    def _disarm(self, journal_id: str) -> None:
+        """By the holder of the folder's lock; another change's stays armed."""
+        if self._switch is not None and self._switch.journal_id == journal_id:
             self._switch.disarm()
             self._switch = None
 

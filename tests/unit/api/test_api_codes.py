@@ -26,10 +26,12 @@ PROTOCOL = {-32602, -32601, -32001}
 BY_VERB = {
     "network.kernel:StepFailed",
     "vdsm.common.errors:CommandFailed",
+    "vdsm.common.errors:CommandHangs",
     "vdsm.common.errors:CommandNotFound",
     "vdsm.common.errors:DeadlineExceeded",
     "vdsm.common.errors:OutputTooLong",
     "vdsm.common.errors:RemoteError",
+    "vdsm.common.hanging:PlaceHangs",
     "vdsm.common.link:LinkClosed",
     "vdsm.root.client:RootHelperUnreachable",
 }

@@ -15,7 +15,7 @@ import pytest
 from test_plan import BLUE, START, Model
 
 from network import journal, rollback, transaction
-from network.errors import NotWritten, RollbackIncomplete, SetupFailed
+from network.errors import NotPending, NotWritten, RollbackIncomplete, SetupFailed
 from network.journal import Folder
 from network.kernel import StepFailed
 from network.model import Network, Request
@@ -33,6 +33,7 @@ class Switch:
     """The process that would undo the change, without the process."""
 
     def __init__(self, folder: Folder, journal_id: str) -> None:
+        self.journal_id = journal_id
         self.is_armed = True
 
     def disarm(self) -> None:
@@ -183,6 +184,48 @@ def test_a_change_that_waits_for_its_confirmation_keeps_others_out(host: Host, f
     with pytest.raises(SetupFailed, match="another change is not finished"):
         changes.setup(ask(RED), wait_s=0, persist=False)
     assert "red" not in host.links
+
+
+def test_the_end_of_a_change_leaves_the_next_one_s_switch_armed(host: Host, folder: Folder) -> None:
+    changes = Transactions(folder)
+    first = changes.setup(ask(BLUE), wait_s=30, persist=False)
+    rollback.finish(folder)  # as for an agent that starts
+    changes.setup(ask(RED), wait_s=30, persist=False)
+    changes.undo(first)  # what the old agent had asked for comes late
+    with pytest.raises(SetupFailed, match="another change is not finished"):
+        changes.setup(ask(BLUE), wait_s=0, persist=False)
+
+
+def test_an_agent_that_starts_finds_the_old_networks(host: Host, folder: Folder) -> None:
+    before, changes = host.seen(), Transactions(folder)
+    changes.setup(ask(BLUE), wait_s=30, persist=True)
+    assert rollback.finish(folder) == "rolled back"
+    assert (host.seen(), folder.running(), folder.persistent()) == (before, {}, {})
+    change(changes, ask(RED))
+
+
+def test_the_switch_waits_longer_than_the_steps_and_the_confirmation_take(host: Host, folder: Folder) -> None:
+    Transactions(folder).setup(ask(BLUE), wait_s=30, persist=False)
+    pending = folder.journal()
+    assert pending is not None
+    assert 30 + 10 <= pending.hold_s <= 30 + 30
+
+
+def test_a_change_is_refused_while_another_process_does_not_let_go(
+    host: Host, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = Transactions(folder)
+    waits = changes.setup(ask(BLUE), wait_s=30, persist=False)
+    before = host.seen()
+    monkeypatch.setattr(transaction, "LOCK_S", 0.1)
+    with folder.locked(0):
+        with pytest.raises(SetupFailed, match="another change is not finished"):
+            changes.setup(ask(RED), wait_s=0, persist=False)
+        with pytest.raises(NotPending):
+            changes.keep(waits)
+        with pytest.raises(RollbackIncomplete, match="does not end"):
+            changes.undo(waits)
+    assert host.seen() == before
 
 
 def booted(folder: Folder, *networks: Network) -> None:

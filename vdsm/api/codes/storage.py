@@ -68,6 +68,7 @@ CODES: dict[type[AgentError], int] = {
     pool.WrongMaster: 324,
     pool.NotSpm: 654,
     pool.SpmEnded: 654,
+    pool.SpmHangs: 653,
     pool.IsSpm: 656,
     pool.SpmBusy: 2005,
     pool.SpmStartFailed: 650,
