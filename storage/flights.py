@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
+from vdsm.common import masking
+
 T = TypeVar("T")
 
 
@@ -22,7 +24,9 @@ class Flights(Generic[T]):
         """The result, or the error, of the flight that runs; ``begin`` starts one when none does."""
         task = self._running.get(key)
         if task is None:
-            task = self._running[key] = asyncio.get_running_loop().create_task(begin(), name=f"flight {key}")
+            task = self._running[key] = asyncio.get_running_loop().create_task(
+                begin(), name=f"flight {key}", context=masking.outside()
+            )
             task.add_done_callback(lambda ended: self._landed(key, ended))
         return await asyncio.shield(task)
 

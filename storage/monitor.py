@@ -25,7 +25,7 @@ from storage.domain import Domain, Space
 from storage.errors import StorageNotResponding
 from storage.leases import Leases
 from storage.leases.joining import Joining
-from vdsm.common import metrics
+from vdsm.common import masking, metrics
 from vdsm.common.errors import AgentError, RemoteError
 
 log = logging.getLogger("vdsm.storage.monitor")
@@ -92,8 +92,8 @@ class DomainMonitor:
         self._nudge = asyncio.Event()  # the storage is well again: joining need not wait for its turn
         loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(self._watch_storage(), name=f"monitor {domain_id}"),
-            loop.create_task(self._watch_host_id(), name=f"host id {domain_id}"),
+            loop.create_task(self._watch_storage(), name=f"monitor {domain_id}", context=masking.outside()),
+            loop.create_task(self._watch_host_id(), name=f"host id {domain_id}", context=masking.outside()),
         ]
 
     def abandon(self) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from storage.spm.errors import SpmEnded, SpmHangs
-from vdsm.common import groups
+from vdsm.common import groups, masking
 from vdsm.common.commands import PATH, argv_bound_to_us
 from vdsm.common.link import Link, LinkClosed, Notified, Serve
 from vdsm.common.types import Json
@@ -71,8 +71,8 @@ class SpmProcess:
         spawned = cls(pool_id, process, link)
         loop = asyncio.get_running_loop()
         spawned._tasks = [
-            loop.create_task(spawned._link.run(), name=f"SPM link {process.pid}"),
-            loop.create_task(spawned._watch(ended), name=f"SPM process {process.pid}"),
+            loop.create_task(spawned._link.run(), name=f"SPM link {process.pid}", context=masking.outside()),
+            loop.create_task(spawned._watch(ended), name=f"SPM process {process.pid}", context=masking.outside()),
         ]
         return spawned
 

@@ -4,6 +4,9 @@
 An event is a JSON-RPC notification named ``|component|operation|unique id`` (wire.md 4.2).
 Every event carries ``notify_time``, milliseconds of the field's clock (`vdsm.common.clocks.event_ms`).
 
+An event may say in a sentence what a call was given as a secret: that is hidden, in sentences (`SENTENCES`) only. Ids,
+states and numbers are words of ours that other clients read; a caller whose password is such a word damages none.
+
 A subscriber has a bounded queue. One that does not read loses its subscription, not others'
 events: publishing never waits.
 """
@@ -23,6 +26,8 @@ log = logging.getLogger("vdsm.events")
 
 # the engine refuses an event whose last part is empty (wire.md 4.2)
 NO_ID = "no_id"
+
+SENTENCES = frozenset({"message", "exitMessage", "description", "stderr"})
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Events:
         self.subscriptions: list[Subscription] = []
 
     def publish(self, component: str, operation: str, unique_id: str, params: Mapping[str, Any]) -> None:
-        told = masking.hide_in(params) if masking.knows() else params
+        told = masking.hide_in_members(params, SENTENCES)
         event = Event(component, operation, unique_id or NO_ID, {**told, "notify_time": event_ms()})
         for subscription in list(self.subscriptions):
             subscription._put(event)

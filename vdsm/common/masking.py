@@ -77,9 +77,11 @@ def know(secrets: frozenset[str]) -> None:
         _known.set(_known.get() | secrets)
 
 
-def knows() -> bool:
-    """Whether this is a part of a call with secrets."""
-    return bool(_known.get())
+def outside() -> contextvars.Context:
+    """A context that knows none: for what a call happens to begin, and what outlives it and serves others."""
+    context = contextvars.copy_context()
+    context.run(_known.set, frozenset())
+    return context
 
 
 def hide(text: str) -> str:
@@ -103,6 +105,15 @@ def hide_in(value: Any) -> Any:
         return {key: _hide_member(str(key), member) for key, member in value.items()}
     if isinstance(value, list | tuple):
         return [hide_in(member) for member in value]
+    return value
+
+
+def hide_in_members(value: Any, names: frozenset[str]) -> Any:
+    """A JSON value whose members of these names are hidden as by `hide_in`, at any depth; all else stays."""
+    if isinstance(value, dict):
+        return {k: hide_in(v) if k in names else hide_in_members(v, names) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [hide_in_members(member, names) for member in value]
     return value
 
 

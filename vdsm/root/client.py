@@ -12,6 +12,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from vdsm.common import masking
 from vdsm.common.deadlines import deadline
 from vdsm.common.errors import AgentError
 from vdsm.common.link import Link
@@ -63,5 +64,5 @@ class RootClient:
                 except OSError as e:
                     raise RootHelperUnreachable(self._socket, e.strerror or str(e)) from None
                 self._link = Link(reader, writer, name="the root helper")
-                self._running = asyncio.get_running_loop().create_task(self._link.run())
+                self._running = asyncio.get_running_loop().create_task(self._link.run(), context=masking.outside())
             return self._link

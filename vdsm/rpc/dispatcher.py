@@ -209,16 +209,16 @@ class Dispatcher:
         except asyncio.CancelledError as e:  # only `drain` cancels: the caller is told
             context.error = context.error or to_wire(e, api_params.printable(name), self.defects)
             response = None
-        return None if identifier is NOID else self._encode(identifier, response, context)
+        return None if identifier is NOID else await self._encode(identifier, response, context)
 
-    def _encode(self, identifier: Any, response: Any, context: _Member) -> bytes:
+    async def _encode(self, identifier: Any, response: Any, context: _Member) -> bytes:
         if context.error is not None:
             return protocol.failure(identifier, context.error)
         if isinstance(response, Left):  # jsonrpcserver found something that the checks before it let pass
             log.error("%s was refused by the dispatcher: %r", api_params.printable(context.name), response)
             return protocol.failure(identifier, WireError(INTERNAL_ERROR, "Internal error"))
         try:
-            return shown.result(identifier, response._value.result, context.caller.identity.role)
+            return await shown.result(identifier, response._value.result, context.caller.identity.role)
         except (TypeError, ValueError) as e:
             return protocol.failure(identifier, to_wire(e, context.name, self.defects))
 

@@ -29,6 +29,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from vdsm.common import masking
 from vdsm.common.atomic import remove_durably, write_atomic
 from vdsm.common.ids import is_uuid
 from vdsm.virt.domain_xml.metadata import ImageId
@@ -131,7 +132,7 @@ class Records:
                 log.error("the record of VM %s can't be written, the VM goes on without: %s", vm_id, e)
                 self._owed[vm_id] = data
         if self._owed and (self._payer is None or self._payer.done()):
-            self._payer = asyncio.create_task(self._pay(), name="records that are owed")
+            self._payer = asyncio.create_task(self._pay(), name="records that are owed", context=masking.outside())
 
     async def _pay(self) -> None:
         while self._owed:

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from storage.flights import Flights
 from vdsm.common import logs, masking
 from vdsm.common.events import Events
 from vdsm.hooking import process
@@ -140,6 +141,41 @@ async def test_an_event_of_a_call_hides_what_the_call_knows():
 
     await asyncio.get_running_loop().create_task(call())
     assert (await anext(told)).params["x"] == {"exitMessage": "it said *****"}
+
+
+@pytest.mark.parametrize("word", ["Down", "WaitForLaunch", "6a3b1f0e-0000-4000-8000-000000000001", "1234567"])
+async def test_a_secret_that_is_a_word_of_ours_damages_no_event(word):
+    events = Events()
+    told = events.subscribe("test")
+    params = {word: {"status": word, "hash": [word], "exitMessage": f"it said {word}"}}
+
+    async def call():
+        masking.know(masking.secrets_in({"password": word}))
+        events.publish("virt", "VM_status", word, params)
+
+    await asyncio.get_running_loop().create_task(call())
+    event = await anext(told)
+    assert event.unique_id == word
+    assert event.params[word] == {"status": word, "hash": [word], "exitMessage": "it said *****"}
+
+
+async def test_what_serves_others_too_does_not_hide_what_one_call_knew():
+    flights, joined, others = Flights(), asyncio.Event(), asyncio.Event()
+
+    async def begin():
+        await others.wait()
+        return masking.hide("a swordfish")
+
+    async def call():
+        masking.know(frozenset({"swordfish"}))
+        joined.set()
+        return await flights.join("domain", begin)
+
+    first = asyncio.ensure_future(call())
+    await joined.wait()
+    second = asyncio.ensure_future(flights.join("domain", begin))
+    others.set()
+    assert await asyncio.gather(first, second) == ["a swordfish", "a swordfish"]
 
 
 async def test_a_script_s_words_are_hidden_where_they_show_a_secret(tmp_path):

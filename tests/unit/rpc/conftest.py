@@ -101,6 +101,10 @@ def verbs(server: Server) -> Verbs:
     async def get_much(call: Call, params: NoParams) -> str:
         return "x" * 30_000
 
+    @reader("get_secrets")
+    async def get_secrets(call: Call, params: NoParams) -> Any:
+        return {"numbers": [1, 2.5, None, True], "texts": ["<graphics passwd='swordfish'/>"] * 10_000}
+
     @reader("Host.ping2", urgent=True)
     async def ping2(call: Call, params: NoParams) -> None:
         """Nothing."""

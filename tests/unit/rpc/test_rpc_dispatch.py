@@ -10,6 +10,7 @@ import time
 import pytest
 
 from vdsm.api.roles import Identity, Role
+from vdsm.common import masking
 from vdsm.rpc import audit, protocol
 from vdsm.rpc.dispatcher import ENGINE, OWN
 from vdsm.rpc.turns import Turns
@@ -265,3 +266,24 @@ async def test_large_message_does_not_hold_the_loop(server):
     watching.cancel()
     assert reply["error"]["code"] == -32602
     assert worst < 0.25
+
+
+async def test_a_large_answer_is_searched_for_secrets_while_others_are_served(server, monkeypatch):
+    served = threading.Event()
+    hide = masking.hide_in
+
+    def hide_in(value):
+        assert served.wait(10), "nobody was served meanwhile"
+        return hide(value)
+
+    monkeypatch.setattr(masking, "hide_in", hide_in)
+    ask = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "get_secrets"}).encode()
+    large = asyncio.ensure_future(server.ask(ask, Role.READER))
+    assert await server.ask(b'{"jsonrpc": "2.0", "id": 1, "method": "Host.ping2"}', Role.READER)
+    served.set()
+    answer = json.loads(await large)
+    assert answer["id"] == 7
+    assert answer["result"] == {
+        "numbers": [1, 2.5, None, True],
+        "texts": ["<graphics passwd='*****'/>"] * 10_000,
+    }
