@@ -242,12 +242,12 @@ async def test_a_failed_creation_whose_end_was_not_stored_takes_no_later_volume_
             raise IoFailed("write_atomic", "x", "EIO", "broken")
         await save(store, record)
 
-    async def no_format(*_: object, **__: object) -> None:
-        raise IoFailed("create", "x", "EIO", "broken")
+    async def no_metadata(*_: object) -> None:
+        raise IoFailed("write_atomic", "x", "EIO", "broken")
 
     with monkeypatch.context() as broken:
         broken.setattr(TaskStore, "save", refused)
-        broken.setattr(qemu_img, "create", no_format)
+        broken.setattr(DomainFiles, "write_volume", no_metadata)  # the last step: all are stored
         assert (await inside.wait(await inside.begin(image, volume))).state == State.FAILED
     await inside.create(image, volume)
     await inside.stop()
