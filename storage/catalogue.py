@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from dataclasses import dataclass
 
 from storage.connections import Connections, KindUnsupported, is_connected
 from storage.domain import Domain, Space
-from storage.domains import Domains
-from storage.errors import DomainExists, StorageError
-from storage.file.domain import NewDomain, create_file_domain, remove_file_domain
+from storage.domains import SEARCH_S, Domains
+from storage.errors import DomainExists, DomainNotFound, StorageError
+from storage.file.domain import NewDomain, create_file_domain, finish_format, is_half_formatted, remove_file_domain
 from storage.file.io import FileIo
 from storage.in_use import InUse
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainClass, DomainKind
 from storage.pool import Pool
 from storage.spm.errors import DomainAttached, PoolConnected
+
+log = logging.getLogger("vdsm.storage.catalogue")
 
 FILE_KINDS = (DomainKind.LOCALFS, DomainKind.POSIXFS)
 NEW_VERSION = 5
@@ -112,17 +115,35 @@ class Catalogue:
         await domain.probe()
 
     async def format(self, domain_id: str) -> None:
-        """Remove the domain from its storage. Raises `DomainAttached`, `PoolConnected`, `VolumesInUse`."""
+        """Remove the domain from its storage, or what is left of it when an earlier format was cut off.
+
+        Raises `DomainAttached`, `PoolConnected`, `VolumesInUse`, `FormatCutOff`.
+        """
         connected = self._pool.connected
         if connected is not None and domain_id in connected.domains:
             raise PoolConnected(connected.pool_id)
-        domain = await self._domains.get(domain_id)
+        try:
+            domain = await self._domains.get(domain_id)
+        except DomainNotFound:
+            if await self._finish_format(domain_id):
+                return
+            raise
         pools = (await domain.read_metadata()).pools
         if pools:
             raise DomainAttached(domain_id, pools[0])
         with self._in_use.removing_domain(domain_id):
-            await remove_file_domain(domain)
-        await self._domains.forget(domain_id)
+            try:
+                await remove_file_domain(domain)
+            finally:
+                await self._domains.forget(domain_id)
+
+    async def _finish_format(self, domain_id: str) -> bool:
+        mounts = self._domains.file_mounts()
+        for mount, found in zip(mounts, await asyncio.gather(*(_has_rest(m, domain_id) for m in mounts)), strict=True):
+            if found:
+                await finish_format(mount, domain_id)
+                return True
+        return False
 
     async def reports(self) -> list[DomainReport]:
         """Every domain on connected storage that can be read, all asked at the same time."""
@@ -136,3 +157,12 @@ class Catalogue:
                 return DomainReport(domain, await domain.read_metadata())
         except (StorageError, TimeoutError):  # what cannot be read is not offered; asking for it by id says why
             return None
+
+
+async def _has_rest(mount: str, domain_id: str) -> bool:
+    """A mount that is away has none: the error that says so is the one of the search before."""
+    try:
+        return await is_half_formatted(mount, domain_id, timeout_s=SEARCH_S)
+    except StorageError as e:
+        log.warning("%s was not searched for what is left of domain %s: %s", mount, domain_id, e)
+        return False

@@ -160,8 +160,20 @@ class Domain(Protocol):
     async def delete_image(self, image_id: str) -> None:
         """The whole image with its volumes. Raises `ImageNotFound`, `VolumeShared` when others are based on it."""
 
+    async def removed_images(self) -> list[str]:
+        """Images whose deletion was cut off: no listing shows them, they take space. For `purge_image`."""
+
+    async def purge_image(self, removed: str) -> bool:
+        """Remove what is left of a deleted image; False when nothing is."""
+
+    async def remove_payload(self, image_id: str, volume_id: str) -> None:
+        """The volume's content alone; nothing happens when it is not there."""
+
     async def collect_garbage(self) -> Garbage:
-        """Remove what a crash left, put a parent without children back to leaf. Never while a change runs."""
+        """Remove what a crash left of volumes, put a parent without children back to leaf.
+
+        Never while a change runs.
+        """
 
     async def make_master(self) -> None:
         """Make the folders of a master: ``master/vms``, ``master/tasks``."""

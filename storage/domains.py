@@ -69,7 +69,7 @@ class Domains:
 
     async def found(self) -> dict[str, str]:
         """All domains of all mounts that answer: domain id to mount."""
-        await asyncio.gather(*(self._scan_quietly(mount) for mount in self._file_mounts()))
+        await asyncio.gather(*(self._scan_quietly(mount) for mount in self.file_mounts()))
         return dict(self._places)
 
     async def scan(self, mount: str) -> list[str]:
@@ -125,7 +125,7 @@ class Domains:
 
     async def _search(self, domain_id: str) -> str:
         """The mount that has it, as soon as that one answers. Raises `DomainNotFound`, which names the silent ones."""
-        scans = {asyncio.ensure_future(self.scan(mount)): mount for mount in self._file_mounts()}
+        scans = {asyncio.ensure_future(self.scan(mount)): mount for mount in self.file_mounts()}
         waiting, silent = set(scans), []
         try:
             while waiting:
@@ -144,7 +144,7 @@ class Domains:
         with contextlib.suppress(StorageError):  # what cannot be read is not offered; asking for it by id says why
             await self.scan(mount)
 
-    def _file_mounts(self) -> list[str]:
+    def file_mounts(self) -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             names = [n for n in os.listdir(self._mounts) if n not in NOT_FILE_MOUNTS and not n.startswith(".")]
             return [os.path.join(self._mounts, name) for name in sorted(names)]

@@ -125,6 +125,13 @@ class DomainNotFound(StorageError):
     msg = "Storage domain {self.domain_id} is not on any connected storage{self.unless}"
 
 
+class FormatCutOff(StorageError):
+    domain_id: str
+    reason: str
+    msg = "Storage domain {self.domain_id} is removed in part: {self.reason}"
+    remedy = "Format it again: what is left of it goes then"
+
+
 class DomainUnsupported(StorageError):
     domain_id: str
     reason: str

@@ -2,7 +2,7 @@
 """A new file domain of format V5, and the end of one.
 
 The metadata comes last: until then no search finds the domain, and making it again begins anew.
-For removal the metadata goes first.
+For removal the metadata goes first: it becomes a mark, by which a removal that was cut off is found and ended.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import dataclass
 
-from storage.errors import DirectIoUnsupported, DomainExists, DomainUnsupported, IoFailed
+from storage.errors import DirectIoUnsupported, DomainExists, DomainUnsupported, FormatCutOff, IoFailed, StorageError
 from storage.file.files import IMAGES, METADATA, DomainFiles
 from storage.file.io import FileIo
 from storage.leases import Leases
@@ -36,6 +36,9 @@ LEASES_WRITTEN = crash_point("domain.create.leases", "leases are written, the in
 INDEX_WRITTEN = crash_point("domain.create.index", "all is written but the metadata")
 METADATA_WRITTEN = crash_point("domain.create.metadata", "the domain is there")
 
+UNFINDABLE = crash_point("domain.format.renamed", "the domain is there no more, its files are")
+
+FORMATTED = METADATA + ".formatted"
 FILE_MODE = 0o660
 FOLDER_MODE = 0o755
 DOM_MD_MODE = 0o775
@@ -77,8 +80,34 @@ async def write_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_time
 
 
 async def remove_domain(files: DomainFiles) -> None:
-    await files.io.remove(files.place(METADATA))
-    await files.io.remove_tree(files.path)
+    """No host finds the domain from the first step on. Raises `FormatCutOff` after it: see `finish_removal`."""
+    await files.io.rename(files.place(METADATA), files.place(FORMATTED))
+    UNFINDABLE.reach()
+    await finish_removal(files.domain_id, files.path, files.io)
+
+
+async def is_half_removed(path: str, io: FileIo) -> bool:
+    """A domain's folder that a removal was cut off in, told by its mark, which goes last."""
+    dom_md = os.path.dirname(os.path.join(path, METADATA))
+    if not await io.exists(path) or await io.exists(os.path.join(path, METADATA)):
+        return False
+    return await io.exists(os.path.join(path, FORMATTED)) or not (
+        await io.exists(dom_md) and await io.list_folder(dom_md)
+    )
+
+
+async def finish_removal(domain_id: str, path: str, io: FileIo) -> None:
+    """Remove the rest of a domain. Raises `FormatCutOff`: to be done again."""
+    marked, mark = os.path.split(os.path.join(path, FORMATTED))
+    try:
+        for folder, kept in ((path, os.path.basename(marked)), (marked, mark)):
+            if await io.exists(folder):
+                for name in await io.list_folder(folder):
+                    if name != kept:
+                        await io.discard(os.path.join(folder, name))
+        await io.discard(path)
+    except StorageError as e:
+        raise FormatCutOff(domain_id, str(e)) from e
 
 
 async def find_domains(mount_path: str, io: FileIo) -> list[str]:

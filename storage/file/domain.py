@@ -10,7 +10,14 @@ from collections.abc import Callable
 from storage.domain import Before, ChangeFields, CreateStep, Domain, Garbage, NewVolume, Progress, Space, VolumeSizes
 from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, IoFailed
 from storage.file import garbage, volumes
-from storage.file.create import NewDomain, find_domains, remove_domain, write_domain
+from storage.file.create import (
+    NewDomain,
+    find_domains,
+    finish_removal,
+    is_half_removed,
+    remove_domain,
+    write_domain,
+)
 from storage.file.files import LIMIT_READ, MASTER, METADATA, DomainFiles
 from storage.file.io import FileIo
 from storage.leases import Lease, Leases
@@ -25,6 +32,8 @@ __all__ = [
     "NewDomain",
     "create_file_domain",
     "find_file_domains",
+    "finish_format",
+    "is_half_formatted",
     "open_file_domain",
     "remove_file_domain",
 ]
@@ -79,9 +88,31 @@ async def open_file_domain(
 
 
 async def remove_file_domain(domain: Domain) -> None:
-    """Format: remove the domain's whole folder. Metadata first, so that a crash leaves no domain."""
+    """Format: remove the domain's whole folder. Metadata first, so that a crash leaves no domain.
+
+    Raises `FormatCutOff`: the rest is for `finish_format`.
+    """
     assert isinstance(domain, FileDomain)
     await remove_domain(domain.files)
+
+
+async def is_half_formatted(mount_path: str, domain_id: str, *, timeout_s: float) -> bool:
+    path = os.path.join(mount_path, domain_id)
+    io = FileIo(path, mount=mount_path, timeout_s=timeout_s)
+    try:
+        return await is_half_removed(path, io)
+    finally:
+        await io.close()
+
+
+async def finish_format(mount_path: str, domain_id: str) -> None:
+    """Remove what a format that was cut off left. Raises `FormatCutOff`."""
+    path = os.path.join(mount_path, domain_id)
+    io = FileIo(path, mount=mount_path)
+    try:
+        await finish_removal(domain_id, path, io)
+    finally:
+        await io.close()
 
 
 class FileDomain:
@@ -167,6 +198,15 @@ class FileDomain:
 
     async def delete_image(self, image_id: str) -> None:
         await volumes.delete_image(self.files, image_id)
+
+    async def removed_images(self) -> list[str]:
+        return await volumes.removed_images(self.files)
+
+    async def purge_image(self, removed: str) -> bool:
+        return await volumes.purge_image(self.files, removed)
+
+    async def remove_payload(self, image_id: str, volume_id: str) -> None:
+        await self.files.remove_payload(image_id, volume_id)
 
     async def collect_garbage(self) -> Garbage:
         return await garbage.collect(self.files)

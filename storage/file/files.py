@@ -28,6 +28,9 @@ LEASE = ".lease"
 NEW = ".new"
 REMOVED_PREFIX = "_remove_me_"
 
+LARGE = 16 << 30
+"""Bytes that a file takes; a smaller one is gone at once."""
+
 DIRECT_READ = 4096
 LIMIT_READ = round_up(MAX_SIZE + 1, DIRECT_READ)
 
@@ -162,6 +165,14 @@ class DomainFiles:
             if not metadata.has_parent:
                 return found[::-1]
             current = metadata.parent_id
+
+    async def remove_payload(self, image_id: str, volume_id: str) -> None:
+        """Giving back what a large file takes may take long."""
+        path = self.volume(image_id, volume_id)
+        if await self.io.exists(path) and (await self.io.status(path)).allocated > LARGE:
+            await self.io.discard(path)
+        else:
+            await self.io.remove(path)
 
     async def sizes(self, image_id: str, volume_id: str) -> VolumeSizes:
         status = await self.io.status(self.volume(image_id, volume_id))

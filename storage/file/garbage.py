@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a crash may leave on a file domain, removed or mended.
 
-Only names of ours are touched: images marked as removed, files named by a UUID (with ``.lease`` or
+Only names of ours are touched: files named by a UUID (with ``.lease`` or
 ``.new…`` after it) that no metadata claims, empty image folders. Run by the holder of the SDM lease
 before its first change, never while one runs: a volume that is being made looks just like garbage.
 """
@@ -14,7 +14,7 @@ import os
 from storage.domain import Garbage
 from storage.errors import DAMAGED, IoFailed, VolumeNotFound
 from storage.file import volumes
-from storage.file.files import IMAGES, LEASE, META, NEW, REMOVED_PREFIX, DomainFiles
+from storage.file.files import IMAGES, LEASE, META, NEW, DomainFiles
 from storage.ondisk.values import VolumeRole
 from vdsm.common.ids import is_uuid
 
@@ -26,10 +26,7 @@ async def collect(files: DomainFiles) -> Garbage:
     removed: list[str] = []
     mended: list[str] = []
     for name in await files.io.list_folder(files.place(IMAGES)):
-        if name.startswith(REMOVED_PREFIX):
-            await files.io.remove_tree(files.place(IMAGES, name))
-            removed.append(os.path.join(IMAGES, name))
-        elif is_uuid(name):
+        if is_uuid(name):
             removed += await _unclaimed(files, name)
             mended += await _childless(files, name)
     return Garbage(tuple(removed), tuple(mended))
@@ -43,7 +40,7 @@ async def _unclaimed(files: DomainFiles, image_id: str) -> list[str]:
         temporary = f"{kind}{rest}.".startswith(TEMPORARY)
         unclaimed = volume_id + META not in names and f"{kind}{rest}" in ("", LEASE)
         if is_uuid(volume_id) and (temporary or unclaimed):
-            await files.io.remove(files.volume(image_id, name))
+            await files.remove_payload(image_id, name)
             removed.append(os.path.join(IMAGES, image_id, name))
     if len(removed) == len(names):
         with contextlib.suppress(IoFailed):  # not empty: something came that is not ours

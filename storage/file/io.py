@@ -5,7 +5,7 @@ A shared mount may hang in the kernel, and a process that waits there cannot eve
 agent itself never touches it:
 
 - One helper serves the requests of a `FileIo`, in order; a request waits for its turn within its own deadline.
-  What takes long (allocating a large file) gets a helper of its own for that time (`allocate`), and so do
+  What takes long (`allocate`, `discard`) gets a helper of its own for that time, and so do
   looks at the storage's health while another request runs: one slow request makes no healthy storage bad.
 - A helper that does not answer within the deadline is abandoned: killed, and no longer waited for.
   The next request starts another. While too many processes hang on one mount (`vdsm.common.hanging`), whichever
@@ -188,14 +188,15 @@ class FileIo:
         Where the file system cannot reserve it, zeros are written past the end of the file; nothing that the file
         holds is ever written over. ``timeout_s`` is the longest silence: each piece of progress begins it anew.
         """
-        await self._check_usable("allocate")
-        helper = await _Helper.start(self.name)
         request = {"op": "allocate", "path": path, "size": size, "offset": offset}
-        try:
-            async with self._abandoned_without_answer(helper):
-                await self._asked(helper, request, timeout_s, timeout_s, progress)
-        finally:
-            helper.kill()
+        await self._ask_alone(request, timeout_s, progress)
+
+    async def discard(self, path: str) -> None:
+        """A file, or a folder with all it holds, in a helper of its own; nothing happens when it is not there.
+
+        However long it takes while it goes on: `timeout_s` is the longest silence.
+        """
+        await self._ask_alone({"op": "discard", "path": path}, self.timeout_s, None)
 
     async def close(self) -> None:
         """End the helper. A stuck one is killed and left to the kernel."""
@@ -205,6 +206,16 @@ class FileIo:
         for helper in ours:
             helper.kill()
         await asyncio.gather(hanging.settle(self.mount, CLOSE_S), *(h.ended(CLOSE_S) for h in ours))
+
+    async def _ask_alone(self, request: dict[str, Any], silence_s: float, progress: Progress | None) -> None:
+        await self._check_usable(request["op"])
+        helper = await _Helper.start(self.name)
+        try:
+            async with self._abandoned_without_answer(helper):
+                await self._asked(helper, request, silence_s, silence_s, progress)
+        finally:
+            helper.kill()
+        await helper.ended(CLOSE_S)
 
     async def _ask(self, op: str, *, timeout_s: float | None = None, **params: Any) -> Any:
         limit = self.timeout_s if timeout_s is None else timeout_s

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PIECE = 128 << 20
+CUT = 16 << 30
 ZEROS = 1 << 20
 PAGE = 4096
 NEW = ".new"
@@ -244,18 +245,42 @@ def remove_folder(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
+    discard(path, lambda _done, _size: None)
+
+
+def discard(path: str, say: Callable[[int, int], None]) -> None:
+    """A file, or a folder with all it holds, told entry by entry; a large file piece by piece when it has one link."""
     try:
-        entries = list(os.scandir(path))
+        found = os.lstat(path)
     except FileNotFoundError:
         return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            remove_tree(entry.path)
-        else:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(entry.path)
-    os.rmdir(path)
+    _discard(path, found, say)
     sync_folder(os.path.dirname(path))
+
+
+def _discard(path: str, found: os.stat_result, say: Callable[[int, int], None]) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        for entry in list(os.scandir(path)):
+            with contextlib.suppress(FileNotFoundError):
+                _discard(entry.path, entry.stat(follow_symlinks=False), say)
+        os.rmdir(path)
+    else:
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_blocks * 512 > CUT:
+            _cut_short(path, found.st_size, say)
+        os.unlink(path)
+    say(1, 0)
+
+
+def _cut_short(path: str, size: int, say: Callable[[int, int], None]) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        while size > CUT:
+            size -= CUT
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+            say(0, size)
+    finally:
+        os.close(fd)
 
 
 def sync_folder(path: str) -> None:
@@ -328,33 +353,14 @@ def _text(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
-OPERATIONS: dict[str, Callable[..., Any]] = {
-    call.__name__: call
-    for call in (
-        read,
-        read_direct,
-        read_timed,
-        exists,
-        status,
-        list_folder,
-        list_matching,
-        space,
-        block_size,
-        write_atomic,
-        write_direct,
-        create,
-        truncate,
-        chmod,
-        make_folder,
-        make_folders,
-        rename,
-        relink,
-        remove,
-        remove_folder,
-        remove_tree,
-        sync_folder,
-    )
-}
+_QUICK = (read, read_direct, read_timed, exists, status, list_folder, list_matching, space, block_size)
+_CHANGES = (write_atomic, write_direct, create, truncate, chmod, make_folder, make_folders, rename, relink, remove)
+_FOLDERS = (remove_folder, remove_tree, sync_folder)
+
+OPERATIONS: dict[str, Callable[..., Any]] = {call.__name__: call for call in (*_QUICK, *_CHANGES, *_FOLDERS)}
+
+# these take a long time, and tell how far they are
+LONG: dict[str, Callable[..., Any]] = {call.__name__: call for call in (allocate, discard)}
 
 
 def serve(framing: Any, requests: BinaryIO, answers: BinaryIO) -> None:
@@ -369,9 +375,8 @@ def serve(framing: Any, requests: BinaryIO, answers: BinaryIO) -> None:
             return
         op = request.pop("op")
         try:
-            if op == "allocate":
-                allocate(**request, say=lambda done, size: send({"progress": [done, size]}))
-                result = None
+            if op in LONG:
+                result = LONG[op](**request, say=lambda done, size: send({"progress": [done, size]}))
             else:
                 result = OPERATIONS[op](**request)
         except OSError as e:

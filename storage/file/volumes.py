@@ -261,7 +261,7 @@ async def delete(files: DomainFiles, image_id: str, volume_id: str, *, force: bo
     if metadata is not None and metadata.has_parent:
         await free_parent(files, image_id, metadata.parent_id)
     PARENT_FREED.reach()
-    await files.io.remove(files.volume(image_id, volume_id))
+    await files.remove_payload(image_id, volume_id)
     PAYLOAD_REMOVED.reach()
 
 
@@ -287,7 +287,10 @@ async def free_parent(files: DomainFiles, image_id: str, parent_id: str) -> bool
 
 
 async def delete_image(files: DomainFiles, image_id: str) -> None:
-    """Raises `ImageNotFound`, `VolumeShared` while another image uses a template of this one."""
+    """Raises `ImageNotFound`, `VolumeShared` while another image uses a template of this one.
+
+    One that was cut off after the renaming is gone on with by `purge_image`.
+    """
     files.check_writable()
     volumes = await files.image_volumes(image_id)
     for volume_id in volumes:
@@ -297,14 +300,28 @@ async def delete_image(files: DomainFiles, image_id: str) -> None:
                 raise VolumeShared(volume_id)
     removed = files.place(IMAGES, REMOVED_PREFIX + image_id)
     try:
-        await files.io.remove_tree(removed)  # of an earlier image of that name
+        await files.io.discard(removed)  # of an earlier image of that name
         await files.io.rename(files.image(image_id), removed)
     except IoFailed as e:
         if e.error == "ENOENT":
             raise ImageNotFound(image_id, files.domain_id) from e
         raise
     IMAGE_RENAMED.reach()
-    await files.io.remove_tree(removed)
+    await files.io.discard(removed)
+
+
+async def removed_images(files: DomainFiles) -> list[str]:
+    names = await files.io.list_folder(files.place(IMAGES))
+    return [name.removeprefix(REMOVED_PREFIX) for name in names if name.startswith(REMOVED_PREFIX)]
+
+
+async def purge_image(files: DomainFiles, removed: str) -> bool:
+    """False when nothing is left of it. ``removed``: as `removed_images` names it."""
+    files.check_writable()
+    if removed not in await removed_images(files):
+        return False
+    await files.io.discard(files.place(IMAGES, REMOVED_PREFIX + removed))
+    return True
 
 
 async def _is_own_template(files: DomainFiles, image_id: str, volume_id: str, *, alone: bool) -> bool:

@@ -271,7 +271,9 @@ async def _is_made_then(domain: Domain, target: Target) -> bool:
 
 async def _remove_files(domain: Domain, target: Target) -> None:
     path = domain.volume_path(target.image_id, target.volume_id)
-    for suffix in (".meta", "", ".lease", ".meta.new"):
+    await domain.io.remove(path + ".meta")
+    await domain.remove_payload(target.image_id, target.volume_id)
+    for suffix in (".lease", ".meta.new"):
         await domain.io.remove(path + suffix)
 
 

@@ -194,12 +194,21 @@ class Role:
         alone = locks.domain(domain_id, locks.Mode.EXCLUSIVE)
         try:
             async with self._locks.hold([alone]), deadline(f"garbage collection of domain {domain_id}", GARBAGE_S):
-                garbage = await (await self.domains.get(domain_id)).collect_garbage()
+                domain = await self.domains.get(domain_id)
+                garbage = await domain.collect_garbage()
+            if garbage.removed or garbage.mended:
+                log.warning("domain %s: removed %s, mended %s", domain_id, garbage.removed, garbage.mended)
+            await self._purge_images(domain)
         except AgentError as e:  # a domain that is away keeps its garbage until the next start
             log.warning("domain %s: left-overs were not removed: %s", domain_id, e)
-            return
-        if garbage.removed or garbage.mended:
-            log.warning("domain %s: removed %s, mended %s", domain_id, garbage.removed, garbage.mended)
+
+    async def _purge_images(self, domain: Domain) -> None:
+        """However long it takes: only who deletes the same image again waits for it."""
+        domain_id = domain.domain_id
+        for removed in await domain.removed_images():
+            async with self._locks.hold([locks.domain(domain_id), locks.image(domain_id, removed)]):
+                await domain.purge_image(removed)
+            log.warning("domain %s: removed what was left of image %s", domain_id, removed)
 
     async def _watch(self, master: Domain, interval_s: float) -> None:
         leases = self.domains.leases(master)

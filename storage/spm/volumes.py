@@ -9,7 +9,8 @@ dies in the middle:
   stored steps;
 - delete of a volume: an illegal volume, which can be deleted again, or a payload without metadata, which is
   removed by the stored steps;
-- delete of an image: the whole image, or a folder ``_remove_me_<image>`` that the next SPM removes.
+- delete of an image: the whole image, or a folder ``_remove_me_<image>``, which the same deletion, done again, or the
+  next SPM removes.
 
 Nothing that is in use on this host is removed: the agent is asked, and lets nobody begin to use it meanwhile.
 """
@@ -104,9 +105,14 @@ class Volumes:
         return ""
 
     async def delete_image(self, task: Task, domain_id: str, image_id: str) -> str:
-        """Remove the whole image. Raises `ImageNotFound`, `VolumeShared` when others are based on it."""
+        """Remove the whole image, or what is left of it when an earlier deletion was cut off.
+
+        Raises `ImageNotFound`, `VolumeShared` when others are based on it.
+        """
         domain = await self._domains.get(domain_id)
         if image_id not in await domain.list_images():
+            if await domain.purge_image(image_id):
+                return ""
             raise ImageNotFound(image_id, domain_id)
         async with self._agent.removing(domain_id, image_id, await _own_volumes(domain, image_id)):
             await domain.delete_image(image_id)

@@ -23,7 +23,10 @@ def test_every_crash_point_is_died_at(monkeypatch):
     networks, volumes, vms = map(importlib.import_module, ("test_crash_network", "test_crash_storage", "test_crash_vm"))
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "certificates")
     certificates = importlib.import_module("test_certificates")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "storage")
+    file_domains = importlib.import_module("test_file_domain")
     died_at = {
+        *(point for point in file_domains.OURS if point.startswith("domain.format.")),
         *certificates.POINTS,
         *networks.POINTS,
         *volumes.POINTS,

@@ -32,6 +32,8 @@ from storage.file.domain import (
     NewDomain,
     create_file_domain,
     find_file_domains,
+    finish_format,
+    is_half_formatted,
     open_file_domain,
     remove_file_domain,
 )
@@ -383,10 +385,9 @@ async def test_garbage_is_only_what_is_ours(domain, image):
         ".meta.new",
     ):
         open(f"{folder}/{name}", "wb").close()
-    os.mkdir(f"{domain.path}/images/_remove_me_{new_uuid()}")
     os.mkdir(f"{domain.path}/images/lost+found")
     found = await domain.collect_garbage()
-    assert len(found.removed) == 6
+    assert len(found.removed) == 5
     assert sorted(os.listdir(folder)) == sorted([volume, f"{volume}.meta", "notes.txt", ".meta.new"])
     assert sorted(os.listdir(f"{domain.path}/images")) == sorted([image, "lost+found"])
 
@@ -396,7 +397,7 @@ async def test_garbage_is_only_what_is_ours(domain, image):
 FLOW = """
 import asyncio, sys
 from storage.domain import NewVolume
-from storage.file.domain import NewDomain, create_file_domain, open_file_domain
+from storage.file.domain import NewDomain, create_file_domain, open_file_domain, remove_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
 from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
@@ -416,6 +417,8 @@ async def main(mount, flow):
     elif flow == "volume.clone":
         await domain.create_volume(
             NewVolume(OTHER, TOP, 1 << 20, VolumeFormat.COW, Allocation.SPARSE, "DATA", "", BASE, IMG))
+    elif flow == "domain.format":
+        await remove_file_domain(domain)
     elif flow == "volume.delete":
         await domain.delete_volume(IMG, TOP)
     else:
@@ -427,7 +430,7 @@ asyncio.run(main(sys.argv[1], sys.argv[2]))
 OURS = sorted(
     n
     for n in crashpoints.REGISTRY
-    if n.rpartition(".")[0] in {"domain.create", "volume.create", "volume.delete", "image.delete"}
+    if n.rpartition(".")[0] in {"domain.create", "domain.format", "volume.create", "volume.delete", "image.delete"}
 )
 
 
@@ -453,6 +456,22 @@ async def test_crash_while_a_domain_is_made(tmp_path, io, point):
     decoder.decode(made.path)
 
 
+@pytest.mark.parametrize("point", [p for p in OURS if p.startswith("domain.format")])
+async def test_crash_while_a_domain_is_formatted(domain, tmp_path, io, image, point):
+    await domain.create_volume(raw(image, new_uuid()))
+    assert die_at(point, tmp_path, "domain.format", SD, *(new_uuid() for _ in range(4))) == -signal.SIGKILL
+    assert await find_file_domains(str(tmp_path), io) == []
+    assert await is_half_formatted(str(tmp_path), SD, timeout_s=5)
+    await finish_format(str(tmp_path), SD)
+    assert os.listdir(tmp_path) == []
+    assert not await is_half_formatted(str(tmp_path), SD, timeout_s=5)
+
+
+async def test_a_domain_without_its_metadata_is_no_rest_of_a_format(domain, tmp_path):
+    os.unlink(f"{domain.path}/dom_md/metadata")
+    assert not await is_half_formatted(str(tmp_path), SD, timeout_s=5)
+
+
 @pytest.mark.parametrize("point", [p for p in OURS if not p.startswith("domain.")])
 async def test_crash_while_a_volume_is_made_or_deleted(domain, tmp_path, io, image, point):
     base, top = new_uuid(), new_uuid()
@@ -473,6 +492,8 @@ async def test_crash_while_a_volume_is_made_or_deleted(domain, tmp_path, io, ima
             removing = point in ("volume.delete.illegal", "volume.delete.lease")
             assert metadata.legality is (Legality.ILLEGAL if removing and volume_id == top else Legality.LEGAL)
     await reopened.collect_garbage()
+    for removed in await reopened.removed_images():
+        assert await reopened.purge_image(removed)
     found = decoder.decode(domain.path).images
     assert {i: tuple(sorted(v)) for i, v in found.items()} == {i: v for i, v in visible.items() if v}
     again = await reopened.collect_garbage()
@@ -483,4 +504,4 @@ async def test_crash_while_a_volume_is_made_or_deleted(domain, tmp_path, io, ima
 
 
 def test_every_crash_point_of_file_domains_is_covered():
-    assert len(OURS) == 5 + 7 + 5 + 1
+    assert len(OURS) == 5 + 1 + 7 + 5 + 1

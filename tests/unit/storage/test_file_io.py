@@ -327,6 +327,75 @@ async def test_remove_tree_does_not_follow_links(io, tmp_path):
     assert (tmp_path / "outside" / "kept").exists()
 
 
+@pytest.fixture
+def slow_unlink(tmp_path, monkeypatch):
+    """Helpers whose every unlink takes as long as is told."""
+    script = tmp_path / "slow.py"
+
+    def slow(seconds):
+        script.write_text(
+            "import os, time\n"
+            "unlink = os.unlink\n"
+            f"os.unlink = lambda *names: (time.sleep({seconds}), unlink(*names))\n"
+            f"exec(compile(open({io_module._SCRIPT!r}).read(), 'iohelper', 'exec'))\n"
+        )
+        monkeypatch.setattr(io_module, "_SCRIPT", str(script))
+
+    return slow
+
+
+async def test_a_removal_takes_as_long_as_it_goes_forward(tmp_path, slow_unlink):
+    (tmp_path / "tree").mkdir()
+    for n in range(8):
+        (tmp_path / "tree" / str(n)).touch()
+    slow_unlink(0.3)
+    io = FileIo(str(tmp_path), timeout_s=1.5)
+    await io.discard(str(tmp_path / "tree"))
+    await io.discard(str(tmp_path / "tree"))
+    assert not (tmp_path / "tree").exists()
+    await io.close()
+
+
+async def test_a_removal_that_stands_still_has_a_deadline(tmp_path, slow_unlink):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").touch()
+    slow_unlink(30)
+    io = FileIo(str(tmp_path), timeout_s=0.5)
+    with pytest.raises(StorageNotResponding, match="discard"):
+        await io.discard(str(tmp_path / "tree"))
+    await io.close()
+
+
+async def test_a_removal_keeps_no_other_request_waiting(tmp_path, slow_unlink):
+    (tmp_path / "file").touch()
+    slow_unlink(1)
+    io = FileIo(str(tmp_path), timeout_s=5)
+    removal = asyncio.ensure_future(io.discard(str(tmp_path / "file")))
+    assert await io.exists(str(tmp_path))
+    assert not removal.done()
+    await removal
+    await io.close()
+
+
+def test_a_large_file_is_removed_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(iohelper, "CUT", 1 << 20)
+    path = tmp_path / "volume"
+    path.write_bytes(bytes(4 << 20))
+    told = []
+    iohelper.discard(str(path), lambda done, left: told.append((done, left)))
+    assert told == [(0, 3 << 20), (0, 2 << 20), (0, 1 << 20), (1, 0)]
+    assert not path.exists()
+
+
+def test_a_large_file_with_another_link_keeps_its_content_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(iohelper, "CUT", 1 << 20)
+    path, other = tmp_path / "volume", tmp_path / "shared"
+    path.write_bytes(b"\1" * (4 << 20))
+    os.link(path, other)
+    iohelper.discard(str(path), lambda _done, _left: None)
+    assert not path.exists() and other.read_bytes() == b"\1" * (4 << 20)
+
+
 async def test_errors_name_operation_path_and_errno(io, tmp_path):
     with pytest.raises(IoFailed) as e:
         await io.read(str(tmp_path / "none"))

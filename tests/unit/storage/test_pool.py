@@ -12,7 +12,16 @@ from local_world import World
 
 from storage.catalogue import NotConnected
 from storage.connections import Connection
-from storage.errors import ChecksumMismatch, DomainExists, DomainNotFound, UnsafeImage, VolumeNotFound
+from storage.errors import (
+    ChecksumMismatch,
+    DomainExists,
+    DomainNotFound,
+    FormatCutOff,
+    StorageNotResponding,
+    UnsafeImage,
+    VolumeNotFound,
+)
+from storage.file.io import FileIo
 from storage.images import VolumeIllegal
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
 from storage.spm.errors import (
@@ -144,6 +153,32 @@ async def test_attach_activate_deactivate_detach(spm: World) -> None:
     assert not (spm.top / "second" / second).exists()
     with pytest.raises(DomainNotFound):
         await spm.storage.catalogue.report(second)
+
+
+async def test_a_format_that_was_cut_off_is_ended_by_formatting_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, catalogue = new_uuid(), world.storage.catalogue
+    await world.create_domain(second, world.top / "second")
+    discard = FileIo.discard
+    asked: list[str] = []
+
+    async def hangs_at_the_second(io: FileIo, path: str) -> None:
+        asked.append(path)
+        if len(asked) == 2:
+            raise StorageNotResponding(path, "discard", 60.0)
+        await discard(io, path)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FileIo, "discard", hangs_at_the_second)
+        with pytest.raises(FormatCutOff, match="removed in part"):
+            await catalogue.format(second)
+    assert os.listdir(world.top / "second") == [second]
+    await catalogue.format(second)
+    assert os.listdir(world.top / "second") == []
+    with pytest.raises(DomainNotFound):
+        await catalogue.format(second)
+    await world.create_domain(new_uuid(), world.top / "second")
 
 
 async def _format_elsewhere(spm: World, domain_id: str) -> None:

@@ -15,6 +15,7 @@ from local_world import World
 from storage import qemu_img
 from storage.errors import IoFailed, StorageNotResponding
 from storage.file.files import DomainFiles
+from storage.file.io import FileIo
 from storage.ondisk import volume_metadata
 from storage.tasks.record import TaskRecord
 from storage.tasks.states import State
@@ -391,3 +392,22 @@ async def test_a_reverted_creation_keeps_a_volume_that_got_a_child(inside: Spm) 
     await inside.serve("task.revert", {"task_id": made})
     assert (await inside.wait(made)).state == "failed"
     assert inside.roles(image) == {base: "INTERNAL", volume: "INTERNAL", child: "LEAF"}
+
+
+async def test_the_deletion_of_an_image_that_was_cut_off_is_ended_by_doing_it_again(
+    inside: Spm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, volume = ids(2)
+    await inside.create(image, volume)
+
+    async def hangs(_io: FileIo, path: str) -> None:
+        raise StorageNotResponding(path, "discard", 60.0)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FileIo, "discard", hangs)
+        assert (await inside.delete_image(image)).state != State.FINISHED
+    again = await inside.delete_image(image)
+    assert again.state == State.FINISHED
+    assert os.listdir(inside.path / "images") == []
+    gone = (await inside.delete_image(image)).outcome
+    assert gone is not None and gone.code == 268

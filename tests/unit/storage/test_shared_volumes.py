@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from storage.domain import NewVolume
-from storage.errors import DomainUnsupported, IoFailed
+from storage.errors import DomainUnsupported, FormatCutOff, IoFailed
 from storage.file.domain import (
     NewDomain,
     create_file_domain,
@@ -98,9 +98,9 @@ async def test_a_domain_of_an_older_format_is_only_read(domain, template, tmp_pa
 
 async def test_a_removal_that_ends_in_the_middle_leaves_no_domain(domain, template, tmp_path, io, monkeypatch):
     async def fails(path):
-        raise IoFailed("remove_tree", path, "EIO", "dead")
+        raise IoFailed("discard", path, "EIO", "dead")
 
-    monkeypatch.setattr(io, "remove_tree", fails)
-    with pytest.raises(IoFailed, match="dead"):
+    monkeypatch.setattr(io, "discard", fails)
+    with pytest.raises(FormatCutOff, match="dead"):
         await remove_file_domain(domain)
     assert await find_file_domains(str(tmp_path), io) == []
