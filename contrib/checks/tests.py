@@ -2,7 +2,7 @@
 """``python -m contrib.checks.tests``: every test, in the order of what it costs, and one line that counts them all.
 
 Two processes run each kind. Unit tests are dealt out one by one; of hosts a module's tests, which share a host, stay in
-one process, and so do all clusters. Micro-VMs are dealt out by what boots together.
+one process, and so do all clusters. Micro-VMs are dealt out by what boots together. The longest begin first.
 
 Results are counted from the lines that `progress` writes, not from what pytest says at its end: whatever kills a
 runner, or all of pytest, costs the test that it was running; the tests that have no result yet are run again. A pytest
@@ -47,6 +47,10 @@ INTERRUPTED = 130
 SLOWEST = 12
 
 
+# in the order in which `tests.groups` deals them
+GROUPS = ("--dist", "loadgroup", "--no-loadscope-reorder")
+
+
 @dataclass(frozen=True)
 class Phase:
     options: tuple[str, ...]
@@ -57,8 +61,8 @@ class Phase:
 
 PHASES = {
     "unit": Phase(("-n", "2"), ("tests/unit", "tests/checks")),
-    "hosts": Phase(("-n", "2", "--dist", "loadgroup"), ("tests/hosts",)),
-    "lab": Phase(("-n", "2", "--dist", "loadgroup"), ("tests/lab",)),
+    "hosts": Phase(("-n", "2", *GROUPS), ("tests/hosts",)),
+    "lab": Phase(("-n", "2", *GROUPS), ("tests/lab",)),
 }
 
 

@@ -29,6 +29,7 @@ from contrib.lab import engine
 from contrib.lab.cluster import SHARED_IMAGE, Cluster
 from contrib.lab.guest import Guest, prepare
 from contrib.lab.host import PrivateHost
+from tests import groups
 from tests.failure_logs import skip_unless, watched
 from vdsm.client import Client
 
@@ -39,9 +40,7 @@ CLUSTER_MODULES = ("test_cluster", "test_lab_cli", "test_faults")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = "needs root: real namespaces, mounts and users"
     skip_unless(items, folder="tests/hosts/", reason=reason, possible=os.geteuid() == 0)
-    for item in items:
-        if "tests/hosts/" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group("clusters" if _is_of_a_cluster(item) else item.path.stem))
+    groups.deal(items, "tests/hosts/", lambda item: "clusters" if _is_of_a_cluster(item) else item.path.stem)
 
 
 def _is_of_a_cluster(item: pytest.Item) -> bool:

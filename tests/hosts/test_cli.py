@@ -8,6 +8,8 @@ import pytest
 
 from contrib.lab.spec import PYTHON
 
+pytestmark = pytest.mark.cost(3)
+
 
 def vdsm(host, *words, user="root", stdin=b"", check=False):
     return host.run([PYTHON, "-m", "vdsm.cli", *words], user=user, stdin=stdin, check=check)

@@ -48,6 +48,7 @@ async def ask(host: PrivateHost, networks: dict[str, Any], options: dict[str, An
             await client.call("Host.setupNetworks", params, timeout_s=60)
 
 
+@pytest.mark.cost(6)
 @pytest.mark.parametrize("point", some(POINTS, OFTEN))
 async def test_death_at_a_point_leads_to_the_old_network_or_the_new(fresh_host: PrivateHost, point: str) -> None:
     host = fresh_host

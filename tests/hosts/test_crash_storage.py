@@ -131,6 +131,7 @@ async def _remove_all(client: Client, pool: engine.Pool) -> None:
     assert left == []
 
 
+@pytest.mark.cost(3)
 @pytest.mark.parametrize("point", some(POINTS, OFTEN))
 async def test_a_crash_is_survived(host: PrivateHost, pool: engine.Pool, point: str) -> None:
     marker = f"/tmp/crash-{new_id()}"
@@ -185,6 +186,7 @@ def _place(host: PrivateHost, point: str) -> tuple[int, dict[str, str], str]:
     return engine.POSIXFS, engine.posix_connection(image), f"/rhev/data-center/mnt/{mount_name(image)}"
 
 
+@pytest.mark.cost(6)
 @pytest.mark.parametrize("point", some(MAKING, MADE_OFTEN))
 async def test_a_half_made_domain_or_pool_can_be_made_again(host: PrivateHost, point: str) -> None:
     """By the same ids, as a person repeats what failed."""
@@ -240,6 +242,7 @@ async def _led_again(client: Client, pool: engine.Pool) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.cost(12)
 @pytest.mark.timeout(400)
 async def test_random_kills(host: PrivateHost, pool: engine.Pool) -> None:
     seed = random.randrange(1 << 32)

@@ -61,7 +61,7 @@ async def check_end(host: PrivateHost, vm_id: str, volume: engine.Volume) -> Non
     assert vm_id not in records(host)
 
 
-@pytest.mark.cost(6)
+@pytest.mark.cost(4)
 @pytest.mark.parametrize("point", CREATE)
 async def test_death_in_create(point: str, agent_host: PrivateHost, pool: engine.Pool, volume: engine.Volume) -> None:
     host = agent_host
@@ -84,7 +84,7 @@ async def test_death_in_create(point: str, agent_host: PrivateHost, pool: engine
     await check_end(host, vm.vm_id, volume)
 
 
-@pytest.mark.cost(6)
+@pytest.mark.cost(4)
 @pytest.mark.parametrize("point", DESTROY)
 async def test_death_in_destroy(point: str, agent_host: PrivateHost, pool: engine.Pool, volume: engine.Volume) -> None:
     host = agent_host
@@ -108,6 +108,7 @@ async def test_death_in_destroy(point: str, agent_host: PrivateHost, pool: engin
     await check_end(host, vm.vm_id, volume)
 
 
+@pytest.mark.cost(8)
 @pytest.mark.timeout(600)
 async def test_death_anywhere(agent_host: PrivateHost, pool: engine.Pool, volume: engine.Volume) -> None:
     host = agent_host

@@ -28,7 +28,7 @@ def _traces(pid: int) -> list[str]:
     return [record.name for record in registry.records() if record.name == name] + folders
 
 
-@pytest.mark.cost(40)
+@pytest.mark.cost(15)
 def test_demo_proves_every_step_and_leaves_nothing() -> None:
     mounts = Path("/proc/self/mounts").read_text()
     nics = os.listdir("/sys/class/net")
@@ -43,7 +43,7 @@ def test_demo_proves_every_step_and_leaves_nothing() -> None:
     assert os.listdir("/sys/class/net") == nics
 
 
-@pytest.mark.cost(30)
+@pytest.mark.cost(9)
 @pytest.mark.parametrize("reached", ["Start a private host", "spmStart", "guest: kernel command line says"])
 def test_interrupted_demo_leaves_nothing(reached: str) -> None:
     demo = subprocess.Popen(

@@ -19,7 +19,7 @@ def prepared(host: PrivateHost) -> PrivateHost:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.cost(20)
+@pytest.mark.cost(10)
 @pytest.mark.parametrize("page", [page for page, blocks in RUN.items() if blocks])
 def test_the_commands_of_a_page_do_what_it_says(prepared: PrivateHost, page: str) -> None:
     shell = ["sh", "-c", "cd /usr/lib/vdsm && exec bash -s"]

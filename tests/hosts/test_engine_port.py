@@ -152,7 +152,7 @@ async def test_a_stranger_s_certificate_is_refused_before_anything_is_parsed(
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.cost(30)
+@pytest.mark.cost(22)
 async def test_floods_leave_an_engine_s_calls_quick(cluster: Cluster, served: PrivateHost) -> None:
     """5,000 handshakes that go no further, 1,000 connections that say nothing; p99 of another client's ping2."""
     async with _engine(cluster) as engine:

@@ -13,6 +13,8 @@ import pytest
 from contrib.lab.host import PrivateHost
 from vdsm.client import Client, RpcError
 
+pytestmark = pytest.mark.cost(4)
+
 FOLDER = "/var/lib/vdsm-root/network"
 UNCHECKED = {"connectivityCheck": "false", "commitOnSuccess": True}
 

@@ -28,6 +28,8 @@ from contrib.lab.control import HostFailed
 from contrib.lab.host import PrivateHost
 from vdsm.client import Client, RpcError
 
+pytestmark = pytest.mark.cost(4)
+
 
 async def _until(client: Client, pool: engine.Pool, wanted: str) -> dict[str, Any]:
     async def look() -> Any:

@@ -29,7 +29,7 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.mark.cost(110)
+@pytest.mark.cost(90)
 @pytest.mark.timeout(240)
 async def test_the_role_is_one_host_s_and_moves_when_it_dies(cluster: Cluster) -> None:
     first, second, _ = cluster.hosts

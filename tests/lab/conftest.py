@@ -22,7 +22,9 @@ from contrib.lab.microvm import initiator, layer, storage_server
 from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.san import SERVER, San, address
 from contrib.lab.microvm.storage_server import NFS_PATHS, Chap
+from tests import groups
 from tests.failure_logs import skip_unless, watched
+from tests.soak import SOAK
 
 # a test's own work takes seconds, the boots before it up to minutes on a busy machine
 TIMEOUT_S = 300
@@ -47,18 +49,17 @@ def _lacking() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacking = _lacking()
     skip_unless(items, folder="tests/lab/", reason=lacking, possible=not lacking)
+    groups.deal(items, "tests/lab/", _group)
     for item in items:
-        if "tests/lab/" in item.nodeid:
-            item.add_marker(pytest.mark.xdist_group(_group(item)))
-            if not item.get_closest_marker("timeout"):
-                item.add_marker(pytest.mark.timeout(TIMEOUT_S))
+        if "tests/lab/" in item.nodeid and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 def _group(item: pytest.Item) -> str:
     """Tests that share booted hosts run in one process."""
     if "san" in getattr(item, "fixturenames", ()):
         return "san"
-    if "survivor" in getattr(item, "fixturenames", ()):
+    if "survivor" in getattr(item, "fixturenames", ()) and SOAK:
         return "cuts-create" if "is_created" in item.name else "cuts-others"
     return item.path.stem
 

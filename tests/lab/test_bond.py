@@ -14,6 +14,8 @@ from contrib.lab import furnish
 from contrib.lab.microvm.faults import link_cut
 from contrib.lab.microvm.host import MicroHost
 
+pytestmark = pytest.mark.cost(30)
+
 MAKE = """
 set -e
 ip link add bond0 type bond mode $1 miimon 100

@@ -18,7 +18,7 @@ from tests.failure_logs import watched
 
 # of a guest in a guest, whose processor is a program
 BOOT_S = 240
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.cost(45)]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.san import SERVER, San, address
 from tests.lab.conftest import Iscsi
 
+pytestmark = pytest.mark.cost(30)
+
 WRITE_S = 60
 
 

@@ -21,6 +21,8 @@ from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.san import San, address
 from contrib.lab.spec import CHECKOUT
 
+pytestmark = pytest.mark.cost(5)
+
 
 def test_a_command_gives_output_and_exit_code(hosts: list[MicroHost]) -> None:
     done = hosts[0].run(["sh", "-c", "cat; echo wrong >&2; exit 3"], stdin=b"given", check=False)

@@ -13,6 +13,8 @@ from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.san import San
 from contrib.lab.microvm.storage_faults import storage_hung
 
+pytestmark = pytest.mark.cost(15)
+
 
 @pytest.fixture(params=["3", "4.2"])
 def mounted(request: pytest.FixtureRequest, hosts: list[MicroHost], nfs: dict[str, str]) -> Iterator[str]:

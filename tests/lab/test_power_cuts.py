@@ -30,6 +30,8 @@ from tests.hosts.storage_flows import clear_all, image_params, join, lead, new_v
 from tests.soak import some
 from vdsm.client import Client, ClientError, RpcError
 
+pytestmark = pytest.mark.cost(75)
+
 # Each is a minute: a cut, a boot, an agent. The test command has one for each way in which the disk can lack what was
 # asked: files that were made, files that were removed, a size and a text that were answered, records of the host.
 # Unit tests take away what was not synced at every point, `make soak` cuts at each (docs/testing.md).

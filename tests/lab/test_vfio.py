@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from contrib.lab.microvm.host import MicroHost
 from tests.failure_logs import watched
+
+pytestmark = pytest.mark.cost(50)
 
 TAKE = """
 set -e

@@ -17,6 +17,8 @@ from contrib.lab.microvm.spec import Lun
 from contrib.lab.spec import PYTHON
 from tests.failure_logs import watched
 
+pytestmark = pytest.mark.cost(130)
+
 IO_TIMEOUT_S = 2
 BOUND_S = 8 * IO_TIMEOUT_S + 60 + 10
 PREPARE = """
