@@ -178,8 +178,8 @@ def _tool() -> Path:
 
 
 def _environment(copy: Path) -> dict[str, str]:
-    # what tests start is the changed code, too
-    return {**os.environ, "PYTHONPATH": str(copy / "mutants"), "PYTHONDONTWRITEBYTECODE": "1"}
+    # what tests start is the changed code, too; it is long, and compiled once
+    return {**os.environ, "PYTHONPATH": str(copy / "mutants"), "PYTHONPYCACHEPREFIX": str(copy / "compiled")}
 
 
 def _mutmut(copy: Path, *words: str, quiet: bool = False) -> str:
