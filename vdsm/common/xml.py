@@ -53,10 +53,10 @@ def hide_secrets(root: etree._Element) -> None:
         name = etree.QName(element).localname
         if (element.text or "").strip() and (_SECRET_NAME.search(name) or (name == "file" and _in_payload(element))):
             element.text = HIDDEN
+        option = element.get("name", "") if name in ("arg", "env") else None
         for attribute, value in element.items():
-            if _SECRET_NAME.search(etree.QName(attribute).localname) or (
-                name in ("arg", "env") and _SECRET_OPTION.search(f"{element.get('name', '')} {value!s}")
-            ):
+            says_so = option is not None and attribute != "name" and _SECRET_OPTION.search(f"{option} {value!s}")
+            if says_so or _SECRET_NAME.search(etree.QName(attribute).localname):
                 element.set(attribute, HIDDEN)
 
 
