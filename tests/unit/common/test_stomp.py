@@ -135,3 +135,59 @@ def test_a_frame_says_its_length_once_and_right_whatever_its_headers_said():
     data = encode(Frame("MESSAGE", {"content-length": "7", "destination": "q"}, b"four"))
     assert data.count(b"content-length:") == 1
     assert b"\ncontent-length:4\n\nfour\0" in data
+
+
+LIMITS = Limits(head_bytes=20, headers=2, body_bytes=10)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"SEND\na:" + b"x" * 13 + b"\n\n\0",
+        b"SEND\na:1\nb:2\n\n\0",
+        b"SEND\n\n" + b"x" * 10 + b"\0",
+        b"SEND\ncontent-length:10\n\n" + b"x" * 10 + b"\0",
+        b"SEND\ncontent-length:0\n\n\0",
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 3, 100])
+def test_the_largest_frame_is_taken_however_it_comes(wire, piece):
+    parser = Parser(Limits(head_bytes=25, headers=2, body_bytes=10) if b"content" in wire else LIMITS)
+    (frame,) = [frame for at in range(0, len(wire), piece) for frame in parser.feed(wire[at : at + piece])]
+    assert frame.command == "SEND"
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"SEND\na:" + b"x" * 14 + b"\n\n\0",
+        b"SEND\na:1\nb:2\nc:3\n\n\0",
+        b"SEND\n\n" + b"x" * 11 + b"\0",
+        b"UNSUBSCRIBEX\n",
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 3, 100])
+def test_one_more_is_too_much_however_it_comes(wire, piece):
+    parser = Parser(LIMITS)
+    with pytest.raises(NotStomp):
+        [parser.feed(wire[at : at + piece]) for at in range(0, len(wire), piece)]
+
+
+def test_limits_are_those_of_the_documents():
+    assert Limits() == Limits(head_bytes=16384, headers=64, body_bytes=16777216)
+
+
+def test_a_frame_without_a_body_keeps_its_headers_as_they_are():
+    assert encode(Frame("RECEIPT", {"receipt-id": "1", "content-length": "0"})) == (
+        b"RECEIPT\nreceipt-id:1\ncontent-length:0\n\n\0"
+    )
+    assert encode(Frame("CONNECTED", {"session": "a:b"})) == b"CONNECTED\nsession:a:b\n\n\0"
+
+
+def test_what_is_refused_is_quoted_in_part():
+    with pytest.raises(NotStomp) as e:
+        Parser().feed(b"SEND\n" + b"x" * 100 + b"\n\n")
+    assert str(e.value) == f"Not a STOMP frame: header '{'x' * 40}'"
+    with pytest.raises(NotStomp) as e:
+        Parser().feed(b"SEND\ncontent-length:" + b"1" * 30 + b"\n\n")
+    assert str(e.value) == f"Not a STOMP frame: content-length '{'1' * 20}'"
