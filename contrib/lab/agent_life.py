@@ -45,16 +45,10 @@ class AgentLife(abc.ABC):
     def control(self) -> Control: ...
 
     @abc.abstractmethod
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        user: str = "root",
-        stdin: bytes = b"",
-        timeout_s: float = 60,
-        check: bool = True,
+    def _run(
+        self, argv: Sequence[str], user: str, stdin: bytes, timeout_s: float
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command on the host to its end."""
+        """Run a command on the host to its end, whatever that is."""
 
     @abc.abstractmethod
     def answers(self, inside: str) -> bool:
@@ -69,6 +63,22 @@ class AgentLife(abc.ABC):
         """The last lines of a log of the host; empty when it can't be read."""
 
     # -- the same for all
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        user: str = "root",
+        stdin: bytes = b"",
+        timeout_s: float = 60,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command inside to its end; with ``check`` a failing one raises HostFailed."""
+        done = self._run(argv, user, stdin, timeout_s)
+        if check and done.returncode != 0:
+            said = (done.stderr or done.stdout).decode(errors="replace")[-800:]
+            raise HostFailed(f"{' '.join(argv)} ended with {done.returncode}: {said}")
+        return done
 
     def forget_agent(self) -> None:
         """After a power cut there is neither agent nor root helper."""

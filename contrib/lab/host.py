@@ -124,24 +124,12 @@ class PrivateHost(AgentLife):
 
     # -- processes
 
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        user: str = "root",
-        stdin: bytes = b"",
-        timeout_s: float = 60,
-        check: bool = True,
+    def _run(
+        self, argv: Sequence[str], user: str, stdin: bytes, timeout_s: float
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run a command inside to its end; with ``check`` a failing one raises HostFailed."""
-        done = subprocess.run(
+        return subprocess.run(
             self.command(argv, user=user), input=stdin, capture_output=True, timeout=timeout_s, check=False
         )
-        if check and done.returncode != 0:
-            raise HostFailed(
-                f"{' '.join(argv)} ended with {done.returncode}: {done.stderr.decode(errors='replace')[-800:]}"
-            )
-        return done
 
     def run_outside(self, argv: Sequence[str], **keywords: object) -> subprocess.CompletedProcess[bytes]:
         """Run a command at the far end of the host's cable (its network's gateway)."""

@@ -72,6 +72,18 @@ class Left:
         (self.folder / f"{self.volume}.lease").write_bytes(b"")
 
 
+async def _child_left(inside: Spm, image: str, base: str) -> Left:
+    """The field's SPM died when the child was whole and its parent internal; no SPM runs."""
+    await inside.create(image, base)
+    await inside.stop()
+    left = Left(inside.world, image, base)
+    left.payload()
+    left.metadata()
+    meta = left.folder / f"{base}.meta"
+    meta.write_text(meta.read_text().replace("VOLTYPE=LEAF", "VOLTYPE=INTERNAL"))
+    return left
+
+
 async def _next(world: World) -> Spm:
     spm = Spm(world)
     await spm.start()
@@ -92,13 +104,7 @@ async def test_a_payload_that_the_field_left_is_undone(inside: Spm) -> None:
 @pytest.mark.parametrize("state", ["running", "recovering", "racquiring", "aborting", "raborting", "waitrecover"])
 async def test_a_child_that_the_field_left_is_undone_from_every_state(inside: Spm, state: str) -> None:
     image, base = ids(2)
-    await inside.create(image, base)
-    await inside.stop()
-    left = Left(inside.world, image, base)
-    left.payload()
-    left.metadata()
-    meta = left.folder / f"{base}.meta"
-    meta.write_text(meta.read_text().replace("VOLTYPE=LEAF", "VOLTYPE=INTERNAL"))
+    left = await _child_left(inside, image, base)
     task_id = _left(inside.world, state, left.sentinel, left.half, left.up, left.meta)
     spm = await _next(inside.world)
     assert spm.server.role.tasks.status(task_id)["taskResult"] == "cleanSuccess"
@@ -122,13 +128,7 @@ async def test_a_damaged_parent_keeps_no_other_step_back_from_being_done(inside:
 
 async def test_a_finished_creation_of_the_field_is_kept_and_can_be_reverted(inside: Spm) -> None:
     image, base = ids(2)
-    await inside.create(image, base)
-    await inside.stop()
-    left = Left(inside.world, image, base)
-    left.payload()
-    left.metadata()
-    meta = left.folder / f"{base}.meta"
-    meta.write_text(meta.read_text().replace("VOLTYPE=LEAF", "VOLTYPE=INTERNAL"))
+    left = await _child_left(inside, image, base)
     task_id = _left(inside.world, "finished", left.made)
     spm = await _next(inside.world)
     assert spm.server.role.tasks.status(task_id)["taskResult"] == "success"

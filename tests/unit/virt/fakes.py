@@ -222,6 +222,18 @@ class FakeHooks:
             return await self.scripts[point](xml or "")
         return xml or ""
 
+    def hang(self, point: str) -> asyncio.Event:
+        """From now on the script of that point does not end by itself; set once it runs."""
+        running = asyncio.Event()
+
+        async def script(xml: str) -> str:
+            running.set()
+            await asyncio.Event().wait()
+            return xml
+
+        self.scripts[point] = script
+        return running
+
     async def run_empty(self, point: str, *, vm: Any = None, env: Mapping[str, str] | None = None) -> None:
         await self.run_xml(point, None, vm=vm)
 

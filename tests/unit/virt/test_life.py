@@ -119,14 +119,7 @@ async def test_destroy_leaves_nothing(world: World) -> None:
 
 
 async def test_destroy_during_a_hook_kills_the_hook(world: World) -> None:
-    running = asyncio.Event()
-
-    async def script(xml: str) -> str:
-        running.set()
-        await asyncio.sleep(60)
-        return xml
-
-    world.hooks.scripts["before_vm_start"] = script
+    running = world.hooks.hang("before_vm_start")
     await world.vms.create(VM, xml_of(disks=[disk()]))
     await running.wait()
     async with asyncio.timeout(2):

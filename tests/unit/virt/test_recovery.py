@@ -52,14 +52,7 @@ async def test_a_vm_that_vanished_is_reported(world: World) -> None:
 
 
 async def test_a_start_that_the_agents_end_interrupted_is_down_with_a_reason(world: World) -> None:
-    running = asyncio.Event()
-
-    async def script(xml: str) -> str:
-        running.set()
-        await asyncio.sleep(60)
-        return xml
-
-    world.hooks.scripts["before_vm_start"] = script
+    running = world.hooks.hang("before_vm_start")
     await world.vms.create(VM, xml_of(disks=[disk()]))
     await running.wait()
     await world.restart()
@@ -213,14 +206,7 @@ async def test_a_destroy_that_the_agents_end_interrupted_is_finished_and_forgott
 
 async def test_an_end_that_the_agents_end_interrupted_keeps_its_reason(world: World) -> None:
     await up(world)
-    reached = asyncio.Event()
-
-    async def script(xml: str) -> str:
-        reached.set()
-        await asyncio.sleep(60)
-        return xml
-
-    world.hooks.scripts["after_vm_destroy"] = script
+    reached = world.hooks.hang("after_vm_destroy")
     world.hypervisor.guest_ends(VM)
     await reached.wait()
     world.hooks.scripts.clear()

@@ -262,14 +262,7 @@ async def test_a_start_that_fails_before_libvirt_was_asked_ends_nothing_that_run
 
 
 async def test_what_runs_while_a_start_was_interrupted_before_libvirt_was_asked_is_taken_over(world: World) -> None:
-    running = asyncio.Event()
-
-    async def script(xml: str) -> str:
-        running.set()
-        await asyncio.sleep(60)
-        return xml
-
-    world.hooks.scripts["before_vm_start"] = script
+    running = world.hooks.hang("before_vm_start")
     await world.vms.create(VM, xml_of(disks=[disk()]))
     await running.wait()
     world.hypervisor.found[VM] = FakeDomain(xml_of(disks=[disk()]), DomainState.RUNNING)
