@@ -401,11 +401,13 @@ async def test_the_deletion_of_an_image_that_was_cut_off_is_ended_by_doing_it_ag
     await inside.create(image, volume)
 
     async def hangs(_io: FileIo, path: str) -> None:
-        raise StorageNotResponding(path, "discard", 60.0)
+        if os.path.exists(path):  # the image has this name already
+            raise StorageNotResponding(path, "discard", 60.0)
 
     with monkeypatch.context() as broken:
         broken.setattr(FileIo, "discard", hangs)
         assert (await inside.delete_image(image)).state != State.FINISHED
+    assert os.listdir(inside.path / "images") == [f"_remove_me_{image}"]
     again = await inside.delete_image(image)
     assert again.state == State.FINISHED
     assert os.listdir(inside.path / "images") == []
