@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from storage.leases import Lease, Lockspace
+from storage.leases import HostIdOwner, Lease, Lockspace
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import Allocation, DomainKind, FormatVersion, VolumeFormat
 from storage.ondisk.volume_metadata import VolumeMetadata
@@ -112,6 +112,9 @@ class Domain(Protocol):
     def volume_path(self, image_id: str, volume_id: str) -> str: ...
     def volume_lease(self, image_id: str, volume_id: str) -> Lease | None:
         """None when this kind of domain has no volume leases."""
+
+    async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
+        """Read from storage, also by a host that has not joined. None when nobody can tell."""
 
     # Metadata of the domain
 

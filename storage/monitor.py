@@ -146,7 +146,7 @@ class DomainMonitor:
                 self._opened = await self._open(self.domain_id)
             domain, leases = self._opened
             if self._joining is None:
-                self._joining = Joining(leases, domain.lockspace, self.host_id)
+                self._joining = Joining(leases, domain, self.host_id)
             delay_s = await domain.probe()
             space = await domain.space()
             health = replace(health, error=None, delay_s=delay_s, version=int(domain.version), space=space)

@@ -19,8 +19,9 @@ from storage.file.create import (
     write_domain,
 )
 from storage.file.files import LIMIT_READ, MASTER, METADATA, DomainFiles
+from storage.file.host_ids import read_owner
 from storage.file.io import FileIo
-from storage.leases import Lease, Leases
+from storage.leases import HostIdOwner, Lease, Leases
 from storage.ondisk import domain_fields
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainKind
@@ -147,6 +148,9 @@ class FileDomain:
         return self.files.volume_lease(image_id, volume_id) if self.has_volume_leases else None
 
     # Reading
+
+    async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
+        return await read_owner(self.io, self.lockspace, host_id) if self.files.leases.on_storage else None
 
     async def read_metadata(self) -> DomainMetadata:
         return await self.files.read_metadata()

@@ -15,7 +15,6 @@ import os
 from storage.errors import LeaseError, LeaseHeld
 from storage.leases.model import (
     Holder,
-    HostIdOwner,
     HostRecord,
     HostStatus,
     Lease,
@@ -57,12 +56,6 @@ class FlockLeases:
 
     async def joined(self, space: Lockspace, host_id: int) -> bool | None:
         return self._joined.get(space.path) == host_id
-
-    async def join(self, space: Lockspace, host_id: int, *, timeout_s: float) -> None:
-        self._joined[space.path] = host_id
-
-    async def host_id_owner(self, space: Lockspace, host_id: int) -> HostIdOwner | None:
-        return None
 
     async def memberships(self) -> list[Membership]:
         """None: what is joined here ends with this process."""

@@ -14,20 +14,30 @@ timeouts and 60 s before it gives up, and tells its log alone. So each step here
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
-from storage.errors import HostIdNotAcquired, LeaseError, SanlockUnavailable
+from storage.errors import HostIdNotAcquired
 from storage.leases.model import HostIdOwner, Leases, Lockspace
-from vdsm.common.errors import DeadlineExceeded
 
 STEP_S = 0.5
 SURE = 3
 
 
+class Place(Protocol):
+    """What is joined: of a domain, its lockspace and who stands in it."""
+
+    @property
+    def lockspace(self) -> Lockspace: ...
+    async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
+        """Read from storage, with a deadline, also by a host that has not joined. None when nobody can tell."""
+
+
 class Joining:
     """One host's way into one lockspace; steps are taken until one answers True, and after a failure anew."""
 
-    def __init__(self, leases: Leases, space: Lockspace, host_id: int) -> None:
-        self.space = space
+    def __init__(self, leases: Leases, place: Place, host_id: int) -> None:
+        self.space = place.lockspace
+        self._place = place
         self.leases = leases
         self.host_id = host_id
         self._begun = False
@@ -41,7 +51,7 @@ class Joining:
             if self._begun:
                 self._begun = False
                 raise self._failed(await self._why())
-            self._seen, self._renewals_left = await self._owner(), 1
+            self._seen, self._renewals_left = await self._place.host_id_owner(self.host_id), 1
             await self.leases.start_join(self.space, self.host_id)
             self._begun = True
             state = await self.leases.joined(self.space, self.host_id)
@@ -53,7 +63,7 @@ class Joining:
         return False
 
     async def _look_for_a_twin(self) -> None:
-        seen = await self._owner()
+        seen = await self._place.host_id_owner(self.host_id)
         if seen is None:
             return
         before, self._seen = self._seen, seen
@@ -65,24 +75,18 @@ class Joining:
             raise self._failed(f"host {seen.name!r} holds it and renews it: two hosts have the same id")
 
     async def _why(self) -> str:
-        owner = await self._owner()
+        owner = await self._place.host_id_owner(self.host_id)
         if owner is None or owner.free:
             return "sanlock gave up joining; its log says why"
         return f"host {owner.name!r} holds it"
-
-    async def _owner(self) -> HostIdOwner | None:
-        try:
-            return await self.leases.host_id_owner(self.space, self.host_id)
-        except (LeaseError, SanlockUnavailable, DeadlineExceeded):  # only the sentence gets shorter by it
-            return None
 
     def _failed(self, reason: str) -> HostIdNotAcquired:
         return HostIdNotAcquired(self.space.name, self.host_id, reason)
 
 
-async def join(leases: Leases, space: Lockspace, host_id: int, timeout_s: float) -> None:
-    """Steps until joined. Raises `HostIdNotAcquired`."""
-    joining = Joining(leases, space, host_id)
+async def join(leases: Leases, place: Place, host_id: int, *, timeout_s: float) -> None:
+    """Steps until joined. Raises `HostIdNotAcquired`, which names who holds the id."""
+    joining = Joining(leases, place, host_id)
     try:
         async with asyncio.timeout(timeout_s):
             while True:
@@ -90,4 +94,4 @@ async def join(leases: Leases, space: Lockspace, host_id: int, timeout_s: float)
                     return
                 await asyncio.sleep(STEP_S)
     except TimeoutError:
-        raise HostIdNotAcquired(space.name, host_id, f"joining did not end within {timeout_s:g} s") from None
+        raise HostIdNotAcquired(joining.space.name, host_id, f"joining did not end within {timeout_s:g} s") from None

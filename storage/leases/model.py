@@ -120,16 +120,10 @@ class Leases(Protocol):
         """Make the address hold no resource."""
 
     async def start_join(self, space: Lockspace, host_id: int) -> None:
-        """Begin to join. Nothing happens when joined or joining. See `joined` and `join`."""
+        """Begin to join. Nothing happens when joined or joining. See `joined` and `joining.join`."""
 
     async def joined(self, space: Lockspace, host_id: int) -> bool | None:
         """True: joined with this id; None: under way; False: not."""
-
-    async def join(self, space: Lockspace, host_id: int, *, timeout_s: float) -> None:
-        """Join and wait until it is done. Raises `HostIdNotAcquired`, which names who holds the id."""
-
-    async def host_id_owner(self, space: Lockspace, host_id: int) -> HostIdOwner | None:
-        """Read from storage, also by a host that has not joined. None when nobody can tell."""
 
     async def memberships(self) -> list[Membership]:
         """All of this host, whoever joined; not those that are being left. No storage access."""

@@ -14,29 +14,23 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 import sanlock
 
 from storage.errors import (
-    ChecksumMismatch,
     HostIdInUse,
     HostIdNotAcquired,
-    InvalidContent,
     LeaseError,
     LeaseHeld,
     LeaseNotFormatted,
     SanlockUnavailable,
     StorageError,
 )
-from storage.leases import joining
 from storage.leases.daemon import socket_path
-from storage.leases.direct import read_direct
 from storage.leases.model import (
     Holder,
-    HostIdOwner,
     HostRecord,
     HostStatus,
     Lease,
@@ -47,7 +41,6 @@ from storage.leases.model import (
 )
 from storage.leases.registration import Registration
 from storage.leases.threads import in_thread
-from storage.ondisk.sanlock_area import decode_leader
 from vdsm.common.errors import DeadlineExceeded
 
 T = TypeVar("T")
@@ -87,7 +80,6 @@ class SanlockLeases:
 
     def __init__(self) -> None:
         self._registrations: dict[Lease, Registration] = {}
-        self._reading: set[threading.Thread] = set()
 
     # Formatting
 
@@ -153,24 +145,6 @@ class SanlockLeases:
             space.name,
             lambda: sanlock.inq_lockspace(space.name.encode(), host_id, space.path, offset=space.offset, wait=False),
         )
-
-    async def join(self, space: Lockspace, host_id: int, *, timeout_s: float) -> None:
-        await joining.join(self, space, host_id, timeout_s)
-
-    async def host_id_owner(self, space: Lockspace, host_id: int) -> HostIdOwner | None:
-        """Read past the daemon: it answers about lockspaces that are joined only."""
-        where = space.offset + (host_id - 1) * space.sector
-        try:
-            data = await in_thread(
-                f"reading host id {host_id} of {space.path}",
-                CALL_S,
-                lambda: read_direct(space.path, where, space.sector),
-                among=self._reading,
-            )
-            leader = decode_leader(data, space.path)
-        except (OSError, InvalidContent, ChecksumMismatch):
-            return None
-        return HostIdOwner(leader.resource, leader.owner_generation, leader.timestamp)
 
     async def memberships(self) -> list[Membership]:
         found = await _call("inquire", "all lockspaces", sanlock.get_lockspaces)

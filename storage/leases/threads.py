@@ -31,15 +31,10 @@ async def in_thread(
     timeout_s: float,
     call: Callable[[], T],
     undo: Callable[[], None] | None = None,
-    *,
-    among: set[threading.Thread] = _running,
 ) -> T:
-    """The call's result or its error. Raises `DeadlineExceeded`; `SanlockUnavailable` when too many calls hang.
-
-    ``among``: the threads that are counted. What waits for storage instead of the daemon has a set of its own.
-    """
-    if len(among) >= MAX_THREADS:
-        raise SanlockUnavailable(f"{len(among)} calls are waiting for it")
+    """The call's result or its error. Raises `DeadlineExceeded`; `SanlockUnavailable` when too many calls hang."""
+    if len(_running) >= MAX_THREADS:
+        raise SanlockUnavailable(f"{len(_running)} calls are waiting for it")
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
     guard = threading.Lock()  # either the result is taken, or the caller has left: never both, never neither
@@ -60,7 +55,7 @@ async def in_thread(
         except BaseException as e:  # noqa: BLE001 - handed to the waiting task, or logged when it has left
             result, error = None, e
         finally:
-            among.discard(threading.current_thread())
+            _running.discard(threading.current_thread())
         with guard:
             late = left
             errors.append(error)
@@ -71,7 +66,7 @@ async def in_thread(
                 loop.call_soon_threadsafe(settle, result, error)
 
     thread = threading.Thread(target=run, name=what[:60], daemon=True)
-    among.add(thread)
+    _running.add(thread)
     thread.start()
     try:
         async with asyncio.timeout(timeout_s):

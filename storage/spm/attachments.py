@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
-from storage.leases import Leases
+from storage.leases import Leases, joining
 from storage.locks import Locks, Mode
 from storage.ondisk.domain_fields import DomainMetadata, encode_pool_domains, master_fields
 from storage.ondisk.layout import RESERVED_HOST_ID
@@ -132,7 +132,7 @@ class Attachments:
         leases = self._domains.leases(domain)
         was_joined = host_id != RESERVED_HOST_ID and await leases.joined(domain.lockspace, host_id) is not False
         try:
-            await leases.join(domain.lockspace, host_id, timeout_s=JOIN_S)
+            await joining.join(leases, domain, host_id, timeout_s=JOIN_S)
             await leases.acquire(domain.sdm_lease, timeout_s=ACQUIRE_S)
             try:
                 yield

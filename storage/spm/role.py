@@ -30,6 +30,7 @@ from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.errors import LeaseError, LeaseHeld, LeaseNotFormatted
+from storage.leases import joining
 from storage.locks import Locks
 from storage.ondisk.values import DomainRole
 from storage.spm.agent import Agent
@@ -168,7 +169,7 @@ class Role:
     async def _acquire(self, master: Domain, wanted: Wanted) -> int:
         leases = self.domains.leases(master)
         try:
-            await leases.join(master.lockspace, wanted.host_id, timeout_s=JOIN_S)
+            await joining.join(leases, master, wanted.host_id, timeout_s=JOIN_S)
             return await leases.acquire(master.sdm_lease, timeout_s=ACQUIRE_S)
         except (LeaseHeld, LeaseNotFormatted, LeaseError) as e:
             raise SpmLeaseNotAcquired(wanted.pool_id, str(e)) from e

@@ -14,6 +14,7 @@ from storage.domain import NewVolume
 from storage.errors import ChecksumMismatch, LeaseHeld, LeaseNotFormatted
 from storage.file.domain import NewDomain, create_file_domain, find_file_domains, open_file_domain
 from storage.file.io import FileIo
+from storage.leases import joining
 from storage.leases.flock_edge import FlockLeases
 from storage.leases.model import HostStatus
 from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
@@ -206,7 +207,7 @@ async def test_shared_volume_is_one_file_in_two_images(domain):
 @pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
 @pytest.mark.cost(8)
 async def test_sdm_lease_is_held_by_one_process_and_seen_by_all(domain, leases):
-    await leases.join(domain.lockspace, 1, timeout_s=60)
+    await joining.join(leases, domain, 1, timeout_s=60)
     try:
         assert await leases.joined(domain.lockspace, 1)
         assert (await leases.holder(domain.lockspace, domain.sdm_lease)).host_id is None
@@ -232,7 +233,7 @@ async def test_sdm_lease_is_held_by_one_process_and_seen_by_all(domain, leases):
 @pytest.mark.parametrize("kind", [DomainKind.LOCALFS], indirect=True)
 async def test_local_lock_is_held_by_one_process(domain, leases):
     assert (await leases.holder(domain.lockspace, domain.sdm_lease)).host_id is None
-    await leases.join(domain.lockspace, 1, timeout_s=1)
+    await joining.join(leases, domain, 1, timeout_s=1)
     await leases.acquire(domain.sdm_lease, timeout_s=5)
     other = FlockLeases()
     assert (await other.holder(domain.lockspace, domain.sdm_lease)).host_id is not None

@@ -7,17 +7,18 @@ from typing import Any, cast
 
 import pytest
 
-from storage.errors import HostIdNotAcquired, LeaseError
+from storage.errors import HostIdNotAcquired
 from storage.leases import HostIdOwner, Leases, Lockspace, joining
 from storage.leases.joining import Joining
 
 SPACE = Lockspace("sd", "/sd/ids", 1 << 20, 512, 10)
 OTHER = HostIdOwner("other", 3, 100)
-UNREADABLE = HostIdOwner("", -1, -1)
 
 
 class Scripted:
-    """Answers from lists; the last one stays."""
+    """The daemon's answers and the storage's, from lists; the last one stays."""
+
+    lockspace = SPACE
 
     def __init__(self, states: list[bool | None], owners: list[HostIdOwner | None] | None = None) -> None:
         self.states = states
@@ -30,15 +31,12 @@ class Scripted:
     async def start_join(self, space: Any, host_id: int) -> None:
         self.joins += 1
 
-    async def host_id_owner(self, space: Any, host_id: int) -> HostIdOwner | None:
-        found = self.owners.pop(0) if len(self.owners) > 1 else self.owners[0]
-        if found is UNREADABLE:
-            raise LeaseError("read", "x", 5, "broken")
-        return found
+    async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
+        return self.owners.pop(0) if len(self.owners) > 1 else self.owners[0]
 
 
 def joins(leases: Scripted) -> Joining:
-    return Joining(cast(Leases, leases), SPACE, 7)
+    return Joining(cast(Leases, leases), leases, 7)
 
 
 def renewed(owner: HostIdOwner, times: int) -> HostIdOwner:
@@ -68,7 +66,7 @@ async def test_a_failure_names_the_owner_and_the_next_step_begins_anew() -> None
     assert leases.joins == 2
 
 
-@pytest.mark.parametrize("owner", [None, HostIdOwner("old", 1, 0), UNREADABLE])
+@pytest.mark.parametrize("owner", [None, HostIdOwner("old", 1, 0)])
 async def test_a_failure_without_an_owner_points_to_the_log(owner: HostIdOwner | None) -> None:
     way = joins(Scripted([False, None, False], [owner]))
     await way.step()
@@ -106,4 +104,4 @@ async def test_a_dead_owner_is_waited_for() -> None:
 async def test_joining_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joining, "STEP_S", 0.01)
     with pytest.raises(HostIdNotAcquired, match="did not end within"):
-        await joining.join(cast(Leases, Scripted([None])), SPACE, 7, 0.05)
+        await joining.join(cast(Leases, Scripted([None])), Scripted([None]), 7, timeout_s=0.05)

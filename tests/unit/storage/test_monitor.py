@@ -27,6 +27,10 @@ class FakeDomain:
         self.answers.set()
         self.probes = 0
         self.error: Exception | None = None
+        self.owner: HostIdOwner | None = None
+
+    async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
+        return self.owner
 
     async def probe(self) -> float:
         self.probes += 1
@@ -49,7 +53,6 @@ class SlowLeases:
         self.error: Exception | None = None
         self.answers = asyncio.Event()
         self.answers.set()
-        self.owner: HostIdOwner | None = None
 
     async def joined(self, space: Any, host_id: int) -> bool | None:
         await self.answers.wait()
@@ -60,9 +63,6 @@ class SlowLeases:
     async def start_join(self, space: Any, host_id: int) -> None:
         self.joins += 1
         self.state = None
-
-    async def host_id_owner(self, space: Any, host_id: int) -> HostIdOwner | None:
-        return self.owner
 
     async def leave(self, space: Any, host_id: int) -> None:
         self.left += 1
@@ -199,7 +199,7 @@ async def test_a_host_id_of_another_host_is_told_once_with_its_name_and_tried_ag
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
     await seen(lambda: host.leases.joins == 1)
-    host.leases.owner, host.leases.state = HostIdOwner("other-host", 1, 77), False
+    host.domains["good"].owner, host.leases.state = HostIdOwner("other-host", 1, 77), False
     await seen(lambda: host.health("good").host_id_error is not None)
     await seen(lambda: host.leases.joins == 2)
     host.leases.state = False

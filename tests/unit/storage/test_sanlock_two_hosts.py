@@ -17,11 +17,22 @@ PRELUDE = """
 import asyncio, json, sys, time
 from storage.leases.model import Lease, Lockspace
 from storage.leases.sanlock_edge import SanlockLeases
+from storage.file.host_ids import read_owner
+from storage.file.io import FileIo
+from storage.leases import joining
 args = json.loads(sys.argv[1])
 MIB = 1 << 20
 L = SanlockLeases()
 def areas(name, ids, leases):
     return Lockspace(name, ids, MIB, 512, 1), lambda n: Lease(name, f"r{n}", leases, n * MIB, MIB, 512)
+class Place:
+    def __init__(self, space):
+        self.lockspace = space
+        self.io = FileIo(space.path)
+    async def host_id_owner(self, host_id):
+        return await read_owner(self.io, self.lockspace, host_id)
+async def join(space, host_id, *, timeout_s):
+    await joining.join(L, Place(space), host_id, timeout_s=timeout_s)
 async def line():
     return (await asyncio.to_thread(sys.stdin.readline)).strip()
 def say(**what):
@@ -44,7 +55,7 @@ async def main():
     for s in (space, twin):
         await L.format_lockspace(s)
     await L.format_lease(lease(1))
-    await asyncio.gather(L.join(space, 2, timeout_s=60), L.join(twin, 1, timeout_s=60))
+    await asyncio.gather(join(space, 2, timeout_s=60), join(twin, 1, timeout_s=60))
     say(ready=True)
     await line()
     await L.acquire(lease(1), timeout_s=60)
@@ -64,14 +75,14 @@ async def main():
     await L.format_lockspace(own)
     for n in (1, 2):
         await L.format_lease(lease(n))
-    twin_join = asyncio.create_task(outcome(L.join(twin, 1, timeout_s=100)))
-    await L.join(own, 3, timeout_s=60)
+    twin_join = asyncio.create_task(outcome(join(twin, 1, timeout_s=100)))
+    await join(own, 3, timeout_s=60)
     await L.acquire(lease(1), timeout_s=60)
     say(twin=await twin_join, another_id=await outcome(L.start_join(own, 4)))
     await L.leave(twin, 1)
     say(left_while_joining=await L.joined(twin, 1))
     await line()  # host two is paused. We join afterwards, so our daemon never saw it alive and waits
-    await L.join(shared, 1, timeout_s=60)
+    await join(shared, 1, timeout_s=60)
     waiting = asyncio.create_task(outcome(L.acquire(taken(1), timeout_s=100)))
     held, others, waited_for = [], [], []
     for _ in range(5):
