@@ -9,7 +9,8 @@ The folder's name comes from what is mounted: ``_`` doubled, then ``/`` to ``_``
 connections are made at the same time, those of one folder in order. Each has a result of its own: one that is dead
 delays no other (a server that is away takes 95 s to say so), and one that fails keeps none from being made.
 
-A mount that does not answer cannot be unmounted in order: it is cut off, open files and all.
+A mount that does not answer cannot be unmounted in order: it is cut off, open files and all, unless VMs or transfers
+use images on it. They may go on when the server comes back; cut off, they never do.
 """
 
 from __future__ import annotations
@@ -53,6 +54,13 @@ class MountFailed(StorageError):
     msg = "Storage {self.connection!r} was not mounted: {self.reason}"
 
 
+class MountUsed(StorageError):
+    connection: str
+    users: list[str]
+    msg = "Storage {self.connection!r} does not answer and is not cut off: its images are in use by {self.users}"
+    remedy = "Stop these VMs, or end what prepared the images with Image.teardown"
+
+
 class KindUnsupported(StorageError):
     kind: str
     msg = "Storage of kind {self.kind} is not supported by this agent yet"
@@ -82,11 +90,20 @@ class ConnectionResult:
 
 
 class Connections:
-    def __init__(self, mounts: str, root: Root, domains: Domains, *, qemu_users: Sequence[Identity]) -> None:
+    def __init__(
+        self,
+        mounts: str,
+        root: Root,
+        domains: Domains,
+        *,
+        qemu_users: Sequence[Identity],
+        users_below: Callable[[str], list[str]],
+    ) -> None:
         self._mounts = mounts
         self._root = root
         self._domains = domains
         self._qemu_users = qemu_users
+        self._users_below = users_below
         self._lanes: weakref.WeakValueDictionary[str, Lane] = weakref.WeakValueDictionary()
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
@@ -191,6 +208,8 @@ class Connections:
             except DeadlineExceeded:
                 if await _answers(path):
                     raise
+        if users := self._users_below(path):
+            raise MountUsed(connection.spec, users)
         log.warning("the storage at %s does not answer: it is cut off", path)
         await self._root.call("Mount.unmount_forced", mount_id, timeout_s=MOUNT_S)
 

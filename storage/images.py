@@ -99,6 +99,15 @@ class Images:
         """(domain, image) of every record."""
         return self._in_use.images()
 
+    def users_below(self, mount: str) -> list[str]:
+        """Who uses images of the domains on that mount. Asks records alone: the storage may be dead."""
+        found: set[str] = set()
+        for domain_id, image_id in self._in_use.images():
+            with contextlib.suppress(OSError):  # no link: not prepared yet
+                if os.readlink(os.path.join(self._links, domain_id, image_id)).startswith(f"{mount}/"):
+                    found |= set(self._in_use.users(domain_id, image_id))
+        return sorted(found)
+
     def _image_locked(self, domain: Domain, image_id: str) -> contextlib.AbstractAsyncContextManager[None]:
         wanted = [locks.domain(domain.domain_id, Mode.SHARED), locks.image(domain.domain_id, image_id)]
         return self._locks.hold(wanted, wait_s=PREPARE_WAIT_S)

@@ -71,8 +71,11 @@ class Storage:
             self.domains.with_leases, self._domain_changed, self.lockspaces.leave_domain, monitor_interval_s
         )
         qemu_users = qemu_identities() if qemu_users is None else qemu_users
-        self.connections = Connections(paths.mounts, root, self.domains, qemu_users=qemu_users)
         self.in_use = InUse(os.path.join(paths.run, "prepared"))
+        self.images = Images(paths.storage_run, self.in_use, Locks())
+        self.connections = Connections(
+            paths.mounts, root, self.domains, qemu_users=qemu_users, users_below=self.images.users_below
+        )
         self._events = events
         spm = SpmControl(
             self.in_use,
@@ -99,7 +102,6 @@ class Storage:
         self.catalogue = Catalogue(self.connections, self.domains, self.pool, self.in_use, io_timeout_s=io_timeout_s)
         self.tasks = PoolTasks(self.pool, self._code_of)
         self.volumes = VolumeReader(self.domains)
-        self.images = Images(paths.storage_run, self.in_use, Locks())
         self._beside: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:

@@ -163,7 +163,7 @@ class Verbs:
 
 async def test_a_connection_has_the_fields_codes_and_takes_default_options(helper, image):
     domains = Domains(helper.paths.mounts, lease_edges(), io_timeout_s=1)
-    connections = Connections(helper.paths.mounts, Verbs(helper), domains, qemu_users=())
+    connections = Connections(helper.paths.mounts, Verbs(helper), domains, qemu_users=(), users_below=lambda mount: [])
     connection = Connection("c", image, "ext4", "defaults,loop")
 
     make_fs(image, "0:0")

@@ -14,7 +14,7 @@ import pytest
 
 from vdsm.common import commands
 from vdsm.common.paths import Paths
-from vdsm.root.server import folders, mounts
+from vdsm.root.server import folders, mount_users
 from vdsm.root.server.registry import Helper
 from vdsm.root.server.verbs import PARTS
 
@@ -123,6 +123,6 @@ cp "$(dirname "$place")"/credentials "$(dirname "$place")"/secretfile {self.fold
 def program(tmp_path, monkeypatch):
     made = Program(str(tmp_path))
     made.write()
-    monkeypatch.setattr(mounts, "QEMU_USERS", ())  # whatever users this machine has
+    monkeypatch.setattr(mount_users, "QEMU_USERS", ())  # whatever users this machine has
     monkeypatch.setattr(commands, "PATH", f"{tmp_path}:{commands.PATH}")
     return made

@@ -183,6 +183,29 @@ def test_a_link_of_roots_own_is_left_alone(helper, victim):
     assert os.path.islink(helper.paths.mounts)
 
 
+def test_a_folder_that_is_somebody_elses_is_not_given_to_the_agent(helper, caplog):
+    os.makedirs(helper.paths.log)
+    with open(f"{helper.paths.log}/roots", "w"):
+        folders.prepare(helper)
+    assert owner(helper.paths.log) == 0
+    assert f"{helper.paths.log}: it is there and belongs to user 0" in caplog.text
+    assert owner(helper.paths.run) == AGENT
+
+
+def test_a_folder_whose_making_was_cut_off_is_made_by_the_next_start(helper, monkeypatch):
+    def dies(fd, uid, gid):
+        raise KeyboardInterrupt
+
+    os.makedirs(os.path.dirname(helper.paths.log))
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "fchown", dies)
+        with pytest.raises(KeyboardInterrupt):
+            walk.make_for(helper.paths.log, AGENT, AGENT)
+    walk.make_for(helper.paths.log, AGENT, AGENT)
+    assert owner(helper.paths.log) == AGENT
+    assert os.listdir(os.path.dirname(helper.paths.log)) == [os.path.basename(helper.paths.log)]
+
+
 # -- the way there
 
 

@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from vdsm.common import commands
 from vdsm.common import hanging as given_up
 from vdsm.common.errors import CommandFailed, CommandHangs
-from vdsm.root.server import mount_points, mounts
+from vdsm.root.server import mount_points, mount_users, mounts
 from vdsm.root.server.registry import Helper, dispatch
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
@@ -144,7 +145,7 @@ async def test_the_agents_group_is_enough(helper, program):
 
 
 async def test_storage_that_qemu_cannot_use_is_not_left_mounted(helper, program, monkeypatch):
-    monkeypatch.setattr(mounts, "QEMU_USERS", ("no-such-user", "nobody"))
+    monkeypatch.setattr(mount_users, "QEMU_USERS", ("no-such-user", "nobody"))
     await define(helper)
     with pytest.raises(mounts.MountAccessRefused) as e:
         await mount(helper)
@@ -154,7 +155,7 @@ async def test_storage_that_qemu_cannot_use_is_not_left_mounted(helper, program,
 
 @pytest.mark.parametrize(("mode", "is_usable"), [("0775", True), ("0774", False), ("0771", False)])
 async def test_qemu_needs_to_read_and_enter(helper, program, monkeypatch, mode, is_usable):
-    monkeypatch.setattr(mounts, "QEMU_USERS", ("nobody",))
+    monkeypatch.setattr(mount_users, "QEMU_USERS", ("nobody",))
     program.options = f"mode={mode},uid=36,gid=36"
     program.write()
     await define(helper)
@@ -166,7 +167,7 @@ async def test_qemus_own_groups_count(helper, program, monkeypatch):
     with open("/etc/group") as f:
         groups = [line.strip().split(":") for line in f]
     user, gid = next((who.split(",")[0], number) for _, _, number, who in groups if who)
-    monkeypatch.setattr(mounts, "QEMU_USERS", (user,))
+    monkeypatch.setattr(mount_users, "QEMU_USERS", (user,))
     program.options = f"mode=0770,uid=36,gid={gid}"
     program.write()
     await define(helper)
@@ -205,6 +206,24 @@ async def test_a_mount_in_use_stays_until_it_is_forced(helper, program):
         used.write("still open")
 
 
+async def test_a_mount_on_which_a_vm_runs_is_not_cut_off(helper, program, tmp_path):
+    await define(helper)
+    await mount(helper)
+    qemu = tmp_path / "qemu-system-x"
+    shutil.copy("/bin/sleep", qemu)
+    with open(f"{target(helper)}/disk", "w") as disk:
+        vm = subprocess.Popen([qemu, "60"], stdin=disk)
+    try:
+        with pytest.raises(mounts.MountUsed, match=rf"qemu-system-x \(process {vm.pid}\)"):
+            await unmount(helper, "Mount.unmount_forced")
+        assert mounted_on(target(helper)) == 1
+        assert (await dispatch(helper, "Mount.list", {}))[ID]["mounted"] is True
+    finally:
+        vm.kill()
+        vm.wait()
+    assert await unmount(helper, "Mount.unmount_forced") == {"unmounted": True}
+
+
 async def test_what_lies_below_a_mount_point_is_left_alone(helper, program):
     await define(helper)
     os.makedirs(f"{target(helper)}/somebodys")
@@ -237,6 +256,29 @@ async def test_a_mount_that_failed_can_be_tried_again_with_its_password(helper, 
         await mount(helper)
     program.write()
     assert (await mount(helper))["mounted"]
+
+
+async def test_mnt_that_is_missing_is_made_anew(helper, program):
+    os.rmdir(helper.paths.mounts)
+    await define(helper)
+    assert (await mount(helper))["mounted"]
+    assert (os.stat(helper.paths.mounts).st_uid, mounted_on(target(helper))) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("verb", "params"),
+    [
+        ("Mount.unmount", {"mount_id": ID}),
+        ("LocalFolder.link", {"folder": "/srv/x"}),
+        ("LocalFolder.unlink", {"folder": "/srv/x"}),
+        ("Pool.make_folder", {"pool_id": "5ccbb0f4-7b0c-4b93-9b58-5a5c0e4c8f5f"}),
+    ],
+)
+async def test_what_else_is_missing_is_made_anew_too(helper, verb, params):
+    await define(helper)
+    shutil.rmtree(os.path.dirname(helper.paths.repository))
+    await dispatch(helper, verb, params)
+    assert os.stat(helper.paths.repository).st_uid == 0
 
 
 # -- what is left behind

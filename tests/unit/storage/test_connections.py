@@ -18,6 +18,9 @@ from storage.connections import Connection, ConnectionResult, Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file import io as io_module
+from storage.images import Images
+from storage.in_use import InUse
+from storage.locks import Locks
 from storage.ondisk.remote_path import mount_name
 from storage.ondisk.values import DomainKind
 from vdsm.api.codes import code_for
@@ -62,7 +65,12 @@ class Host:
         self.mounts.mkdir()
         self.root = FakeRoot()
         self.domains = Domains(str(self.mounts), lease_edges(), io_timeout_s=1)
-        self.connections = Connections(str(self.mounts), self.root, self.domains, qemu_users=())
+        self.in_use = InUse(str(top / "prepared"))
+        self.links = top / "links"
+        images = Images(str(self.links), self.in_use, Locks())
+        self.connections = Connections(
+            str(self.mounts), self.root, self.domains, qemu_users=(), users_below=images.users_below
+        )
 
     async def connect(self, *specs: str, kind: DomainKind = POSIX) -> list[ConnectionResult]:
         return await self.connections.connect(kind, [Connection(f"id {s}", s, "nfs") for s in specs])
@@ -184,6 +192,20 @@ async def test_a_mount_that_does_not_answer_is_cut_off(host: Host, monkeypatch: 
     assert host.root.verbs() == ["Mount.unmount_forced"]
 
 
+async def test_a_dead_mount_whose_images_are_in_use_is_not_cut_off(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = Mounted(host, "a:/x", monkeypatch, dead=True)
+    for domain, mount, user in (("d1", dead.path, "vm:1"), ("d2", f"{dead.path}2", "vm:2")):
+        host.in_use.add(domain, "image", user, ["volume"])
+        (host.links / domain).mkdir(parents=True)
+        (host.links / domain / "image").symlink_to(f"{mount}/{domain}/images/image")
+    refused = await host.disconnect("a:/x")
+    assert "in use by ['vm:1']" in str(refused.error)
+    assert host.root.verbs() == []
+    host.in_use.restore("d1", "image", {})
+    assert (await host.disconnect("a:/x")).error is None
+    assert host.root.verbs() == ["Mount.unmount_forced"]
+
+
 async def test_a_mount_whose_answer_is_an_error_is_not_cut_off(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     async def stale(self: object, path: str) -> object:
         raise io_module.IoFailed("space", path, "ESTALE", "Stale file handle")
@@ -246,7 +268,9 @@ async def test_a_refusal_to_look_at_a_folder_is_an_access_error(host: Host, monk
 async def test_a_local_folder_that_qemu_cannot_enter_is_refused_by_name(tmp_path: Path) -> None:
     host = Host(tmp_path)
     stranger = Identity("libvirt-qemu", 4_000_000, frozenset({4_000_000}))
-    host.connections = Connections(str(host.mounts), host.root, host.domains, qemu_users=(stranger,))
+    host.connections = Connections(
+        str(host.mounts), host.root, host.domains, qemu_users=(stranger,), users_below=lambda mount: []
+    )
     folder = tmp_path / "data"
     folder.mkdir(mode=0o700)
     result = (await host.connect(str(folder), kind=LOCAL))[0]

@@ -96,6 +96,7 @@ CODES: dict[type[AgentError], int] = {
     # servers
     connections.ConnectionRefused: 453,
     connections.MountFailed: 477,
+    connections.MountUsed: 452,
     connections.KindUnsupported: 372,
     connections.AccessRefused: 469,
 }

@@ -77,8 +77,8 @@ def _told(path: str) -> Iterator[None]:
 async def make_pool_folder(helper: Helper, params: Pool) -> Json:
     """A folder for the agent's links to the pool's domains; nothing happens when it is there."""
     path = _pool_path(helper, params.pool_id)
-    with walk.trusted(helper.paths.repository) as repository:
-        walk.make_new_for(repository, params.pool_id, path, helper.agent_uid, helper.agent_gid)
+    with walk.made(helper.paths.repository) as repository:
+        walk.make_for_in(repository, params.pool_id, path, helper.agent_uid, helper.agent_gid)
     return None
 
 

@@ -56,8 +56,8 @@ class Slot:
 
 @contextlib.contextmanager
 def folder(helper: Helper) -> Iterator[int]:
-    """``mnt``, by a descriptor. Raises `UnsafeFolder`."""
-    with walk.trusted(helper.paths.mounts) as fd:
+    """``mnt``, by a descriptor; made anew when somebody has removed it. Raises `UnsafeFolder`."""
+    with walk.made(helper.paths.mounts) as fd:
         yield fd
 
 

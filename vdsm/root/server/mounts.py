@@ -12,6 +12,7 @@ mount come one after the other.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -24,7 +25,7 @@ from storage.ondisk.remote_path import mount_name
 from vdsm.common.errors import AgentError, CommandFailed
 from vdsm.common.owners import Lane
 from vdsm.common.types import Json
-from vdsm.root.server import mount_points, mount_records, mount_secrets, walk
+from vdsm.root.server import mount_points, mount_records, mount_secrets, mount_users, walk
 from vdsm.root.server.mount_points import PLACE, Slot
 from vdsm.root.server.mount_records import Record
 from vdsm.root.server.mount_rules import block_types, check_options, check_spec, check_type
@@ -35,13 +36,18 @@ log = logging.getLogger("vdsm.root.mounts")
 MOUNT_S = 90.0
 CHECK_S = 30.0
 
-QEMU_USERS = ("qemu", "libvirt-qemu")
-
 
 class MountInUse(AgentError):
     mount_id: str
     msg = "Mount {self.mount_id!r} is mounted with another type or other options"
     remedy = "Disconnect the storage server, then connect it again"
+
+
+class MountUsed(AgentError):
+    mount_id: str
+    users: list[str]
+    msg = "Mount {self.mount_id!r} is used by VMs and is not cut off: {self.users}"
+    remedy = "Stop these VMs first, or move their disks"
 
 
 class MountAccessRefused(AgentError):
@@ -118,7 +124,11 @@ async def unmount(helper: Helper, params: MountId) -> Json:
 
 @root_verb("Mount.unmount_forced", MountId)
 async def unmount_forced(helper: Helper, params: MountId) -> Json:
-    """For a server that is gone: open files are cut off, the mount point is freed at once."""
+    """For a server that is gone: open files are cut off, the mount point is freed at once. Never those of a VM."""
+    target = mount_records.target(helper, params.mount_id)
+    users = await asyncio.to_thread(mount_users.vms_on, target)
+    if users:
+        raise MountUsed(params.mount_id, users)
     return await _unmount(helper, params.mount_id, "forced")
 
 
@@ -163,7 +173,7 @@ async def _check_access(helper: Helper, slot: Slot, target: str) -> None:
     ids = ["--reuid", str(helper.agent_uid), "--regid", str(helper.agent_gid), "--clear-groups"]
     if not await _can(ids, slot, "rwx", target):
         raise MountAccessRefused(target, f"{helper.agent_uid}:{helper.agent_gid}", "read, write and enter")
-    for name in QEMU_USERS:
+    for name in mount_users.QEMU_USERS:
         with contextlib.suppress(KeyError):
             user = pwd.getpwnam(name)
             ids = ["--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--init-groups"]

@@ -48,7 +48,7 @@ def trusted(path: str) -> Iterator[int]:
 
 def make_own(path: str, mode: int) -> None:
     """A folder that is root's from now on, whoever had it before. Folders above it that are missing are made, too."""
-    with _made(os.path.dirname(path)) as parent:
+    with made(os.path.dirname(path)) as parent:
         make_own_in(parent, os.path.basename(path), path, mode)
 
 
@@ -67,31 +67,32 @@ def make_own_in(parent: int, name: str, path: str, mode: int) -> None:
 
 
 def make_for(path: str, uid: int, gid: int) -> None:
-    """A folder that belongs to another user, in one of root's."""
-    with _made(os.path.dirname(path)) as parent:
-        name = os.path.basename(path)
-        _make(parent, name, path, 0o755)
-        with _opened(parent, name, path) as fd:
-            os.fchown(fd, uid, gid)
+    """A folder that belongs to another user, in one of root's. See `make_for_in`."""
+    with made(os.path.dirname(path)) as parent:
+        make_for_in(parent, os.path.basename(path), path, uid, gid)
 
 
-def make_new_for(parent: int, name: str, path: str, uid: int, gid: int) -> None:
-    """The same, but what is there already is never given away: only what is made here."""
-    try:
-        os.mkdir(name, 0o755, dir_fd=parent)
-    except FileExistsError:
+def make_for_in(parent: int, name: str, path: str, uid: int, gid: int) -> None:
+    """Only what is made here is given away, under a name of its own; what is there must be the user's already."""
+    _remove_link(parent, name, path)
+    temporary = f".{name}.new"
+    with contextlib.suppress(FileNotFoundError):
         with _opened(parent, name, path) as fd:
             owner = os.fstat(fd).st_uid
         if owner != uid:
-            raise UnsafeFolder(path, f"it is there and belongs to user {owner}, expected {uid}") from None
+            raise UnsafeFolder(path, f"it is there and belongs to user {owner}, expected {uid}")
         return
-    with _opened(parent, name, path) as fd:
+    with contextlib.suppress(FileNotFoundError):  # of a helper that was killed
+        os.rmdir(temporary, dir_fd=parent)
+    os.mkdir(temporary, 0o755, dir_fd=parent)
+    with _opened(parent, temporary, path) as fd:
         os.fchown(fd, uid, gid)
+    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
 @contextlib.contextmanager
-def _made(path: str) -> Iterator[int]:
-    """As `trusted`; made where it is missing."""
+def made(path: str) -> Iterator[int]:
+    """As `trusted`; root's own folder, made where it is missing."""
     if not os.path.lexists(path):
         make_own(path, 0o755)
     with trusted(path) as fd:
@@ -99,13 +100,18 @@ def _made(path: str) -> Iterator[int]:
 
 
 def _make(parent: int, name: str, path: str, mode: int) -> None:
+    _remove_link(parent, name, path)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(name, mode, dir_fd=parent)
+
+
+def _remove_link(parent: int, name: str, path: str) -> None:
+    """One that somebody else than root made, when the folder around it was not root's yet."""
     with contextlib.suppress(FileNotFoundError):
         info = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISLNK(info.st_mode) and info.st_uid != os.geteuid():
             os.unlink(name, dir_fd=parent)
             log.warning("%s was a link of user %d: it is removed", path, info.st_uid)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(name, mode, dir_fd=parent)
 
 
 @contextlib.contextmanager
