@@ -70,7 +70,7 @@ class FlockLeases:
             return VERSION
         async with asyncio.timeout(timeout_s):
             for _ in range(TRIES):
-                fd = await in_thread(f"flock of {path}", timeout_s, lambda: _lock("acquire", path, fcntl.LOCK_EX))
+                fd = await _try_lock("acquire", path, fcntl.LOCK_EX, timeout_s)
                 if fd is not None:
                     self._held[path] = fd
                     return VERSION
@@ -100,7 +100,7 @@ class FlockLeases:
         mine = self._joined.get(space.path, 0)
         if path in self._held:
             return Holder(VERSION, mine)
-        fd = await in_thread(f"flock of {path}", CALL_S, lambda: _lock("look", path, fcntl.LOCK_SH))
+        fd = await _try_lock("look", path, fcntl.LOCK_SH, CALL_S)
         if fd is None:
             return Holder(VERSION, mine)
         os.close(fd)
@@ -113,6 +113,23 @@ class FlockLeases:
 
 def _lock_path(lease: Lease) -> str:
     return os.path.join(os.path.dirname(lease.path), "ids")
+
+
+async def _try_lock(operation: str, path: str, kind: int, timeout_s: float) -> int | None:
+    """As `_lock`. A lock that came when nobody waited for it any more is given back."""
+    locked: list[int] = []
+
+    def lock() -> int | None:
+        fd = _lock(operation, path, kind)
+        locked.extend([] if fd is None else [fd])
+        return fd
+
+    return await in_thread(f"flock of {path}", timeout_s, lock, lambda: _close_all(locked))
+
+
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def _lock(operation: str, path: str, kind: int) -> int | None:

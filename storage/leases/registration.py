@@ -8,6 +8,9 @@ registrations loses a lease, and frees a lease when its registration's descripto
 
 Calls on one descriptor are serialised by a lock that the *thread* holds: two calls at once on
 one have let two hosts hold one lease.
+
+Several callers of one process may ask for one lease, each with a claim of its own. A caller whose call ended too late
+for it gives its claim back: the lease goes with the last one.
 """
 
 from __future__ import annotations
@@ -31,12 +34,14 @@ class Registration:
         self.lease = lease
         self._descriptor = -1
         self._taken = False
+        self._claims: set[object] = set()
         self._turn = threading.Lock()
 
-    def acquire(self) -> None:
+    def acquire(self, claim: object) -> None:
         """Register and take the lease; nothing happens when it is held. Raises `SanlockException`."""
         with self._turn:
             if self._taken and self._inquire():
+                self._claims.add(claim)
                 return
             self._close()
             self._descriptor = sanlock.register()
@@ -46,19 +51,31 @@ class Registration:
                 self._close()
                 raise
             self._taken = True
+            self._claims.add(claim)
+
+    def give_up(self, claim: object) -> None:
+        """Release the lease unless somebody else of this process has claimed it since, or had before."""
+        with self._turn:
+            if claim in self._claims:
+                self._claims.remove(claim)
+                if not self._claims:
+                    self._release()
 
     def release(self) -> None:
         """Give the lease back and end the registration, which frees the lease whatever the release met."""
         with self._turn:
-            if not self._taken:
-                return
-            try:
-                sanlock.release(*self._names(), self._disks(), slkfd=self._descriptor)
-            except sanlock.SanlockException as e:
-                if e.errno not in _NOT_HELD:
-                    raise
-            finally:
-                self._close()
+            self._release()
+
+    def _release(self) -> None:
+        if not self._taken:
+            return
+        try:
+            sanlock.release(*self._names(), self._disks(), slkfd=self._descriptor)
+        except sanlock.SanlockException as e:
+            if e.errno not in _NOT_HELD:
+                raise
+        finally:
+            self._close()
 
     def held(self) -> bool:
         """What the daemon says; no waiting for an acquire that is under way."""
@@ -84,6 +101,7 @@ class Registration:
 
     def _close(self) -> None:
         descriptor, self._descriptor, self._taken = self._descriptor, -1, False
+        self._claims.clear()
         if descriptor >= 0:
             os.close(descriptor)
 

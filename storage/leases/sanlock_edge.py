@@ -174,8 +174,15 @@ class SanlockLeases:
 
     async def acquire(self, lease: Lease, *, timeout_s: float) -> int:
         registration = self._registrations.setdefault(lease, Registration(lease))
+        claim = object()
         try:
-            await _call("acquire", str(lease), registration.acquire, timeout_s, undo=registration.release)
+            await _call(
+                "acquire",
+                str(lease),
+                lambda: registration.acquire(claim),
+                timeout_s,
+                undo=lambda: registration.give_up(claim),
+            )
         except LeaseHeld as e:
             owner = await self._owner(lease)
             if owner is not None:

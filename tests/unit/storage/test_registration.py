@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+import threading
 from typing import Any
 
 import pytest
 
-from storage.leases.model import Lease
+from storage.leases.model import Lease, LeaseRecord
+from vdsm.common.errors import DeadlineExceeded
 
 sanlock = pytest.importorskip("sanlock", reason="the Python binding of sanlock is not installed")
 
 LEASE = Lease("sd", "SDM", "/sd/leases", 1 << 20, 1 << 20, 512)
+OWN, OTHER = object(), object()
 OURS = [{"lockspace": b"sd", "resource": b"SDM"}]
 
 
@@ -42,7 +46,7 @@ def _acquired() -> Any:
     from storage.leases.registration import Registration
 
     made = Registration(LEASE)
-    made.acquire()
+    made.acquire(OWN)
     return made
 
 
@@ -87,7 +91,7 @@ def test_a_failed_acquire_leaves_no_registration(daemon: dict[str, Any]) -> None
     daemon["acquire"] = errno.EIO
     registration = Registration(LEASE)
     with pytest.raises(sanlock.SanlockException):
-        registration.acquire()
+        registration.acquire(OWN)
     assert registration.held() is False
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -96,8 +100,63 @@ def test_a_lost_lease_is_acquired_anew(daemon: dict[str, Any]) -> None:
     registration = _acquired()
     daemon["inquire"] = errno.EPIPE
     before = len(os.listdir("/proc/self/fd"))
-    registration.acquire()
+    registration.acquire(OWN)
     assert len(os.listdir("/proc/self/fd")) == before
     daemon["inquire"] = OURS
     assert registration.held() is True
     registration.close()
+
+
+@pytest.mark.parametrize(("late", "kept"), [(OWN, OTHER), (OTHER, OWN)])
+def test_who_gave_up_takes_the_lease_from_nobody_else(daemon: dict[str, Any], late: object, kept: object) -> None:
+    registration = _acquired()
+    registration.acquire(OTHER)
+    registration.give_up(late)
+    assert registration.held() is True
+    registration.give_up(late)  # it has nothing to give up any more
+    assert registration.held() is True
+    registration.give_up(kept)
+    assert registration.held() is False
+
+
+def test_a_claim_from_before_a_release_takes_nothing_from_who_came_later(daemon: dict[str, Any]) -> None:
+    registration = _acquired()
+    registration.release()
+    registration.acquire(OTHER)
+    registration.give_up(OWN)
+    assert registration.held() is True
+    registration.close()
+
+
+async def test_an_acquire_that_ends_too_late_leaves_the_lease_to_the_second_caller(
+    daemon: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from storage.leases import registration as module
+    from storage.leases.sanlock_edge import SanlockLeases
+
+    go, undone = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(module.sanlock, "acquire", lambda *_, **__: go.wait(10))
+    monkeypatch.setattr(SanlockLeases, "read_lease", _version)
+    leases = SanlockLeases()
+    give_up = module.Registration.give_up
+
+    def told(registration: Any, claim: object) -> None:
+        give_up(registration, claim)
+        loop.call_soon_threadsafe(undone.set)
+
+    monkeypatch.setattr(module.Registration, "give_up", told)
+    with pytest.raises(DeadlineExceeded):
+        await leases.acquire(LEASE, timeout_s=0.05)
+    second = asyncio.ensure_future(leases.acquire(LEASE, timeout_s=10))
+    await asyncio.sleep(0.05)  # its thread waits for its turn
+    go.set()
+    assert await second == 7
+    async with asyncio.timeout(5):
+        await undone.wait()
+    assert await leases.held(LEASE) is True
+    await leases.close()
+
+
+async def _version(_leases: object, lease: Lease) -> LeaseRecord:
+    return LeaseRecord(lease.lockspace, lease.resource, 7)
