@@ -104,7 +104,7 @@ def _copy(area: str, commit: str) -> Path:
     """A fresh copy of what is committed: the checkout itself is never changed."""
     copy = CACHE / "mutants" / area
     shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir(parents=True)
+    (copy / "mutants").mkdir(parents=True)  # where it is missing, Python does not look again
     archive = subprocess.run(["git", "archive", commit], cwd=TOP, check=True, capture_output=True).stdout
     subprocess.run(["tar", "-C", str(copy), "-x"], input=archive, check=True)
     # tests that start the agent's commands look for the environment in their checkout
@@ -136,18 +136,17 @@ def _lines(words: tuple[str, ...] | list[str]) -> str:
 
 def _prepare(copy: Path, area: Area) -> None:
     """Make the changes, and find out which test reaches which function."""
-    _configure(copy, area, [])
-    broken = set(_failing(copy, area))
+    broken: set[str] = set()
     while True:
         _configure(copy, area, sorted(broken))
         # no name matches: nothing is tried yet
         told = _mutmut(copy, "run", "nothing.*", quiet=True)
         if "nothing matches" in told:
             break
-        # it stops at the first one: a test of time, which does not like to be watched
+        # it stops at the first one; later, a test of time, which does not like to be watched
         if not (failed := set(_failed(told)) - broken):
             sys.exit(f"mutmut can't run the tests:\n{told[-4000:]}")
-        broken |= failed
+        broken |= failed if broken else failed | set(_failing(copy, area))
     if broken:
         print(f"{len(broken)} tests can't run like this and are left out: {', '.join(sorted(broken))}", flush=True)
 
@@ -159,7 +158,6 @@ def _failed(told: str) -> list[str]:
 
 def _failing(copy: Path, area: Area) -> list[str]:
     """Tests that fail in the copy although nothing is changed: those that look at code, or leave the process."""
-    _mutmut(copy, "run", "nothing.*", quiet=True)
     argv = [*_alone(), sys.executable, "-m", "pytest", "-q", *PLUGINS, "--tb=no", *area.tests]
     done = subprocess.run(
         argv, cwd=copy / "mutants", env=_environment(copy), capture_output=True, text=True, check=False
@@ -179,7 +177,8 @@ def _tool() -> Path:
 
 def _environment(copy: Path) -> dict[str, str]:
     # what tests start is the changed code, too; it is long, and compiled once
-    return {**os.environ, "PYTHONPATH": str(copy / "mutants"), "PYTHONPYCACHEPREFIX": str(copy / "compiled")}
+    ours = {"PYTHONPATH": str(copy / "mutants"), "PYTHONPYCACHEPREFIX": str(copy / "compiled")}
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | ours
 
 
 def _mutmut(copy: Path, *words: str, quiet: bool = False) -> str:
