@@ -53,7 +53,9 @@ for name in sys.argv[1:]:
     show.callback(name)
 """
 PLUGINS = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "contrib.checks.apart")
-ALONE = ("unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc")
+# the shell is the first process, which gets the children of those that end: mutmut takes all its children for workers
+_FIRST = ("sh", "-c", '"$@"; exit $?', "sh")
+ALONE = ("unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", *_FIRST)
 SEEN = ("killed", "timeout", "segfault", "suspicious", "caught by type check")
 
 
