@@ -18,7 +18,7 @@ from storage.in_use import InUse
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainClass, DomainKind
 from storage.pool import Pool
-from storage.spm.errors import DomainAttached, PoolConnected
+from storage.spm.errors import DomainAttached, DomainInConnectedPool
 
 log = logging.getLogger("vdsm.storage.catalogue")
 
@@ -117,11 +117,11 @@ class Catalogue:
     async def format(self, domain_id: str) -> None:
         """Remove the domain from its storage, or what is left of it when an earlier format was cut off.
 
-        Raises `DomainAttached`, `PoolConnected`, `VolumesInUse`, `FormatCutOff`.
+        Raises `DomainAttached`, `DomainInConnectedPool`, `VolumesInUse`, `FormatCutOff`.
         """
         connected = self._pool.connected
         if connected is not None and domain_id in connected.domains:
-            raise PoolConnected(connected.pool_id)
+            raise DomainInConnectedPool(domain_id, connected.pool_id)
         try:
             domain = await self._domains.get(domain_id)
         except DomainNotFound:

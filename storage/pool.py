@@ -221,7 +221,7 @@ class Pool:
         """Raises `DomainActive`, `VolumesInUse`, and what the SPM refuses."""
         async with self._lane("detach domain"):
             pool = self.require(pool_id)
-            if pool.domains.get(domain_id) is DomainStatus.ACTIVE and domain_id != pool.master_id:
+            if pool.domains.get(domain_id) is DomainStatus.ACTIVE:
                 raise DomainActive(domain_id)
             with self._in_use.removing_domain(domain_id):
                 await self.call_spm("domain.detach", {"domain_id": domain_id})

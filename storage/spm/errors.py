@@ -122,6 +122,12 @@ class DomainActive(StorageError):
     msg = "Domain {self.domain_id} is active: deactivate it first"
 
 
+class DomainInConnectedPool(StorageError):
+    domain_id: str
+    pool_id: str
+    msg = "Domain {self.domain_id} belongs to pool {self.pool_id}, which is connected on this host: detach it first"
+
+
 class DomainHasPool(StorageError):
     domain_id: str
     pool_id: str

@@ -23,7 +23,7 @@ from dataclasses import replace
 from storage import locks
 from storage.domain import CreateStep, Domain, NewVolume
 from storage.domains import Domains
-from storage.errors import DAMAGED, ImageNotFound, StorageError, VolumeExists, VolumeShared
+from storage.errors import DAMAGED, ImageNotFound, StorageError, VolumeExists
 from storage.locks import Lock, Locks, Mode
 from storage.ondisk.values import Allocation, Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import VolumeMetadata
@@ -47,9 +47,10 @@ class VolumeShrinkRefused(StorageError):
     msg = "Volume {self.volume_id} has {self.size} bytes: it cannot be made smaller ({self.wanted})"
 
 
-class VolumeInternal(StorageError):
+class VolumeNotExtendable(StorageError):
     volume_id: str
-    msg = "Volume {self.volume_id} has children: only a leaf or a base can be changed so"
+    reason: str
+    msg = "Volume {self.volume_id} cannot be extended: {self.reason}"
 
 
 def changing(domain_id: str, image_id: str) -> list[Lock]:
@@ -124,9 +125,9 @@ class Volumes:
         domain = await self._domains.get(domain_id)
         metadata = await domain.read_volume(image_id, volume_id)
         if metadata.role is VolumeRole.SHARED:
-            raise VolumeShared(volume_id)
+            raise VolumeNotExtendable(volume_id, "it is shared")
         if metadata.role is VolumeRole.INTERNAL and metadata.has_parent:
-            raise VolumeInternal(volume_id)
+            raise VolumeNotExtendable(volume_id, "it is neither the base nor a leaf of its chain")
         if size < metadata.capacity:
             raise VolumeShrinkRefused(volume_id, metadata.capacity, size)
         if metadata.format is VolumeFormat.RAW:

@@ -143,7 +143,7 @@ async def test_a_second_domain_comes_and_goes(agent_host: PrivateHost, client: C
     await engine.until("the domain's host id", acquired, timeout_s=30)
     with pytest.raises(RpcError) as caught:
         await client.call("StorageDomain.detach", ids)
-    assert caught.value.code == 382
+    assert caught.value.code == 347
     await client.call("StorageDomain.deactivate", {**ids, "masterSdUUID": engine.BLANK, "masterVersion": 0})
     await client.call("StorageDomain.detach", {**ids, "masterSdUUID": engine.BLANK, "masterVersion": 0, "force": False})
     assert second not in agent_host.run(["sanlock", "client", "status"]).stdout.decode()

@@ -26,9 +26,10 @@ from storage.images import VolumeIllegal
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
 from storage.spm.errors import (
     AnotherPoolConnected,
+    DomainActive,
     DomainAttached,
     DomainHasPool,
-    DomainIsMaster,
+    DomainInConnectedPool,
     IsSpm,
     MasterNotFound,
     NotSpm,
@@ -36,6 +37,7 @@ from storage.spm.errors import (
     PoolUnknown,
     WrongMaster,
 )
+from vdsm.api.codes import all_codes
 from vdsm.common.ids import BLANK_UUID, new_uuid
 
 
@@ -147,12 +149,20 @@ async def test_attach_activate_deactivate_detach(spm: World) -> None:
     assert second not in spm.storage.repo_stats()
     await pool.detach(spm.pool_id, second)
     assert _metadata(spm, second)["POOL_UUID"] == ""
-    with pytest.raises(DomainIsMaster):
-        await pool.detach(spm.pool_id, spm.domain_id)
     await spm.storage.catalogue.format(second)
     assert not (spm.top / "second" / second).exists()
     with pytest.raises(DomainNotFound):
         await spm.storage.catalogue.report(second)
+
+
+async def test_an_active_domain_is_not_detached_nor_formatted_and_says_so_with_the_fields_codes(spm: World) -> None:
+    codes = all_codes()
+    with pytest.raises(DomainActive) as active:
+        await spm.storage.pool.detach(spm.pool_id, spm.domain_id)
+    with pytest.raises(DomainInConnectedPool) as member:
+        await spm.storage.catalogue.format(spm.domain_id)
+    assert [codes[type(refusal.value)] for refusal in (active, member)] == [347, 392]
+    assert _metadata(spm)["POOL_UUID"] == spm.pool_id
 
 
 async def test_a_format_that_was_cut_off_is_ended_by_formatting_again(

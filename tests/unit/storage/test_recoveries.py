@@ -413,3 +413,19 @@ async def test_the_deletion_of_an_image_that_was_cut_off_is_ended_by_doing_it_ag
     assert os.listdir(inside.path / "images") == []
     gone = (await inside.delete_image(image)).outcome
     assert gone is not None and gone.code == 268
+
+
+@pytest.mark.parametrize("which", ["internal", "shared"])
+async def test_a_volume_that_cannot_be_extended_says_so_with_the_fields_code(inside: Spm, which: str) -> None:
+    image, base, middle, leaf = ids(4)
+    await inside.create(image, base)
+    if which == "internal":
+        await inside.create(image, middle, base)
+        await inside.create(image, leaf, middle)
+    else:
+        await inside.create(new_uuid(), leaf, base, image)
+    volume = middle if which == "internal" else base
+    params = {"domain_id": inside.world.domain_id, "image_id": image, "volume_id": volume, "size": 4 << 20}
+    outcome = (await inside.wait(str(await inside.serve("volume.extend_size", params)))).outcome
+    assert outcome is not None
+    assert outcome.code == 213

@@ -2,7 +2,7 @@
 """Wire numbers of storage's errors.
 
 On the SPM's channel most numbers make an engine move the SPM to another host. So what a caller can
-put right has a number that engines know as a plain failure (wire.md 7, column K).
+put right has a number that engines know as a plain failure (wire.md 7, column K), unless the field gives another one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CODES: dict[type[AgentError], int] = {
     errors.NotTheParent: 2009,
     images.VolumeIllegal: 227,
     volumes.VolumeShrinkRefused: 232,
-    volumes.VolumeInternal: 220,
+    volumes.VolumeNotExtendable: 213,
     # leases
     errors.LeaseHeld: 651,
     errors.LeaseNotFormatted: 701,
@@ -79,7 +79,8 @@ CODES: dict[type[AgentError], int] = {
     pool.DomainNotInPool: 353,
     pool.DomainAttached: 391,
     pool.DomainIsMaster: 383,
-    pool.DomainActive: 382,
+    pool.DomainActive: 347,
+    pool.DomainInConnectedPool: 392,
     pool.DomainHasPool: 380,
     # tasks and locks
     locks.LockTimeout: 851,
