@@ -36,9 +36,20 @@ PACKAGES = ("vdsm", "storage", "network")
 ALSO = ("contrib", "hooks", "packaging", "docs", "stubs", "README.md", "Makefile", "ruff.toml")
 BUDGET_S = 20 * 60.0
 SAMPLE = 200
-# mutmut is found by these alone, not by what tests start; its import is replaced before anything reads it
+# mutmut is found by these alone, not by what tests start; its import is replaced before anything reads it. It would
+# take each child that ends for a worker, also one that a test left behind
 CLI = """
-import sys
+import os, sys
+forked, fork, wait = set(), os.fork, os.wait
+def fork_worker():
+    pid = fork()
+    forked.add(pid)
+    return pid
+def wait_for_worker():
+    while (ended := wait())[0] not in forked:
+        pass
+    return ended
+os.fork, os.wait = fork_worker, wait_for_worker
 sys.path.insert(0, sys.argv.pop(1))
 from mutmut.mutation import trampoline_templates
 trampoline_templates.trampoline_imports = sys.argv.pop(1)
@@ -53,7 +64,7 @@ for name in sys.argv[1:]:
     show.callback(name)
 """
 PLUGINS = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "contrib.checks.apart")
-# the shell is the first process, which gets the children of those that end: mutmut takes all its children for workers
+# the shell is the first process, which gets the children of all that end
 _FIRST = ("sh", "-c", '"$@"; exit $?', "sh")
 ALONE = ("unshare", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", *_FIRST)
 SEEN = ("killed", "timeout", "segfault", "suspicious", "caught by type check")
