@@ -20,6 +20,11 @@ RED = {"red": {"nic": "eth0", "ipaddr": "192.0.2.1", "prefix": "24"}}
 @pytest.fixture(autouse=True)
 def nic(own_network):
     plug()
+    yield
+    for changes in network._transactions.values():
+        if changes._switch is not None:
+            changes._switch.disarm()
+    network._transactions.clear()
 
 
 def plug():
@@ -96,9 +101,11 @@ async def test_a_wait_has_limits(helper, wait_s):
 
 async def test_a_helper_that_starts_undoes_what_a_killed_one_left(helper):
     await setup(helper, wait_s=60.0)
+    killed = dict(network._transactions)
     network._transactions.clear()  # another process
     await verbs.recover(Helper(helper.paths, 36, 36))
     assert set(links()) == {"lo", "eth0", "wire"}
+    network._transactions.update(killed)
 
 
 async def test_drift_is_told(helper, caplog):
