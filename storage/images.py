@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from storage import layers, locks
 from storage.domain import Domain
@@ -22,7 +22,7 @@ from storage.errors import StorageError
 from storage.in_use import InUse
 from storage.links import replace_link
 from storage.locks import Locks, Mode
-from storage.ondisk.values import Legality, VolumeFormat, VolumeRole
+from storage.ondisk.values import Legality, VolumeFormat
 from storage.ondisk.volume_metadata import VolumeMetadata
 
 log = logging.getLogger("vdsm.storage.images")
@@ -132,21 +132,17 @@ def _check_legal(domain: Domain, chain: list[tuple[str, VolumeMetadata]]) -> Non
 
 
 async def _inspect(domain: Domain, image_id: str, chain: list[tuple[str, VolumeMetadata]]) -> None:
-    """Refuse what QEMU must not open, let its group open the rest, and mend capacities.
+    """Refuse what QEMU must not open, let its group open the rest.
 
-    A resize that was cut off leaves a capacity of 0, or below the image's own size: writes past it would be lost. Not
-    of what is still being written to, whose header is not ours yet, nor of what is shared. A raw file shorter
-    than its capacity is normal (storage.md 16.10).
+    A capacity below the image's own size is told only, here and by `storage.volumes`: this host may not be the SPM, and
+    what it writes could take back what the SPM writes meanwhile. QEMU goes by the header.
     """
     for layer in await layers.examine(domain, image_id, chain):
-        metadata = layer.metadata
         if layer.mode | (layer.mode & 0o700) >> 3 != layer.mode:
             await domain.io.chmod(layer.path, layer.mode | (layer.mode & 0o700) >> 3)
-        if metadata.role is VolumeRole.SHARED or metadata.legality is not Legality.LEGAL:
-            continue
-        if metadata.capacity < layer.virtual_size:
-            log.warning("volume %s: capacity %d becomes %d", layer.volume_id, metadata.capacity, layer.virtual_size)
-            await domain.write_volume(image_id, layer.volume_id, replace(metadata, capacity=layer.virtual_size))
+        known, metadata = layer.metadata.capacity, layers.with_true_capacity(layer)
+        if metadata.capacity != known:
+            log.warning("volume %s: its capacity is %d, not %d", layer.volume_id, metadata.capacity, known)
 
 
 def _prepared(domain: Domain, image_id: str, chain: list[tuple[str, VolumeMetadata]]) -> PreparedImage:

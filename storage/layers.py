@@ -18,13 +18,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from storage.domain import Domain
 from storage.errors import InvalidContent, UnsafeImage
 from storage.ondisk import qcow2
-from storage.ondisk.values import VolumeFormat
+from storage.ondisk.values import Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import VolumeMetadata
 from vdsm.common.units import round_up
 
@@ -60,6 +60,17 @@ async def examine_alone(domain: Domain, image_id: str, volume_id: str, metadata:
     header = await _header(domain, path)
     check_features(path, header)
     return Layer(volume_id, path, metadata, header.virtual_size, mode)
+
+
+def with_true_capacity(layer: Layer) -> VolumeMetadata:
+    """The metadata with the image's own size where a resize that was cut off left a capacity of 0, or below it.
+
+    Not of what is still being written to, whose header is not ours yet, nor of what is shared. A raw file shorter
+    than its capacity is normal (storage.md 16.10).
+    """
+    metadata = layer.metadata
+    changes = metadata.role is not VolumeRole.SHARED and metadata.legality is Legality.LEGAL
+    return replace(metadata, capacity=max(metadata.capacity, layer.virtual_size)) if changes else metadata
 
 
 async def _examine(

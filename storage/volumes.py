@@ -11,7 +11,7 @@ import contextlib
 from dataclasses import dataclass
 
 from storage import layers, qemu_img
-from storage.domain import VolumeSizes
+from storage.domain import Domain, VolumeSizes
 from storage.domains import Domains
 from storage.errors import (
     ContentTooLong,
@@ -22,6 +22,7 @@ from storage.errors import (
     LeaseNotFormatted,
     MetadataCleared,
     NotTheParent,
+    UnsafeImage,
     VolumeNotFound,
 )
 from storage.leases import Lease
@@ -59,6 +60,7 @@ class VolumeReader:
         try:
             metadata = await domain.read_volume(image_id, volume_id)
             sizes = await domain.volume_sizes(image_id, volume_id)
+            metadata = await _with_true_capacity(domain, image_id, volume_id, metadata)
         except (InvalidContent, ContentTooLong, MetadataCleared):
             return _invalid(domain_id, image_id, volume_id)
         except IoFailed as e:
@@ -126,6 +128,15 @@ class VolumeReader:
         except (LeaseError, LeaseNotFormatted):
             return None
         return LeaseReport(lease, record.version, [owner.host_id for owner in owners])
+
+
+async def _with_true_capacity(
+    domain: Domain, image_id: str, volume_id: str, metadata: VolumeMetadata
+) -> VolumeMetadata:
+    try:
+        return layers.with_true_capacity(await layers.examine_alone(domain, image_id, volume_id, metadata))
+    except UnsafeImage:  # said by whoever is about to open it
+        return metadata
 
 
 def _invalid(domain_id: str, image_id: str, volume_id: str) -> VolumeReport:
