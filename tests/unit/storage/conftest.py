@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,16 +13,31 @@ from inside import Spm
 from local_world import World
 
 
+@pytest.fixture(scope="session")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A pool that no test changes."""
+    made = World(tmp_path_factory.mktemp("made"))
+
+    async def make() -> None:
+        made.folder.mkdir()
+        await made.start()
+        await made.create_pool()
+        await made.stop()
+
+    with ThreadPoolExecutor(1) as thread:  # beside the loop of the test that first asks for it
+        thread.submit(asyncio.run, make()).result()
+    return made
+
+
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, _made: World) -> AsyncIterator[World]:
     """A connected pool; nobody is SPM."""
-    made = World(tmp_path)
-    made.folder.mkdir()
-    await made.start()
-    await made.create_pool()
-    await made.connect()
-    yield made
-    await made.stop()
+    world = World(tmp_path, pool_id=_made.pool_id, domain_id=_made.domain_id)
+    world.take(_made)
+    await world.start()
+    await world.connect()
+    yield world
+    await world.stop()
 
 
 @pytest.fixture

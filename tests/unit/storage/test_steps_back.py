@@ -194,7 +194,7 @@ async def test_a_change_that_died_is_undone_by_either_spm(
 
 async def test_these_changes_have_every_point_of_volumes_images_and_tasks(world: World, death: Death) -> None:
     reached: set[str] = set()
-    for name in DYING:
+    for name in ("clone", "delete a leaf", "delete an image", "extend"):
         await _run(world, death, FLOWS[name], ids(6))
         reached |= set(death.reached)
     flows = ("volume.", "image.", "task.start.", "task.undo.", "task.end.", "spm.volume.", "spm.image.")
