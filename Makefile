@@ -59,9 +59,11 @@ bare-root: setup ## all tests twice in a minimal Debian that has only git, while
 
 # each round kills processes at other moments; stops at the first round that fails
 ROUNDS := 50
-soak: setup ## crash campaigns in full, again and again (ROUNDS=50): hours
+SOAKED = tests/hosts/test_crash_*.py tests/hosts/test_attack.py tests/hosts/test_wrong_input.py tests/lab/test_power_cuts.py
+SOAKED += $$(grep -rl '^from hypothesis' tests/unit --include='test_*.py')
+soak: setup ## matrices and campaigns in full, again and again (ROUNDS=50): hours
 	@for round in $$(seq 1 $(ROUNDS)); do \
-		echo "round $$round of $(ROUNDS)"; VDSM_SOAK=1 $(PYTEST) -q tests/hosts/test_crash_*.py tests/hosts/test_attack.py tests/lab/test_power_cuts.py || exit 1; \
+		echo "round $$round of $(ROUNDS)"; VDSM_SOAK=1 $(PYTEST) -q $(SOAKED) || exit 1; \
 	done
 
 # atheris is in a folder of its own: only campaigns need it

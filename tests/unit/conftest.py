@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from tests.soak import SOAK
+
 # An example's time says nothing on a machine that runs other things too.
-settings.register_profile("unit", deadline=None)
+settings.register_profile("unit", deadline=None, max_examples=500 if SOAK else 50)
 settings.load_profile("unit")
 
 

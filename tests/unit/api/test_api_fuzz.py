@@ -82,7 +82,7 @@ async def test_nasty_value_of_any_parameter_is_no_defect(shared_api, namespace, 
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_any_json_as_parameters_is_no_defect(shared_api, policy, data):
     verb = data.draw(st.sampled_from(sorted(VERBS)))
