@@ -176,12 +176,11 @@ def merge(wanted: Iterable[Lock]) -> list[Lock]:
 def overlapping(needs: Sequence[tuple[T, list[Lock]]]) -> list[list[tuple[T, list[Lock]]]]:
     """Grouped so that no two groups exclude each other; within a group the order is kept."""
     alone = {lock.key for _, wanted in needs for lock in wanted if lock.mode is Mode.EXCLUSIVE}
-    groups: list[tuple[set[tuple[str, str]], list[tuple[T, list[Lock]]]]] = []
-    for need in needs:
-        keys = {lock.key for lock in need[1]} & alone
-        members = [need]
+    groups: list[tuple[set[tuple[str, str]], list[int]]] = []
+    for place, (_, wanted) in enumerate(needs):
+        keys, members = {lock.key for lock in wanted} & alone, [place]
         for known in [group for group in groups if group[0] & keys]:
             groups.remove(known)
-            keys, members = keys | known[0], known[1] + members
+            keys, members = keys | known[0], members + known[1]
         groups.append((keys, members))
-    return [members for _, members in groups]
+    return [[needs[place] for place in sorted(members)] for _, members in groups]
