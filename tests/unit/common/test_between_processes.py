@@ -172,7 +172,9 @@ async def test_what_is_no_message_ends_the_link(sockets, caplog):
     theirs.sendall(b"\0\0\0\x02{]")
     await asyncio.wait_for(link.run(), 10)
     assert link.closed
-    assert theirs.recv(1) == b""
+    with theirs.makefile("rb") as told:
+        assert "no message" in framing.read_frame(told)["closing"]
+        assert told.read() == b""
     assert "server sent what is no message" in caplog.text
 
 

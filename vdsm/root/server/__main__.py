@@ -19,26 +19,22 @@ import logging
 import os
 import pwd
 import signal
-import socket
-import struct
 import sys
 from typing import Any
 
 from vdsm.certificates import install
 from vdsm.common import groups, logs, single
 from vdsm.common.errors import AgentError
-from vdsm.common.link import Link
 from vdsm.common.paths import Paths
 from vdsm.common.types import Json
 from vdsm.root.server import folders, verbs
+from vdsm.root.server.callers import Callers
 from vdsm.root.server.registry import VERBS, Helper, dispatch
 
 log = logging.getLogger("vdsm.root")
 
 AGENT_USER = "vdsm"
 DRAIN_S = 10.0
-
-_UCRED = struct.Struct("3i")
 
 
 def main() -> None:
@@ -96,29 +92,13 @@ async def serve(helper: Helper) -> None:
         task.add_done_callback(calls.discard)
         return await asyncio.shield(task)
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pid, uid, _ = peer(writer)
-        if uid not in (0, helper.agent_uid):
-            log.warning("refused a connection of uid %d (pid %d)", uid, pid)
-            writer.close()
-            return
-        await Link(reader, writer, serve=run, name=f"pid {pid}").run()
-
-    server = await _listen(helper, connected)
+    server = await _listen(helper, Callers(run, frozenset({0, helper.agent_uid})).connected)
     log.info("root helper is ready: %d verbs at %s", len(VERBS), paths.root_socket)
     await stop.wait()
     server.close()
     if calls:
         log.info("waiting for %d calls", len(calls))
         await asyncio.wait(calls, timeout=DRAIN_S)
-
-
-def peer(writer: asyncio.StreamWriter) -> tuple[int, int, int]:
-    """(pid, uid, gid) of the process at the other end, as the kernel knows it."""
-    connection = writer.get_extra_info("socket")
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, uid, gid = _UCRED.unpack(data)
-    return pid, uid, gid
 
 
 async def _listen(helper: Helper, connected: Any) -> asyncio.Server:
