@@ -35,11 +35,10 @@ Notified = Callable[[str, dict[str, Any]], None]
 class LinkClosed(AgentError):
     name: str
     reason: str = ""
-    msg = "The connection to {self.name} is closed{self.because}"
+    msg = "The connection to {self.name} is closed"
 
-    @property
-    def because(self) -> str:
-        return f": {self.reason}" if self.reason else ""
+    def __str__(self) -> str:
+        return f"{super().__str__()}: {self.reason}" if self.reason else super().__str__()
 
 
 class NoMessage(ValueError):

@@ -20,13 +20,16 @@ from vdsm.common.events import Events
 from vdsm.rpc.access import tcp_peer, unix_peer
 from vdsm.rpc.dispatcher import Dispatcher
 from vdsm.rpc.http import Web
-from vdsm.rpc.http_server import HttpServer
+from vdsm.rpc.http_server import Client, HttpServer, Seating
+from vdsm.rpc.seats import Seats
 
 log = logging.getLogger("vdsm.rpc")
 
 BACKLOG = 128
 CLOSE_S = 2.0
 PROBE_S = 1.0
+MOST = 256
+MOST_OF_CLIENT = 64
 
 
 class AlreadyListening(AgentError):
@@ -53,7 +56,7 @@ class UnixListener:
     def __init__(self, dispatcher: Dispatcher, events: Events, path: str) -> None:
         self._path = path
         self._web = Web(dispatcher, events, self.name, _identify_unix)
-        self._port = _Port(self._web)
+        self._port = _Port(self._web, _user)
 
     async def start(self) -> None:
         """Raises `AlreadyListening`. A socket that a killed agent left is replaced."""
@@ -96,7 +99,7 @@ class TcpListener:
     def __init__(self, dispatcher: Dispatcher, events: Events, address: str, port: int) -> None:
         self._address = (address, port)
         self._web = Web(dispatcher, events, self.name, _identify_tcp)
-        self._port = _Port(self._web)
+        self._port = _Port(self._web, _address)
 
     async def start(self) -> None:
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
@@ -116,14 +119,16 @@ class TcpListener:
 class _Port:
     """A listening socket with aiohttp's protocol behind it."""
 
-    def __init__(self, site: Web) -> None:
+    def __init__(self, site: Web, client: Client) -> None:
         self._site = site
+        self._client = client
         self._protocols: HttpServer | None = None
         self._server: asyncio.Server | None = None
 
     async def start(self, listening: socket.socket) -> None:
         listening.setblocking(False)
-        self._protocols = HttpServer(self._site, self._site.told, self._site.defects)
+        seating = Seating(Seats(MOST, MOST_OF_CLIENT), self._client, self._site.told)
+        self._protocols = HttpServer(self._site, self._site.told, self._site.defects, seating)
         loop = asyncio.get_running_loop()
         if listening.family == socket.AF_UNIX:
             self._server = await loop.create_unix_server(self._protocols, sock=listening, backlog=BACKLOG)
@@ -150,3 +155,14 @@ def _identify_unix(transport: asyncio.Transport) -> Identity | None:
 def _identify_tcp(transport: asyncio.Transport) -> Identity | None:
     peer = transport.get_extra_info("peername")
     return tcp_peer(str(peer[0])) if peer else None
+
+
+def _user(transport: asyncio.Transport) -> str:
+    """Whose connections have one share: a user's, whatever the number of processes."""
+    identity = _identify_unix(transport)
+    return identity.name if identity is not None else "users who may do nothing"
+
+
+def _address(transport: asyncio.Transport) -> str:
+    identity = _identify_tcp(transport)
+    return identity.name if identity is not None else "nobody"

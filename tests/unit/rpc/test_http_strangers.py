@@ -9,6 +9,7 @@ import pytest
 
 from vdsm.api.roles import Identity, Role
 from vdsm.common import repeats
+from vdsm.rpc import http_server, listener
 from vdsm.rpc.dispatcher import Caller
 
 PING = b'{"jsonrpc":"2.0","method":"Host.ping2","id":7}'
@@ -38,6 +39,7 @@ STRANGE = {
     "no HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "unknown method": b"BREW / HTTP/1.1\r\n\r\n",
     "long header": b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+    "many headers": b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(200)) + b"\r\n",
     "two lengths": b"POST /jsonrpc HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     "broken chunks": b"POST /jsonrpc HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "upgrade to nothing": b"GET /jsonrpc HTTP/1.1\r\nHost: a\r\nConnection: upgrade, close\r\n\r\n",
@@ -139,3 +141,73 @@ async def test_forbidden_changes_of_two_callers_are_told_both(server, caplog):
         await server.dispatcher.answer(b'{"jsonrpc":"2.0","method":"Volume.delete","id":7}', caller)
     assert "by one over" in caplog.text
     assert "by two over" in caplog.text
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /metrics HTTP/1.1\r\nHost: a\r\n"], ids=["nothing", "half a head"])
+async def test_a_request_that_does_not_come_ends_its_connection(server, monkeypatch, begun):
+    monkeypatch.setattr(http_server, "HEAD_S", 0.1)
+    assert await exchange(server.path, begun) == b""
+
+
+async def test_a_connection_that_asked_once_may_wait(server, monkeypatch):
+    monkeypatch.setattr(http_server, "HEAD_S", 0.1)
+    ask = posted(PING).replace(b"Connection: close\r\n", b"")
+    reader, writer = await asyncio.open_unix_connection(server.path)
+    for _ in range(2):
+        writer.write(ask)
+        async with asyncio.timeout(5):
+            assert b'"id":7' in await reader.readuntil(b"}")
+        await asyncio.wait([asyncio.ensure_future(asyncio.sleep(0.2))])
+    writer.close()
+
+
+async def full(server, monkeypatch, kind, most, most_of_client):
+    """The listener with that many seats."""
+    monkeypatch.setattr(listener, "MOST", most)
+    monkeypatch.setattr(listener, "MOST_OF_CLIENT", most_of_client)
+    way = server.unix if kind == "unix" else server.tcp
+    await way.stop()
+    await way.start()
+
+    async def connect():
+        if kind == "unix":
+            return await asyncio.open_unix_connection(server.path)
+        return await asyncio.open_connection("127.0.0.1", server.tcp.port)
+
+    return connect
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+async def test_a_client_has_its_share_of_connections_and_is_told_so(server, monkeypatch, kind):
+    connect = await full(server, monkeypatch, kind, 10, 2)
+    ask = posted(PING)
+    taken = [await connect() for _ in range(2)]
+    for _, writer in taken:
+        writer.write(posted(PING)[:20])
+    reader, writer = await connect()
+    writer.write(ask)
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"its client has 2 connections already" in answer
+    taken[0][1].close()
+    async with asyncio.timeout(5):
+        while True:
+            reader, writer = await connect()
+            writer.write(ask)
+            answer = await reader.read()
+            writer.close()
+            if answer.startswith(b"HTTP/1.1 200 "):
+                break
+    taken[1][1].close()
+
+
+async def test_all_clients_together_have_the_listeners_seats(server, monkeypatch):
+    connect = await full(server, monkeypatch, "unix", 1, 5)
+    _, first = await connect()
+    reader, second = await connect()
+    async with asyncio.timeout(5):
+        assert b"the port has 1 connections already" in await reader.read()
+    for writer in (first, second):
+        writer.close()
