@@ -41,6 +41,8 @@ REQUEST_S = 60.0
 
 MAX_CONTENT = 8 << 20
 CLOSE_S = 1.0
+# for a helper's Python; of its own, since no storage is asked yet
+START_S = 30.0
 HELPER_ENDED = "EPIPE"
 
 _SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "iohelper.py")
@@ -305,6 +307,7 @@ class _Helper:
 
     @classmethod
     async def start(cls, name: str) -> _Helper:
+        """One that is ready: what a busy host takes for that is no silence of the storage. Raises `IoFailed`."""
         argv = [_python(), "-I", "-S", "-E", _SCRIPT, _FRAMING]
         process = await asyncio.create_subprocess_exec(
             *commands.argv_bound_to_us(argv),
@@ -315,7 +318,16 @@ class _Helper:
             start_new_session=True,
         )
         groups.record(process.pid)
-        return cls(process, name)
+        helper = cls(process, name)
+        try:
+            async with asyncio.timeout(START_S):
+                await helper._frame()
+        except BaseException as e:
+            helper.kill()
+            if isinstance(e, TimeoutError | EOFError | ConnectionError):
+                raise IoFailed("start", name, HELPER_ENDED, "its I/O helper did not start") from None
+            raise
+        return helper
 
     @property
     def pid(self) -> int:

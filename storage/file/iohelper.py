@@ -368,6 +368,7 @@ def serve(framing: Any, requests: BinaryIO, answers: BinaryIO) -> None:
         answers.write(framing.encode_frame(answer))
         answers.flush()
 
+    send({"ready": True})
     while True:
         try:
             request = framing.read_frame(requests)

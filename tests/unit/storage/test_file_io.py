@@ -502,6 +502,32 @@ async def test_a_failed_allocation_leaves_no_helper(io, tmp_path):
     assert io.stuck == 0
 
 
+async def test_a_busy_hosts_slow_start_of_a_helper_is_no_silence_of_the_storage(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nsleep 1\nexec {os.path.realpath(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(io_module, "_python", lambda: str(python))
+    io = FileIo(str(tmp_path), timeout_s=0.5)
+    assert await io.list_folder(str(tmp_path)) == ["python"]
+    await io.close()
+
+
+async def test_a_helper_that_does_not_start_is_told_and_killed(tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho $$ > $(dirname $0)/pid\nexec sleep 60\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(io_module, "_python", lambda: str(python))
+    monkeypatch.setattr(io_module, "START_S", 0.5)
+    io = FileIo(str(tmp_path))
+    with pytest.raises(IoFailed, match="did not start"):
+        await io.exists(str(tmp_path))
+    pid = int((tmp_path / "pid").read_text())
+    async with asyncio.timeout(5):
+        while os.path.exists(f"/proc/{pid}"):
+            await asyncio.sleep(0.01)
+    await io.close()
+
+
 async def test_killed_helper_is_replaced(io, tmp_path):
     assert await io.exists(str(tmp_path))
     os.kill(io.pids[0], signal.SIGKILL)
