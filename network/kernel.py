@@ -24,6 +24,7 @@ from vdsm.common.errors import AgentError
 
 _IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING = 0x1, 0x8, 0x40
 _UNICAST = 1
+_RTNH_F_ONLINK = 0x4
 _LOCAL_TABLE = 255
 
 
@@ -153,6 +154,8 @@ class Kernel:
             more["prefsrc"] = route.source
         if route.metric:
             more["priority"] = route.metric
+        if route.onlink and verb == "add":
+            more["flags"] = _RTNH_F_ONLINK
         with _already(harmless):
             self._netlink.route(
                 verb,
@@ -258,4 +261,5 @@ def _route(message: Any, names: Mapping[int, str]) -> Route:
         metric=message.get_attr("RTA_PRIORITY") or 0,
         scope=message["scope"],
         protocol=message["proto"],
+        onlink=bool(message["flags"] & _RTNH_F_ONLINK),
     )

@@ -243,8 +243,10 @@ def _gateway(text: str, own: ipaddress.IPv4Interface | ipaddress.IPv6Interface, 
         raise BadAddress(place, text, str(e)) from None
     if "%" in text:
         raise BadAddress(place, text, "without a zone: the network says the device")
-    if address.version != own.version or not (address in own.network or address.is_link_local):
-        raise BadAddress(place, text, f"it is not in {own.network}")
+    if address.version != own.version:
+        raise BadAddress(place, text, f"it is of another version than {own}")
+    if address.is_unspecified or address.is_loopback or address.is_multicast:
+        raise BadAddress(place, text, "no address that a gateway can have")
     if address == own.ip:
         raise BadAddress(place, text, "it is the host's own address")
 

@@ -60,10 +60,19 @@ def addresses_of(net: Network) -> list[Address]:
 
 def routes_of(net: Network) -> list[Route]:
     return [
-        Route(net.holder, family, "", 0, gateway, "", MAIN_TABLE, 1024 if family == V6 else 0, 0, OUR_PROTOCOL)
-        for gateway, family in ((net.gateway, V4), (net.ipv6_gateway, V6))
+        Route(
+            *(net.holder, family, "", 0, gateway, "", MAIN_TABLE, 1024 if family == V6 else 0, 0, OUR_PROTOCOL),
+            onlink=_is_off_link(gateway, own),
+        )
+        for gateway, family, own in ((net.gateway, V4, net.ipv4), (net.ipv6_gateway, V6, net.ipv6))
         if gateway and net.default_route
     ]
+
+
+def _is_off_link(gateway: str, own: str) -> bool:
+    """In no network of the host's, as hosts with a single address (/32) have it. Link-local ones need no network."""
+    address = ipaddress.ip_address(gateway)
+    return not address.is_link_local and address not in ipaddress.ip_interface(own).network
 
 
 class _Planner:
@@ -189,7 +198,7 @@ def _newest_first(addresses: list[Address]) -> list[Address]:
 
 
 def _route_key(route: Route) -> Route:
-    return replace(route, protocol=0, source="", scope=0)
+    return replace(route, protocol=0, source="", scope=0, onlink=False)
 
 
 def problems(wanted: Networks, state: State) -> list[str]:

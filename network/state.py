@@ -49,6 +49,7 @@ class Route:
     metric: int
     scope: int
     protocol: int
+    onlink: bool = False  # the gateway is asked for on the device, whatever its addresses say
 
 
 @dataclass(frozen=True)

@@ -138,3 +138,32 @@ async def test_a_helper_serves_although_networks_cannot_be_recovered(helper, cap
     await verbs.recover(helper)
     assert "networks were not recovered" in caplog.text
     assert await dispatch(helper, "Mount.list", {}) == {}
+
+
+def routes():
+    out = subprocess.run(["ip", "-j", "route"], check=True, capture_output=True).stdout
+    return json.loads(out)
+
+
+async def test_a_gateway_outside_the_network_is_reached_on_its_device(helper):
+    subprocess.run(["ip", "link", "set", "wire", "up"], check=True)
+    off_link = {"nic": "eth0", "ipaddr": "192.0.2.1", "prefix": "32", "gateway": "198.51.100.1", "defaultRoute": True}
+    await dispatch(helper, "Network.keep", {"id": await setup(helper, {"red": off_link})})
+    [default] = [route for route in routes() if route["dst"] == "default"]
+    assert (default["gateway"], default["dev"], default["flags"]) == ("198.51.100.1", "red", ["onlink"])
+    assert (await state(helper))["drift"] == []
+
+
+async def test_a_host_whose_gateway_is_outside_its_network_gets_it_back(helper):
+    for command in (
+        "ip link set wire up",
+        "ip link set eth0 up",
+        "ip addr add 192.0.2.1/32 dev eth0",
+        "ip route add default via 198.51.100.1 dev eth0 onlink",
+    ):
+        subprocess.run(command.split(), check=True)
+    before = routes()
+    change = await setup(helper, wait_s=30)
+    assert routes() != before
+    await dispatch(helper, "Network.undo", {"id": change})
+    assert routes() == before
