@@ -89,6 +89,8 @@ def _exit_of(record: Record, domain: Domain | None) -> Exit:
         return exit_for(ExitReason.GENERIC_ERROR, _INTERRUPTED)
     if domain is None:
         return exit_for(ExitReason.DOMAIN_MISSING)
+    if domain.reason == "destroyed":  # by whoever, on purpose: nobody heard an event that says otherwise
+        return exit_for(ExitReason.ADMIN_SHUTDOWN)
     return exit_for(reason_of_off(domain.reason))
 
 

@@ -42,6 +42,14 @@ async def test_a_vm_that_died_meanwhile_is_down_once(world: World) -> None:
     assert world.events.downs() == []
 
 
+async def test_a_vm_that_somebody_destroyed_meanwhile_ended_in_order(world: World) -> None:
+    await up(world)
+    world.hypervisor.found[VM] = FakeDomain(world.hypervisor.found[VM].xml, DomainState.OFF, "destroyed")
+    await world.restart()
+    await until(lambda: world.vms.get(VM).status.down)
+    assert [(d["exitCode"], d["exitReason"]) for d in world.events.downs()] == [(0, 6)]
+
+
 async def test_a_vm_that_vanished_is_reported(world: World) -> None:
     await up(world)
     world.hypervisor.found.clear()
