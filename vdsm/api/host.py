@@ -11,7 +11,12 @@ from vdsm.api.types import NoParams, Params, Text
 
 @verb("Host.ping", role=Role.READER, urgent=True)
 async def host_ping(call: Call, params: NoParams) -> None:
-    """Answer true: the agent serves calls. Kept for old clients; use Host.ping2."""
+    """Answer true: the agent serves calls. Kept for old clients; use Host.ping2.
+
+    From who may confirm, it also says that this host is still reached, as Host.confirmConnectivity does.
+    """
+    if call.identity.may_call(Role.ADMIN):
+        call.agent.network.confirm_connectivity()
 
 
 @verb("Host.ping2", role=Role.READER, urgent=True)

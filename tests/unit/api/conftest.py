@@ -32,15 +32,15 @@ class Asked:
             self.agent, registry.load(), ready=lambda: self.is_ready, started=lambda: self.is_started
         )
 
-    async def ask(self, verb: str, params: Any, policy: Policy = OWN) -> dict[str, Any]:
+    async def ask(self, verb: str, params: Any, policy: Policy = OWN, role: Role = Role.ADMIN) -> dict[str, Any]:
         """The reply as an object; ``params`` is any JSON."""
         message = json.dumps({"jsonrpc": "2.0", "id": 1, "method": verb, "params": params})
-        reply = json.loads(await self.raw(message.encode(), policy) or b"{}")
+        reply = json.loads(await self.raw(message.encode(), policy, role) or b"{}")
         assert isinstance(reply, dict)
         return reply
 
-    async def raw(self, message: bytes, policy: Policy = OWN) -> bytes | None:
-        return await self.dispatcher.answer(message, Caller(ADMIN, "test", policy))
+    async def raw(self, message: bytes, policy: Policy = OWN, role: Role = Role.ADMIN) -> bytes | None:
+        return await self.dispatcher.answer(message, Caller(dataclasses.replace(ADMIN, role=role), "test", policy))
 
 
 def _agent(folder: str) -> Agent:

@@ -85,6 +85,21 @@ async def test_notification_is_executed_and_not_answered(api):
     assert confirmed == [True]
 
 
+@pytest.mark.parametrize(
+    ("verb", "role", "counts"),
+    [
+        ("Host.ping", Role.ADMIN, True),
+        ("Host.ping", Role.READER, False),
+        ("Host.ping2", Role.ADMIN, False),
+    ],
+)
+async def test_an_old_ping_confirms_connectivity_when_its_caller_may(api, verb, role, counts):
+    confirmed = []
+    api.agent.network.confirm_connectivity = lambda: confirmed.append(True)
+    assert "result" in await api.ask(verb, {}, ENGINE, role=role)
+    assert bool(confirmed) is counts
+
+
 async def test_read_is_answered_from_the_first_moment_on_our_own_ports(shared_api):
     shared_api.is_ready = shared_api.is_started = False
     for verb in sorted(name for name, entry in VERBS.items() if entry.role is Role.READER):
