@@ -91,6 +91,9 @@ class FlockLeases:
     async def owners(self, lease: Lease) -> list[LeaseOwner]:
         return []
 
+    async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
+        return False
+
     async def hosts(self, space: Lockspace, host_id: int = 0) -> list[HostRecord]:
         return [HostRecord(h, 0, HostStatus.UNAVAILABLE) for p, h in self._joined.items() if p == space.path]
 

@@ -150,7 +150,11 @@ class Leases(Protocol):
     async def read_lease(self, lease: Lease) -> LeaseRecord:
         """Raises `LeaseNotFormatted`."""
 
-    async def owners(self, lease: Lease) -> list[LeaseOwner]: ...
+    async def owners(self, lease: Lease) -> list[LeaseOwner]:
+        """Who took the lease and did not give it back, dead hosts among them."""
+
+    async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
+        """Whether the owner is known to be dead or to have left since. What is not known counts as alive."""
 
     async def hosts(self, space: Lockspace, host_id: int = 0) -> list[HostRecord]:
         """Hosts of a joined lockspace (all with ``host_id`` 0)."""

@@ -237,18 +237,20 @@ class SanlockLeases:
         owners = await self.owners(lease)
         if not owners:
             return Holder(record.version, None)
-        owner = owners[0]
+        gone = await self.is_gone(space, owners[0])
+        return Holder(record.version, None if gone else owners[0].host_id)
+
+    async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         try:
             hosts = await self.hosts(space, owner.host_id)
         except LeaseError as e:
-            # not known yet, or this host is still joining the lockspace: the owner counts as alive
+            # not known yet, or this host is still joining the lockspace
             if e.code in (errno.EAGAIN, errno.ENOENT):
-                return Holder(record.version, owner.host_id)
+                return False
             raise
-        gone = hosts and (
+        return bool(hosts) and (
             hosts[0].generation != owner.generation or hosts[0].status in (HostStatus.DEAD, HostStatus.FREE)
         )
-        return Holder(record.version, None if gone else owner.host_id)
 
     async def close(self) -> None:
         """End the registrations. sanlock then releases what this process still held."""

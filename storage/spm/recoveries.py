@@ -23,6 +23,7 @@ from storage.errors import DAMAGED, ImageNotFound, IoFailed, VolumeHasChildren, 
 from storage.locks import Lock
 from storage.ondisk.values import VolumeFormat, VolumeRole
 from storage.spm.agent import Agent
+from storage.spm.volume_leases import refuse_held
 from storage.tasks.record import Recovery
 from storage.tasks.runner import StepInvalid
 from vdsm.common.ids import BLANK_UUID, is_uuid
@@ -233,6 +234,7 @@ class Recoveries:
             elif children := await domain.children(image_id, volume_id):
                 raise VolumeHasChildren(volume_id, children)
             else:
+                await refuse_held(domain, self._domains.leases(domain), image_id, [volume_id])
                 await domain.delete_volume(image_id, volume_id, force=True)
         await self._drop_image_without_own(domain, image_id)
 

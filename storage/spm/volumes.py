@@ -12,7 +12,8 @@ dies in the middle:
 - delete of an image: the whole image, or a folder ``_remove_me_<image>``, which the same deletion, done again, or the
   next SPM removes.
 
-Nothing that is in use on this host is removed: the agent is asked, and lets nobody begin to use it meanwhile.
+Nothing that is in use on this host is removed: the agent is asked, and lets nobody begin to use it meanwhile. Nor is
+a volume whose lease a host holds (`volume_leases`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from storage.ondisk.values import Allocation, Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import VolumeMetadata
 from storage.spm import recoveries
 from storage.spm.agent import Agent
+from storage.spm.volume_leases import refuse_held
 from storage.tasks.record import Recovery
 from storage.tasks.runner import Task
 from vdsm.common.crashpoints import crash_point
@@ -100,6 +102,7 @@ class Volumes:
         """Remove volumes of an image, in the given order."""
         domain = await self._domains.get(domain_id)
         async with self._agent.removing(domain_id, image_id, volume_ids):
+            await refuse_held(domain, self._domains.leases(domain), image_id, volume_ids)
             for volume_id in volume_ids:
                 await self._delete_one(task, domain, image_id, volume_id, force=force)
         task.drop_recoveries()
@@ -115,7 +118,9 @@ class Volumes:
             if await domain.purge_image(image_id):
                 return ""
             raise ImageNotFound(image_id, domain_id)
-        async with self._agent.removing(domain_id, image_id, await _own_volumes(domain, image_id)):
+        own = await _own_volumes(domain, image_id)
+        async with self._agent.removing(domain_id, image_id, own):
+            await refuse_held(domain, self._domains.leases(domain), image_id, own)
             await domain.delete_image(image_id)
         IMAGE_DELETED.reach()
         return ""

@@ -92,6 +92,12 @@ async def main():
         await L.release(lease(2))
         waited_for.append(await outcome(L.held(taken(1))))
     say(waits=not waiting.done(), held=held, others=others, waited_for=waited_for)
+    owned = {"other": await L.owners(taken(1)), "own": await L.owners(lease(1)), "free": await L.owners(lease(2))}
+    owned = {name: [o.host_id for o in found if not await L.is_gone(own if name != "other" else shared, o)]
+        for name, found in owned.items()}
+    nowhere = await outcome(L.read_lease(Lease("own", "gone", args[2][1] + ".none", 0, MIB, 512)))
+    empty = await outcome(L.read_lease(lease(3)))
+    say(owned=owned, nowhere=nowhere, empty=empty)
     say(acquire=await waiting, free=await outcome(L.held(taken(1))), first=await L.held(lease(1)))
     await L.release(lease(1))
     released = await L.held(lease(1))
@@ -123,7 +129,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, An
         tell(caller, "paused")
         lines.append(json.loads(line_of(caller)))
         two.resume()
-        lines += [json.loads(line_of(caller)) for _ in range(2)]
+        lines += [json.loads(line_of(caller)) for _ in range(3)]
         one.daemon.kill()
         one.daemon.wait()
         tell(caller, "dead")
@@ -156,19 +162,26 @@ def test_while_an_acquire_waits_other_leases_are_held_taken_and_given_back(seen:
     assert all(answer is False and seconds < 1 for answer, seconds in during["waited_for"])
 
 
+def test_owners_tell_held_free_and_missing_leases_apart(seen: list[dict[str, Any]]) -> None:
+    found = seen[3]
+    assert found["owned"] == {"other": [2], "own": [3], "free": []}
+    assert found["nowhere"][0].startswith("LeaseError") and "(2)" in found["nowhere"][0]
+    assert found["empty"][0].startswith("LeaseNotFormatted")
+
+
 def test_a_lease_of_a_live_host_names_who_holds_it(seen: list[dict[str, Any]]) -> None:
-    after = seen[3]
+    after = seen[4]
     assert after["acquire"][0].startswith("LeaseHeld") and "id 2" in after["acquire"][0]
     assert after["free"][0] is False
     assert after["first"] is True
 
 
 def test_a_released_lease_is_not_held_and_can_be_taken_again(seen: list[dict[str, Any]]) -> None:
-    assert seen[4]["released"] is False
-    assert seen[4]["again"][0] >= 2
-    assert seen[4]["held"] is True
+    assert seen[5]["released"] is False
+    assert seen[5]["again"][0] >= 2
+    assert seen[5]["held"] is True
 
 
 def test_a_lease_is_not_held_once_its_daemon_is_gone(seen: list[dict[str, Any]]) -> None:
-    assert seen[5]["without_daemon"][0] is False
-    assert seen[5]["asked"][0].startswith("SanlockUnavailable")
+    assert seen[6]["without_daemon"][0] is False
+    assert seen[6]["asked"][0].startswith("SanlockUnavailable")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from storage import catalogue, connections, errors, images, locks
 from storage.spm import errors as pool
-from storage.spm import volumes
+from storage.spm import volume_leases, volumes
 from storage.tasks import record, runner, states
 from vdsm.common.errors import AgentError
 
@@ -49,6 +49,8 @@ CODES: dict[type[AgentError], int] = {
     errors.UnsafeImage: 484,
     errors.NotTheParent: 2009,
     images.VolumeIllegal: 227,
+    volume_leases.VolumeLeased: 203,
+    volume_leases.VolumeLeaseUnknown: 704,
     volumes.VolumeShrinkRefused: 232,
     volumes.VolumeNotExtendable: 213,
     # leases
