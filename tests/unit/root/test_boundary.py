@@ -309,6 +309,16 @@ async def test_a_link_that_leads_nowhere_is_replaced_and_taken_away(helper):
     assert os.listdir(helper.paths.mounts) == []
 
 
+async def test_a_link_to_a_folder_that_is_there_can_be_made_again_and_taken_away(helper, victim):
+    folders.prepare(helper)
+    for _ in range(2):
+        path = (await dispatch(helper, "LocalFolder.link", {"folder": victim}))["path"]
+    assert os.readlink(path) == victim
+    await dispatch(helper, "LocalFolder.unlink", {"folder": victim})
+    assert os.listdir(helper.paths.mounts) == []
+    assert os.path.isdir(victim)
+
+
 @pytest.mark.parametrize("folder", ["", "/", "x/y", "/..", "/a\nb", "/" + "x" * 300])
 async def test_what_is_no_local_folder_gets_no_link(helper, folder):
     folders.prepare(helper)
