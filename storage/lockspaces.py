@@ -30,6 +30,7 @@ log = logging.getLogger("vdsm.storage.lockspaces")
 LEAVE_S = 30.0
 """For all that are left together. The daemon goes on leaving what takes longer."""
 
+ASK_S = 5.0
 FREED_S = 5.0
 """A process that died holds its leases until the daemon has written that they are free."""
 
@@ -56,9 +57,12 @@ class Lockspaces:
         await self._leave(lambda member: member.name not in domain_ids or member.host_id != host_id)
 
     async def is_joined(self, domain_id: str) -> bool:
-        """With whatever id, also while joining is under way. Raises what the daemon is not asked for."""
+        """With whatever id, also while joining is under way, and when the daemon does not say."""
         leases = self._daemon()
-        return leases is not None and any(member.name == domain_id for member in await self._ours(leases))
+        if leases is None:
+            return False
+        found = await self._ours(leases)
+        return found is None or any(member.name == domain_id for member in found)
 
     async def _leave(self, which: Which) -> None:
         """What can't be left is told, and found again the next time."""
@@ -66,17 +70,20 @@ class Lockspaces:
         if leases is None:
             return
         async with self._turn:
-            try:
-                found = [member for member in await self._ours(leases) if which(member)]
-            except AgentError as e:
-                log.warning("it is not known which lockspaces are joined: %s", e)
-                return
-            await asyncio.gather(*(_leave_one(leases, member) for member in found))
+            found = await self._ours(leases) or []
+            await asyncio.gather(*(_leave_one(leases, member) for member in found if which(member)))
 
-    async def _ours(self, leases: Leases) -> list[Membership]:
+    async def _ours(self, leases: Leases) -> list[Membership] | None:
+        """None when the daemon does not say; it is not waited for, since local domains need none."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                members = await leases.memberships()
+        except (AgentError, TimeoutError) as e:
+            log.warning("it is not known which lockspaces are joined: %s", e or "no answer")
+            return None
         return [
             member
-            for member in await leases.memberships()
+            for member in members
             if member.path.startswith(self._mounts) and member.path.endswith(f"/{member.name}/dom_md/ids")
         ]
 
