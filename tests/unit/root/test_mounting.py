@@ -344,3 +344,32 @@ async def test_a_secret_that_the_program_repeats_is_hidden_in_what_is_told(helpe
         await mount(helper)
     assert "hunter2!x" not in str(e.value)
     assert "password=" in str(e.value)
+
+
+@pytest.fixture
+def elsewhere(own_folder, own_mounts):
+    """A mount of somebody's, to which a link in the slot leads."""
+    os.makedirs(f"{own_folder}/his")
+    subprocess.run(["/bin/mount", "-t", "tmpfs", "his", f"{own_folder}/his"], check=True)
+    return f"{own_folder}/his"
+
+
+async def test_a_link_in_a_slot_brings_no_other_mount_to_light(helper, elsewhere):
+    os.makedirs(f"{helper.paths.mounts}/x")
+    async with mount_points.slot(helper) as slot:
+        os.rmdir(slot.place)
+        os.symlink(elsewhere, slot.place)
+        point = os.open(f"{helper.paths.mounts}/x", os.O_PATH)
+        with pytest.raises(CommandFailed, match="attach m: Invalid argument"):
+            await mount_points.attach_to(slot, point, "x")
+        os.close(point)
+        os.unlink(slot.place)
+        os.mkdir(slot.place)
+    assert mounted_on(f"{helper.paths.mounts}/x") == 0
+
+
+async def test_a_link_in_mnt_ends_no_other_mount(helper, elsewhere):
+    os.symlink(elsewhere, f"{helper.paths.mounts}/x")
+    with mount_points.folder(helper) as mnt, pytest.raises(CommandFailed, match="detach x: Invalid argument"):
+        await mount_points.detach(mnt, "x", "forced", "x")
+    assert mounted_on(elsewhere) == 1

@@ -56,6 +56,7 @@ def hook(point="before_network_setup", text="{}", timeout_s=1.0, **more):
         (mount(vfs_type="cifs", options="username=a%b"), "options", "username=...", "give the password by password="),
         (("Mount.mount", {"mount_id": "a/b"}), "mount_id", "'a/b'", ID),
         (("Mount.unmount", {"mount_id": ".."}), "mount_id", "'..'", ID),
+        (("Mount.unmount", {"mount_id": "."}), "mount_id", "'.'", ID),
         (("Pool.make_folder", {"pool_id": "mnt"}), "pool_id", "'mnt'", "expected a UUID"),
         (("LocalFolder.link", {"folder": "srv"}), "folder", "'srv'", FOLDER),
         (("LocalFolder.link", {"folder": "/srv/../etc"}), "folder", "'/srv/../etc'", FOLDER),
@@ -78,6 +79,10 @@ async def test_a_refusal_says_what_came_and_what_was_expected(helper, call, name
 async def test_a_document_of_another_kind_is_refused_for_a_hook(helper):
     with pytest.raises(InvalidParameter, match=r"'text'.*before_network_setup takes JSON"):
         await dispatch(helper, *hook(text="{"))
+
+
+async def test_a_hook_may_have_no_document(helper):
+    assert await dispatch(helper, *hook(text="")) == {"text": "", "record": None}
 
 
 async def test_the_longest_times_of_hooks_are_taken(helper):
