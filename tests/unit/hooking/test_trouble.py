@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from vdsm.common import groups
+from vdsm.common import commands, groups
 from vdsm.hooking import trace
 from vdsm.hooking.contents import MAX_BYTES
 from vdsm.hooking.document import Document
@@ -36,6 +37,24 @@ async def until(condition, seconds=3.0):
     while not condition():
         assert time.monotonic() < end, "did not happen"
         await asyncio.sleep(0.01)
+
+
+async def test_a_script_that_cannot_be_killed_is_given_up_and_on_record_until_it_ends(
+    paths, install, tmp_path, monkeypatch
+):
+    records = tmp_path / "groups"
+    records.mkdir()
+    monkeypatch.setattr(groups, "_folder", str(records))
+    monkeypatch.setattr(groups, "kill_group", lambda pgid: None)  # as one that waits in the kernel
+    monkeypatch.setattr(commands, "DEATH_S", 0.1)
+    install("before_vm_start", "50_hang", "exec sleep 1000")
+    hooks = Hooks(paths=paths, timeouts_s={"before_vm_start": 0.3})
+    with pytest.raises(HookFailed, match="before_vm_start/50_hang did not end"):
+        await asyncio.wait_for(hooks.run_xml("before_vm_start", DOMAIN), 5)
+    [pid] = os.listdir(records)
+    os.kill(int(pid), signal.SIGKILL)
+    await until(lambda: not os.listdir(records))
+    await asyncio.sleep(0)  # its pipe is closed
 
 
 async def test_a_hang_is_killed_with_its_children_and_named(paths, install, tmp_path):
@@ -274,7 +293,7 @@ async def test_no_descriptor_leaks(hooks, install):
 
 AGENT = """
 import asyncio, sys
-from vdsm.common import groups
+from vdsm.common import commands, groups
 from vdsm.common.paths import Paths
 from vdsm.hooking.service import Hooks
 groups.set_folder(sys.argv[2])
