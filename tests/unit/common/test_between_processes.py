@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 
 import pytest
 
@@ -227,6 +228,38 @@ def test_what_is_removed_does_not_come_back_after_a_power_cut(tmp_path, monkeypa
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.readlink(f"/proc/self/fd/{fd}")) or fsync(fd))
     atomic.remove_durably(tmp_path / "state")
     assert synced == [str(tmp_path)]
+
+
+def test_a_file_is_written_beside_its_place(tmp_path, monkeypatch):
+    renamed, rename = [], os.rename
+    monkeypatch.setattr(os, "rename", lambda *names: renamed.append(names) or rename(*names))
+    atomic.write_atomic(tmp_path / "state", b"x")
+    ((temporary, place),) = renamed
+    assert os.path.dirname(temporary) == str(tmp_path)
+    assert os.path.basename(temporary).startswith(".state.")
+    assert place == tmp_path / "state"
+
+
+def crash_at(value, **more):
+    code = "from vdsm.common.crashpoints import crash_point\ncrash_point('a.b', 'c').reach()\nprint('alive')"
+    given = {**os.environ, "VDSM_CRASH_AT": value, **more}
+    return subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, check=False)
+
+
+def test_a_running_process_is_told_by_a_file_where_to_crash(tmp_path):
+    told = tmp_path / "told"
+    assert crash_at(f"@{told}").stdout == b"alive\n"
+    told.write_text(" a.b\n")
+    assert crash_at(f"@{told}").returncode == -9
+    told.write_text("a.c")
+    assert crash_at(f"@{told}").stdout == b"alive\n"
+
+
+def test_a_power_cut_is_asked_of_the_kernel_by_one_letter(tmp_path):
+    (tmp_path / "trigger").touch()
+    assert crash_at("a.b", VDSM_CRASH_POWER=str(tmp_path / "trigger")).returncode == -9
+    assert (tmp_path / "trigger").read_bytes() == b"b"
+    assert crash_at("a.b", VDSM_CRASH_POWER=str(tmp_path / "no" / "trigger")).returncode == -9
 
 
 # -- process groups

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from vdsm.common import clocks, ids, logs, memory, metrics, owners, xml
+from vdsm.common.errors import InvalidParameter
 from vdsm.common.events import Events
+from vdsm.common.jobs import Job, describe
 from vdsm.common.paths import Paths
 
 
@@ -112,6 +114,20 @@ def test_new_ids_are_ids():
     assert ids.new_uuid() != ids.new_uuid()
     assert ids.is_uuid(ids.BLANK_UUID)
     assert not ids.is_uuid(None)
+
+
+def test_what_is_no_id_is_refused_in_full():
+    with pytest.raises(InvalidParameter) as e:
+        ids.check_uuid("imageID", "x")
+    assert str(e.value) == ("Parameter 'imageID' is invalid: expected a UUID in lower-case canonical form (got 'x')")
+
+
+async def test_a_job_is_shown_as_the_field_shows_it():
+    job = Job("j", job_type="storage", verb="v", description="d", owner="o")
+    assert describe(job) == {"id": "j", "status": "pending", "description": "d", "job_type": "storage"}
+    job.progress = 7
+    shown = describe(job)
+    assert (shown["progress"], type(shown["progress"])) == (7.0, float)
 
 
 # -- events

@@ -5,7 +5,7 @@ import asyncio
 
 import pytest
 
-from vdsm.rpc.turns import Turns
+from vdsm.rpc.turns import LineFull, Turns
 
 
 async def settle():
@@ -85,3 +85,35 @@ async def test_turn_that_comes_with_the_cancellation_is_passed_on():
     workers.gates["third"].set()
     await asyncio.wait_for(third, 1)
     await asyncio.wait([first, second])
+
+
+async def test_all_clients_together_get_no_more_than_there_is():
+    workers = Workers(Turns(total=3, per_client=2))
+    tasks = [workers.start(f"{client}{i}", client) for client in "abc" for i in range(2)]
+    await settle()
+    assert sorted(workers.order) == ["a0", "b0", "c0"]
+    workers.gates["b0"].set()
+    await settle()
+    assert len(workers.order) == 4
+    for gate in workers.gates.values():
+        gate.set()
+    await asyncio.gather(*tasks)
+    assert len(workers.order) == 6
+
+
+async def test_a_full_line_says_how_long_it_is_and_what_is_vital_waits_all_the_same():
+    turns = Turns(total=1, per_client=1, max_line=1)
+    async with turns.turn("a"):
+        waiting = asyncio.create_task(turns.turn("a").__aenter__())
+        await settle()
+        with pytest.raises(LineFull) as e:
+            async with turns.turn("a"):
+                pass
+        assert e.value.waiting == 1
+        vital = asyncio.create_task(turns.vital_turn("a").__aenter__())
+        await settle()
+        assert turns.waiting == 2
+        for task in (waiting, vital):
+            task.cancel()
+        await asyncio.gather(waiting, vital, return_exceptions=True)
+    assert turns.waiting == 0

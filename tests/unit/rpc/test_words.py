@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import ssl
+import struct
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from ports import opened
 
 from tests.peers import JavaPeer
 from vdsm.api.roles import Identity, Role
-from vdsm.rpc import audit, policy, protocol, stomp_session, tls
+from vdsm.rpc import access, audit, policy, protocol, stomp_session, tls
 from vdsm.rpc.detection import Spoken, detect
 from vdsm.rpc.pace import Pace
 from vdsm.rpc.policy import PolicyFile
@@ -123,6 +124,38 @@ def test_replies_are_json_without_blanks():
 )
 def test_who_speaks_what_is_known_by_the_first_bytes(first, spoken):
     assert detect(first) is spoken
+
+
+# -- the other end of a unix socket
+
+
+class Peer:
+    def __init__(self, uid, gid, groups=()):
+        self._answers = {17: struct.pack("iII", 99, uid, gid), 59: struct.pack(f"{len(groups)}I", *groups)}
+
+    def getsockopt(self, level, option, length):
+        return self._answers[option]
+
+
+@pytest.mark.parametrize(
+    ("peer", "role"),
+    [
+        (Peer(0, 0), Role.ADMIN),
+        (Peer(36, 36), Role.ADMIN),
+        (Peer(1000, 4711), Role.OPERATOR),
+        (Peer(1000, 1000, (5, 4711)), Role.OPERATOR),
+    ],
+)
+def test_who_is_at_the_other_end_has_a_name_a_role_and_a_line_of_its_own(peer, role, monkeypatch):
+    monkeypatch.setattr(access, "_operators", lambda: 4711)
+    uid = struct.unpack("iII", peer.getsockopt(1, 17, 12))[1]
+    assert access.unix_peer(peer) == Identity(f"uid {uid}", role, f"unix:{uid}:99")
+
+
+def test_without_the_group_nobody_is_an_operator(monkeypatch):
+    monkeypatch.setattr(access, "OPERATOR_GROUP", "no such group")
+    assert access.unix_peer(Peer(1000, 4711, (4711,))) is None
+    assert access.tcp_peer("192.0.2.1") == Identity("tcp 192.0.2.1", Role.READER, "tcp:192.0.2.1")
 
 
 # -- handshakes
