@@ -63,6 +63,7 @@ from mutmut.__main__ import show
 for name in sys.argv[1:]:
     show.callback(name)
 """
+PLUGIN = "contrib/checks/apart.py"
 PLUGINS = ("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "contrib.checks.apart")
 # the shell is the first process, which gets the children of all that end
 _FIRST = ("sh", "-c", '"$@"; exit $?', "sh")
@@ -120,6 +121,8 @@ def _copy(area: str, commit: str) -> Path:
     (copy / "mutants").mkdir(parents=True)  # where it is missing, Python does not look again
     archive = subprocess.run(["git", "archive", commit], cwd=TOP, check=True, capture_output=True).stdout
     subprocess.run(["tar", "-C", str(copy), "-x"], input=archive, check=True)
+    # an older commit has another one, or none
+    shutil.copy(TOP / PLUGIN, copy / PLUGIN)
     # tests that start the agent's commands look for the environment in their checkout
     (copy / ".venv").symlink_to(TOP / ".venv")
     return copy
