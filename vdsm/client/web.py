@@ -18,6 +18,8 @@ from vdsm.client.errors import ConnectionLost, RpcError
 from vdsm.client.messages import MAX_ANSWER
 
 PATH = "/jsonrpc"
+# each takes a connection, of which the agent gives a user (an address) 128; more calls wait here
+MOST_CALLS = 64
 # what the agent's port says to one without identity, where there is no body to say it in
 FORBIDDEN = -32001
 ADMITTED = "Call as root or vdsm, or join the group vdsm-operator"
@@ -94,9 +96,9 @@ class Web:
     def _http(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector: aiohttp.BaseConnector = (
-                aiohttp.UnixConnector(self._unix, limit=0)
+                aiohttp.UnixConnector(self._unix, limit=MOST_CALLS)
                 if self._unix
-                else aiohttp.TCPConnector(limit=0, ssl=self._tls if self._tls is not None else True)
+                else aiohttp.TCPConnector(limit=MOST_CALLS, ssl=self._tls if self._tls is not None else True)
             )
             follow_nobody = aiohttp.TraceConfig()
             follow_nobody.on_request_redirect.append(_refuse)

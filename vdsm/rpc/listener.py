@@ -28,8 +28,8 @@ log = logging.getLogger("vdsm.rpc")
 BACKLOG = 128
 CLOSE_S = 2.0
 PROBE_S = 1.0
-MOST = 256
-MOST_OF_CLIENT = 64
+MOST = 512
+MOST_OF_CLIENT = 128
 
 
 class AlreadyListening(AgentError):

@@ -102,7 +102,10 @@ def test_a_boot_that_stands_still_is_begun_anew_and_counted(
     assert "idle for 10 s" in told[1]
 
 
-def test_a_host_that_never_comes_up_says_why(attempts: list[str]) -> None:
+def test_a_host_that_never_comes_up_says_why(
+    tmp_path: Path, attempts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(boots.RECORD, str(tmp_path / "boots"))
     attempts += ["idle for 10 s"] * host.ATTEMPTS
     micro = host.MicroHost("two")
     with pytest.raises(HostFailed, match=r"stood still at boot 3 times \(idle for 10 s\)"):

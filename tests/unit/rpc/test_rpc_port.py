@@ -238,9 +238,18 @@ async def test_an_engine_hears_no_events_until_the_vms_are_found_again(port, pki
 async def test_events_show_no_secret_to_those_below_admin(plain, port, pki, server, way, hidden):
     async with java(plain if way == "plain" else port, pki.engine() if way == "port" else None) as engine:
         await engine.call("Host.ping2")
-        server.events.publish("virt", "VM_status", "vm", {"vm": {"exitMessage": "it said passwd='swordfish'"}})
+        server.events.publish("virt", "VM_status", "vm", {"vm": {"xml": "<graphics passwd='swordfish'/>"}})
         _, _, body = await engine.frame()
         assert (b"swordfish" not in body) is hidden
+        assert b"graphics" in body
+
+
+async def test_a_secret_that_a_sentence_of_an_event_tells_is_hidden_from_everybody(port, pki, server):
+    async with java(port, pki.engine()) as engine:
+        await engine.call("Host.ping2")
+        server.events.publish("virt", "VM_status", "vm", {"vm": {"exitMessage": "it said passwd='swordfish'"}})
+        _, _, body = await engine.frame()
+        assert b"swordfish" not in body
         assert b"it said" in body
 
 
