@@ -43,6 +43,17 @@ def hierarchies() -> list[Hierarchy]:
     return found
 
 
+def named(prefix: str) -> list[str]:
+    """Every host's folder whose host's name begins so. Others come and go meanwhile: `os.walk` steps over them."""
+    return sorted(
+        os.path.join(top, folder)
+        for hierarchy in hierarchies()
+        for top, folders, _ in os.walk(hierarchy.mount_point)
+        for folder in folders
+        if folder.startswith(f"vdsm-lab-{prefix}")
+    )
+
+
 def create(name: str) -> list[str]:
     """Make the host's folder in every hierarchy; returns those that could be made."""
     folders = []

@@ -20,12 +20,7 @@ COMMAND = [sys.executable, "-m", "contrib.demo"]
 def _traces(pid: int) -> list[str]:
     """What the host of this demo left on the machine; other hosts may come and go meanwhile."""
     name = f"demo-{pid}"
-    folders = [
-        str(folder)
-        for hierarchy in groups.hierarchies()
-        for folder in Path(hierarchy.mount_point).rglob(f"vdsm-lab-{name}")
-    ]
-    return [record.name for record in registry.records() if record.name == name] + folders
+    return [record.name for record in registry.records() if record.name == name] + groups.named(name)
 
 
 @pytest.mark.cost(15)

@@ -32,13 +32,8 @@ time.sleep(60)
 
 def _machine() -> dict[str, object]:
     """What the machine shows of its hosts."""
-    folders = [
-        str(folder)
-        for hierarchy in groups.hierarchies()
-        for folder in Path(hierarchy.mount_point).rglob(f"vdsm-lab-own-{os.getpid()}-*")
-    ]
     return {
-        "cgroups": folders,
+        "cgroups": groups.named(f"own-{os.getpid()}-"),
         "mounts": Path("/proc/self/mounts").read_text(),
         "nics": sorted(os.listdir("/sys/class/net")),
         "passwd": Path("/etc/passwd").read_text(),

@@ -58,17 +58,25 @@ async def test_a_running_vm_does_not_notice_the_agents_death(
         assert domains(agent_host)[vm.vm_id] == "running"
 
 
-@pytest.mark.cost(5)
-async def test_a_vm_that_died_meanwhile_is_down_with_a_reason(
-    agent_host: PrivateHost, vm: vm_xml.Vm, volume: engine.Volume
+@pytest.mark.cost(10)
+@pytest.mark.parametrize(
+    ("end", "code", "reason"),
+    [
+        ("kill -9 $(cat /run/libvirt/qemu/{vm.name}.pid); until virsh domstate {vm.name} | grep off; do :; done", 1, 2),
+        ("virsh destroy {vm.vm_id}", 0, 6),
+    ],
+    ids=["killed", "destroyed"],
+)
+async def test_a_vm_that_ended_meanwhile_is_down_with_a_reason(
+    agent_host: PrivateHost, vm: vm_xml.Vm, volume: engine.Volume, end: str, code: int, reason: int
 ) -> None:
     agent_host.kill_agent()
-    agent_host.run(["virsh", "destroy", vm.vm_id])
+    agent_host.run(["sh", "-c", end.format(vm=vm)])
     agent_host.start_agent()
     async with agent_host.client() as client:
         assert await settled(client, vm.vm_id) == "Down"
         told = await stats(client, vm.vm_id)
-    assert told["exitCode"] == 1
+    assert (told["exitCode"], told["exitReason"]) == (code, reason)
     assert told["exitMessage"]
     assert not is_prepared(agent_host, volume)
 
