@@ -107,9 +107,11 @@ def main() -> int:
     names = sorted(random.Random(chosen.seed).sample(every, min(number, len(every))))
     print(f"{chosen.area}: {len(names)} of {len(every)} changes, seed {chosen.seed}", flush=True)
     # one that no test reaches is a survivor, and mutmut can't be asked to run it
-    reached = [name for name in names if name in _reached(copy, names)]
-    _mutmut(copy, "run", "--max-children", str(chosen.processes), *reached)
-    outcomes = {name: outcome for name, outcome in _results(copy).items() if name in names}
+    reached = sorted(_reached(copy, names))
+    if reached:
+        _mutmut(copy, "run", "--max-children", str(chosen.processes), *reached)
+    results = _results(copy)
+    outcomes = {name: results[name] if name in reached else "no tests" for name in names}
     _report(chosen.area, copy, outcomes, chosen.commit)
     return 0
 
