@@ -65,6 +65,23 @@ async def test_body_of_unknown_length_over_the_limit_gets_413(http):
         assert await reply.json() == DONE
 
 
+async def test_a_body_may_come_in_pieces(server):
+    reader, writer = await asyncio.open_unix_connection(server.path)
+    head = f"POST /jsonrpc HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {len(PING)}\r\n\r\n"
+    for piece in (head.encode(), PING[:10], PING[10:20], PING[20:]):
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.02)  # so that each is read by itself
+    answer = await asyncio.wait_for(reader.read(), 10)
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == DONE
+    writer.close()
+
+
+async def test_other_methods_are_told_which_are_taken(http):
+    async with http.get("/jsonrpc") as reply:
+        assert (reply.status, reply.headers["Allow"]) == (405, "POST, GET")
+
+
 async def test_request_of_a_foreign_page_is_refused(http):
     async with http.post("/jsonrpc", data=PING, headers={"Origin": "http://evil.example"}) as reply:
         assert reply.status == 403

@@ -258,6 +258,16 @@ def test_a_policy_that_is_gone_is_told_in_the_log_and_stays(tmp_path, monkeypatc
     assert read.current().default is Role.PEER
 
 
+def test_a_policy_that_cannot_be_used_names_its_file(tmp_path):
+    (tmp_path / "access.toml").write_text("default = 1")
+    with pytest.raises(policy.BadPolicy) as e:
+        PolicyFile(str(tmp_path)).current()
+    assert str(e.value) == f"{tmp_path}/access.toml: Expected `str`, got `int` - at `$.default`"
+    with pytest.raises(policy.BadPolicy) as e:
+        PolicyFile(str(tmp_path / "access.toml")).current()
+    assert str(e.value) == f"{tmp_path}/access.toml/access.toml: Not a directory"
+
+
 def test_a_policy_of_the_largest_size_is_read(tmp_path):
     text = b'default = "reader"\n'
     (tmp_path / "access.toml").write_bytes(text + b"#" * (policy.MAX_BYTES - len(text)))
