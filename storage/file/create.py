@@ -87,13 +87,17 @@ async def remove_domain(files: DomainFiles) -> None:
 
 
 async def is_half_removed(path: str, io: FileIo) -> bool:
-    """A domain's folder that a removal was cut off in, told by its mark, which goes last."""
+    """A domain's folder that a removal was cut off in, told by its mark.
+
+    The mark goes last: what has none is a rest only where there is nothing in it to lose.
+    """
     dom_md = os.path.dirname(os.path.join(path, METADATA))
     if not await io.exists(path) or await io.exists(os.path.join(path, METADATA)):
         return False
-    return await io.exists(os.path.join(path, FORMATTED)) or not (
-        await io.exists(dom_md) and await io.list_folder(dom_md)
-    )
+    if await io.exists(os.path.join(path, FORMATTED)):
+        return True
+    names = await io.list_folder(path)
+    return not names or (names == [os.path.basename(dom_md)] and not await io.list_folder(dom_md))
 
 
 async def finish_removal(domain_id: str, path: str, io: FileIo) -> None:

@@ -2,6 +2,7 @@
 """File domains on a local disk: rules of volumes, and what each crash point leaves."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -470,6 +471,21 @@ async def test_crash_while_a_domain_is_formatted(domain, tmp_path, io, image, po
 async def test_a_domain_without_its_metadata_is_no_rest_of_a_format(domain, tmp_path):
     os.unlink(f"{domain.path}/dom_md/metadata")
     assert not await is_half_formatted(str(tmp_path), SD, timeout_s=5)
+
+
+@pytest.mark.parametrize("lost", ["dom_md", "what is in dom_md"])
+async def test_a_folder_of_images_is_no_rest_of_a_format(domain, tmp_path, lost):
+    shutil.rmtree(f"{domain.path}/dom_md")
+    if lost != "dom_md":
+        os.mkdir(f"{domain.path}/dom_md")
+    assert os.path.isdir(f"{domain.path}/images")
+    assert not await is_half_formatted(str(tmp_path), SD, timeout_s=5)
+
+
+@pytest.mark.parametrize("left", [".", "dom_md"])
+async def test_the_last_empty_folders_are_the_rest_of_a_format(tmp_path, left):
+    os.makedirs(tmp_path / SD / left)
+    assert await is_half_formatted(str(tmp_path), SD, timeout_s=5)
 
 
 @pytest.mark.parametrize("point", [p for p in OURS if not p.startswith("domain.")])
