@@ -61,7 +61,7 @@ ACQUIRE_OWNED_RETRY = -247
 
 _HELD = {ACQUIRE_IDLIVE, ACQUIRE_OWNED, ACQUIRE_OTHER, ACQUIRE_OWNED_RETRY, errno.EEXIST}
 # the last: the file is too short to hold one
-_NO_LEASE = {LEADER_MAGIC, LEADER_LOCKSPACE, LEADER_RESOURCE, LEADER_CHECKSUM, errno.EMSGSIZE}
+_NO_LEASE = {LEADER_MAGIC, LEADER_LOCKSPACE, LEADER_RESOURCE, errno.EMSGSIZE}
 _NO_DAEMON = {errno.ECONNREFUSED, errno.EPIPE, errno.ECONNRESET}
 
 _STATUS = {
@@ -281,6 +281,8 @@ def _error(operation: str, lease: str, e: sanlock.SanlockException) -> StorageEr
         return LeaseHeld(lease)
     if operation == "acquire" and e.errno == errno.ENOSPC:
         text = "this host has not joined the lockspace"
+    if e.errno == LEADER_CHECKSUM:
+        text = "it is damaged: its record has a wrong checksum"
     return LeaseError(operation, lease, e.errno, text)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from storage.leases import joining
 from storage.leases.flock_edge import FlockLeases
 from storage.leases.model import HostStatus
 from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
+from storage.spm.volume_leases import VolumeLeased, VolumeLeaseUnknown, refuse_held
 from tests.decoder import domain as decoder
 from vdsm.common import crashpoints
 from vdsm.common.ids import new_uuid
@@ -190,8 +192,6 @@ async def test_flipped_byte_is_refused_with_both_checksums(domain, tmp_path, lea
 
 
 async def test_shared_volume_is_one_file_in_two_images(domain):
-    from dataclasses import replace
-
     template, derived, vol, child = (new_uuid() for _ in range(4))
     await domain.create_volume(NewVolume(template, vol, 4 * MIB, VolumeFormat.RAW, Allocation.SPARSE))
     clone = NewVolume(derived, child, 4 * MIB, VolumeFormat.COW, Allocation.SPARSE, parent_id=vol)
@@ -248,8 +248,6 @@ async def test_local_lock_is_held_by_one_process(domain, leases):
 
 @pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
 async def test_empty_and_cleared_leases_are_told_apart_from_held_ones(domain, leases, tmp_path):
-    from dataclasses import replace
-
     empty = tmp_path / "empty"
     empty.touch()
     with pytest.raises(LeaseNotFormatted):
@@ -257,6 +255,58 @@ async def test_empty_and_cleared_leases_are_told_apart_from_held_ones(domain, le
     await leases.clear_lease(domain.sdm_lease)
     with pytest.raises(LeaseNotFormatted):
         await leases.read_lease(domain.sdm_lease)
+
+
+@pytest.fixture
+async def volume_lease(domain):
+    image, volume = new_uuid(), new_uuid()
+    await domain.create_volume(NewVolume(image, volume, 4096, VolumeFormat.RAW, Allocation.SPARSE))
+    return domain.volume_lease(image, volume)
+
+
+async def refusal(domain, leases, lease):
+    """Why a volume is not removed; empty when it may be."""
+    try:
+        await refuse_held(domain, leases, os.path.basename(os.path.dirname(lease.path)), [lease.resource])
+    except (VolumeLeased, VolumeLeaseUnknown) as e:
+        return str(e)
+    return ""
+
+
+@pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
+async def test_a_damaged_lease_keeps_its_volume_until_it_is_made_anew(domain, leases, volume_lease):
+    with open(volume_lease.path, "r+b") as file:
+        file.seek(24)  # in the checked part of the record
+        file.write(b"x")
+    assert "wrong checksum" in await refusal(domain, leases, volume_lease)
+    path = volume_lease.path.replace(":", "\\:")
+    address = f"{domain.domain_id}:{volume_lease.resource}:{path}:0"
+    subprocess.run(["sanlock", "direct", "init", "-r", address], check=True, capture_output=True)
+    assert await refusal(domain, leases, volume_lease) == ""
+
+
+@pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
+async def test_a_cleared_or_blank_lease_keeps_no_volume(domain, leases, volume_lease):
+    await leases.clear_lease(volume_lease)
+    assert await refusal(domain, leases, volume_lease) == ""
+    os.truncate(volume_lease.path, 0)
+    os.truncate(volume_lease.path, MIB)
+    assert await refusal(domain, leases, volume_lease) == ""
+
+
+@pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
+async def test_a_lease_under_another_name_keeps_its_volume_while_it_is_held(domain, leases, volume_lease):
+    renamed = replace(volume_lease, resource=new_uuid())
+    await leases.format_lease(renamed)
+    assert await refusal(domain, leases, volume_lease) == ""
+    await joining.join(leases, domain, 1, timeout_s=60)
+    try:
+        await leases.acquire(renamed, timeout_s=30)
+        assert "hosts [1] hold its lease" in await refusal(domain, leases, volume_lease)
+        await leases.release(renamed)
+        assert await refusal(domain, leases, volume_lease) == ""
+    finally:
+        await leases.leave(domain.lockspace, 1)
 
 
 CRASH = """

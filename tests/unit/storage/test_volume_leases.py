@@ -104,6 +104,20 @@ async def test_a_volume_without_lease_is_deleted(leased: Spm, daemon: Daemon, me
     assert (await leased.delete(image, volume)).state == "finished"
 
 
+@pytest.mark.parametrize(("written", "told"), [(b"garbage!", "its magic is"), (b"\0" * 512 + b"garbage!", "")])
+async def test_a_volume_whose_lease_is_no_record_any_more_is_not_deleted(
+    leased: Spm, daemon: Daemon, written: bytes, told: str
+) -> None:
+    image, volume = ids(2)
+    await leased.create(image, volume)
+    daemon.answers[volume] = LeaseNotFormatted("x")
+    (leased.path / "images" / image / f"{volume}.lease").write_bytes(written.ljust(4096, b"\0"))
+    record = await leased.delete(image, volume)
+    if told:
+        _refused(record, 704, told)
+    assert (leased.path / "images" / image / f"{volume}.meta").exists() is bool(told)
+
+
 async def test_a_creation_is_not_reverted_while_a_host_holds_the_volumes_lease(leased: Spm, daemon: Daemon) -> None:
     image, volume = ids(2)
     task_id = await leased.create(image, volume)
