@@ -70,7 +70,7 @@ class Images:
         """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`, `UnsafeImage`, `BeingRemoved`; then nothing more
         is prepared."""
         domain_id = domain.domain_id
-        async with self._image_locked(domain, image_id):
+        async with self._image_locked(domain, image_id, f"prepare for {consumer}"):
             with self._in_use.preparing(domain_id, image_id, consumer):
                 chain = await domain.chain(image_id, volume_id)
                 if not allow_illegal:
@@ -87,7 +87,9 @@ class Images:
 
     async def teardown(self, domain_id: str, image_id: str, *, consumer: str = API) -> None:
         """Nothing happens when this consumer had not prepared the image. Needs no storage."""
-        async with self._locks.hold([locks.image(domain_id, image_id)], wait_s=PREPARE_WAIT_S):
+        async with self._locks.hold(
+            [locks.image(domain_id, image_id)], who=f"teardown for {consumer}", wait_s=PREPARE_WAIT_S
+        ):
             left = self._in_use.without(domain_id, image_id, consumer)
             if left:
                 log.info("image %s of %s stays prepared for %s", image_id, domain_id, ", ".join(sorted(left)))
@@ -108,9 +110,9 @@ class Images:
                     found |= set(self._in_use.users(domain_id, image_id))
         return sorted(found)
 
-    def _image_locked(self, domain: Domain, image_id: str) -> contextlib.AbstractAsyncContextManager[None]:
+    def _image_locked(self, domain: Domain, image_id: str, who: str) -> contextlib.AbstractAsyncContextManager[None]:
         wanted = [locks.domain(domain.domain_id, Mode.SHARED), locks.image(domain.domain_id, image_id)]
-        return self._locks.hold(wanted, wait_s=PREPARE_WAIT_S)
+        return self._locks.hold(wanted, who=who, wait_s=PREPARE_WAIT_S)
 
     def _link(self, domain: Domain, image_id: str) -> None:
         folder = os.path.join(self._links, domain.domain_id)

@@ -24,6 +24,7 @@ from typing import TypeVar
 from storage.errors import StorageError
 
 WAIT_S = 120.0
+TOLD = 3
 
 T = TypeVar("T")
 
@@ -37,7 +38,9 @@ class LockTimeout(StorageError):
     name: str
     mode: str
     waited_s: float
-    msg = "Lock {self.name} was not free for {self.mode} use within {self.waited_s:g} s"
+    holders: str
+    msg = "Lock {self.name} was not free for {self.mode} use within {self.waited_s:g} s: {self.holders} had it"
+    remedy = "Wait until that has ended, and ask again"
 
 
 class LockModesConflict(StorageError):
@@ -73,38 +76,34 @@ def volume(domain_id: str, volume_id: str, mode: Mode = Mode.EXCLUSIVE) -> Lock:
 
 @dataclass
 class _Held:
-    """One named lock: how many share it, whether one owns it alone, who waits."""
+    """One named lock: who shares it, or owns it alone, and who waits."""
 
-    shared: int = 0
+    holders: list[str] = field(default_factory=list)
     exclusive: bool = False
-    queue: deque[tuple[Mode, asyncio.Future[None]]] = field(default_factory=deque)
+    queue: deque[tuple[Mode, str, asyncio.Future[None]]] = field(default_factory=deque)
 
     def free_for(self, mode: Mode) -> bool:
-        return not self.exclusive and (mode is Mode.SHARED or self.shared == 0)
+        return not self.exclusive and (mode is Mode.SHARED or not self.holders)
 
-    def take(self, mode: Mode) -> None:
-        if mode is Mode.SHARED:
-            self.shared += 1
-        else:
-            self.exclusive = True
+    def take(self, mode: Mode, who: str) -> None:
+        self.holders.append(who)
+        self.exclusive = mode is Mode.EXCLUSIVE
 
-    def give_back(self, mode: Mode) -> None:
-        if mode is Mode.SHARED:
-            self.shared -= 1
-        else:
-            self.exclusive = False
+    def give_back(self, who: str) -> None:
+        self.holders.remove(who)
+        self.exclusive = False
         self.wake()
 
     def wake(self) -> None:
         while self.queue and self.free_for(self.queue[0][0]):
-            mode, turn = self.queue.popleft()
+            mode, who, turn = self.queue.popleft()
             if not turn.done():
-                self.take(mode)
+                self.take(mode, who)
                 turn.set_result(None)
 
     @property
     def idle(self) -> bool:
-        return not (self.shared or self.exclusive or self.queue)
+        return not (self.holders or self.queue)
 
 
 class Locks:
@@ -112,11 +111,16 @@ class Locks:
         self._held: dict[tuple[str, str], _Held] = {}
 
     @asynccontextmanager
-    async def hold(self, wanted: Iterable[Lock], *, wait_s: float = WAIT_S) -> AsyncIterator[None]:
-        """All of ``wanted``, in order. Raises `LockTimeout`, `LockModesConflict`."""
+    async def hold(
+        self, wanted: Iterable[Lock], *, who: str = "another call", wait_s: float = WAIT_S
+    ) -> AsyncIterator[None]:
+        """All of ``wanted``, in order. ``who``: told to those who wait in vain.
+
+        Raises `LockTimeout`, `LockModesConflict`.
+        """
         async with AsyncExitStack() as stack:
             for lock in _in_order(wanted):
-                await stack.enter_async_context(self._one(lock, wait_s))
+                await stack.enter_async_context(self._one(lock, who, wait_s))
             yield
 
     @property
@@ -125,34 +129,41 @@ class Locks:
         return sorted("/".join(key) for key in self._held)
 
     @asynccontextmanager
-    async def _one(self, lock: Lock, wait_s: float) -> AsyncIterator[None]:
+    async def _one(self, lock: Lock, who: str, wait_s: float) -> AsyncIterator[None]:
         held = self._held.setdefault(lock.key, _Held())
-        await self._enter(held, lock, wait_s)
+        await self._enter(held, lock, who, wait_s)
         try:
             yield
         finally:
-            held.give_back(lock.mode)
+            held.give_back(who)
             if held.idle:
                 self._held.pop(lock.key, None)
 
-    async def _enter(self, held: _Held, lock: Lock, wait_s: float) -> None:
+    async def _enter(self, held: _Held, lock: Lock, who: str, wait_s: float) -> None:
         if not held.queue and held.free_for(lock.mode):
-            held.take(lock.mode)
+            held.take(lock.mode, who)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        held.queue.append((lock.mode, turn))
+        held.queue.append((lock.mode, who, turn))
         try:
             async with asyncio.timeout(wait_s):
                 await turn
         except (TimeoutError, asyncio.CancelledError) as e:
+            holders = list(held.holders)
             if turn.done() and not turn.cancelled():  # the turn came together with the cancel
-                held.give_back(lock.mode)
+                held.give_back(who)
             else:
-                held.queue = deque(entry for entry in held.queue if entry[1] is not turn)
+                held.queue = deque(entry for entry in held.queue if entry[2] is not turn)
                 held.wake()
             if isinstance(e, TimeoutError):
-                raise LockTimeout(str(lock), lock.mode, wait_s) from None
+                raise LockTimeout(str(lock), lock.mode, wait_s, _listed(holders)) from None
             raise
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few: ten tasks may share a lock."""
+    told = list(dict.fromkeys(names))
+    return ", ".join(told[:TOLD]) + (f" and {len(told) - TOLD} others" if len(told) > TOLD else "")
 
 
 def _in_order(wanted: Iterable[Lock]) -> list[Lock]:

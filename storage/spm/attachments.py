@@ -121,7 +121,9 @@ class Attachments:
         await (await self._domains.get(domain_id)).change_metadata(lambda _: changes)
 
     def _alone(self, domain_id: str) -> AbstractAsyncContextManager[None]:
-        return self._locks.hold([locks.domain(domain_id, Mode.EXCLUSIVE)], wait_s=WAIT_S)
+        return self._locks.hold(
+            [locks.domain(domain_id, Mode.EXCLUSIVE)], who="attaching or detaching it", wait_s=WAIT_S
+        )
 
     @asynccontextmanager
     async def _locked(self, domain: Domain, host_id: int) -> AsyncIterator[None]:

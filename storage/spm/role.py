@@ -51,6 +51,7 @@ ACQUIRE_S = 240.0
 GARBAGE_S = 60.0
 PATIENCE_S = 10.0
 MAX_INQUIRE_FAILURES = 3
+LEFT_OVERS = "removing left-overs of volumes"
 
 START_ACQUIRED = crash_point("spm.start.acquired", "the lease is ours, nothing was read yet")
 START_LOADED = crash_point("spm.start.loaded", "stored tasks are loaded, none is undone")
@@ -194,7 +195,10 @@ class Role:
         """Alone on its domain: a volume that is being made looks just like garbage."""
         alone = locks.domain(domain_id, locks.Mode.EXCLUSIVE)
         try:
-            async with self._locks.hold([alone]), deadline(f"garbage collection of domain {domain_id}", GARBAGE_S):
+            async with (
+                self._locks.hold([alone], who=LEFT_OVERS),
+                deadline(f"garbage collection of domain {domain_id}", GARBAGE_S),
+            ):
                 domain = await self.domains.get(domain_id)
                 garbage = await domain.collect_garbage()
             if garbage.removed or garbage.mended:
@@ -207,7 +211,8 @@ class Role:
         """However long it takes: only who deletes the same image again waits for it."""
         domain_id = domain.domain_id
         for removed in await domain.removed_images():
-            async with self._locks.hold([locks.domain(domain_id), locks.image(domain_id, removed)]):
+            needed = [locks.domain(domain_id), locks.image(domain_id, removed)]
+            async with self._locks.hold(needed, who=f"removing what is left of image {removed}"):
                 await domain.purge_image(removed)
             log.warning("domain %s: removed what was left of image %s", domain_id, removed)
 

@@ -74,6 +74,11 @@ class TaskRecord:
     job: str = ""
     """Name of its one job, for people: a stored job is never run."""
 
+    @property
+    def named(self) -> str:
+        """For people: which, and what it does."""
+        return f"task {self.task_id} ({self.verb})"
+
 
 def encode(record: TaskRecord) -> dict[str, bytes]:
     """Files of the task's directory: name to content. ``.task`` comes last: with it the directory is whole."""

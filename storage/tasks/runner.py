@@ -224,7 +224,9 @@ class Tasks:
         return [task.task_id for task in left]
 
     async def _recover(self, group: Sequence[tuple[Task, list[Lock]]]) -> None:
-        async with self._locks.hold(merge(lock for _, wanted in group for lock in wanted), wait_s=LOCK_WAIT_S):
+        needed = merge(lock for _, wanted in group for lock in wanted)
+        who = "undoing " + ", ".join(task.record.named for task, _ in group)
+        async with self._locks.hold(needed, who=who, wait_s=LOCK_WAIT_S):
             for task, _ in group:
                 with logs.flow(task.task_id):
                     await self._undo(task, TaskAborted(task.task_id))
@@ -303,7 +305,7 @@ class Tasks:
     async def _run(self, task: Task, body: Body, wanted: list[Lock], about: str) -> None:
         async with AsyncExitStack() as held:  # the locks, and a slot: also on the way back
             try:
-                await held.enter_async_context(self._locks.hold(wanted, wait_s=LOCK_WAIT_S))
+                await held.enter_async_context(self._locks.hold(wanted, who=task.record.named, wait_s=LOCK_WAIT_S))
                 await held.enter_async_context(self._slots)
                 await self._work(task, body, about)
                 return
@@ -331,7 +333,8 @@ class Tasks:
     async def _revert(self, task: Task) -> None:
         reverted = TaskAborted(task.task_id)
         try:
-            async with self._locks.hold(self._steps.locks(task.record.recoveries), wait_s=LOCK_WAIT_S):
+            needed = self._steps.locks(task.record.recoveries)
+            async with self._locks.hold(needed, who=f"reverting {task.record.named}", wait_s=LOCK_WAIT_S):
                 await task.save()
                 await self._undo(task, reverted)
         except AgentError as e:  # nothing was undone: said as the end of the task

@@ -199,7 +199,7 @@ async def test_a_domain_is_not_detached_while_a_task_runs_on_it(inside: Spm, mon
     task_id = await inside.begin(image, volume)
     await making.reached.wait()
     for verb in ("domain.detach", "domain.attach"):
-        with pytest.raises(LockTimeout):
+        with pytest.raises(LockTimeout, match=f"task {task_id} \\(createVolume\\) had it"):
             await inside.serve(verb, {"domain_id": inside.world.domain_id})
     making.go.set()
     await inside.wait(task_id)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,21 @@ async def test_who_waits_too_long_is_told_what_for_and_lets_the_next_in() -> Non
             pass
     assert "01_img_d/a" in str(e.value)
     assert "exclusive" in str(e.value)
+    assert held.names == []
+
+
+@pytest.mark.parametrize(
+    ("holders", "told"),
+    [(["a"], ": a had it"), (["a", "b", "b"], ": a, b had it"), (list("abcde"), "c and 2 others had")],
+)
+async def test_who_waits_in_vain_is_told_who_had_the_lock(holders: list[str], told: str) -> None:
+    held = Locks()
+    async with contextlib.AsyncExitStack() as stack:
+        for who in holders:
+            await stack.enter_async_context(held.hold([A_SHARED], who=who))
+        with pytest.raises(locks.LockTimeout) as e:
+            await stack.enter_async_context(held.hold([A], wait_s=0.01))
+    assert told in str(e.value)
     assert held.names == []
 
 
