@@ -46,6 +46,7 @@ class NoMessage(ValueError):
 
 
 LARGE = 64 << 10
+MAX_FLOW = 100
 MAX_ITEMS = 100_000
 """Separators in a message: a short one may unpack to any number of objects."""
 
@@ -166,7 +167,7 @@ class Link:
         if not isinstance(message, dict) or not isinstance(message.get("params", {}), dict):
             raise NoMessage("it is no object, or its parameters are none")
         if "call" in message:
-            if "id" not in message:
+            if not _has_number(message):
                 raise NoMessage("it is a call without a number")
             task = asyncio.get_running_loop().create_task(self._answer(message))
             self._serving.add(task)
@@ -178,7 +179,9 @@ class Link:
             if self._notified is not None:
                 self._notified(message["notify"], message.get("params", {}))
         else:
-            answer = self._waiting.get(message.get("id", 0))
+            if not _has_number(message):
+                raise NoMessage("it is neither a call nor an answer to one")
+            answer = self._waiting.get(message["id"])
             if answer is None or answer.done():
                 return None
             if "error" in message:
@@ -189,7 +192,7 @@ class Link:
 
     async def _answer(self, message: dict[str, Any]) -> None:
         reply: dict[str, Any] = {"id": message["id"]}
-        with logs.flow(str(message.get("flow", ""))):
+        with logs.flow(str(message.get("flow", ""))[:MAX_FLOW]):
             try:
                 if self._serve is None:
                     raise errors.RemoteError("link", f"{self.name} serves no calls")
@@ -210,3 +213,7 @@ class Link:
             await self._writer.drain()
         except ConnectionError:
             raise LinkClosed(self.name, self._reason) from None
+
+
+def _has_number(message: Mapping[str, Any]) -> bool:
+    return isinstance(message.get("id"), int)

@@ -53,7 +53,7 @@ class _Enqueue(logging.handlers.QueueHandler):
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         identifier = flow_id.get()
         record = copy.copy(record)
-        record.flow = f"[{identifier}] " if identifier else ""
+        record.flow = f"[{identifier.translate(_CONTROL)}] " if identifier else ""
         record.msg, record.args = record.getMessage().translate(_CONTROL), None
         prepared: logging.LogRecord = super().prepare(record)
         # who calls an audited verb must not choose which words of its line are hidden: it has ids, names and a result

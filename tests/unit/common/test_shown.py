@@ -218,6 +218,21 @@ def test_a_full_queue_loses_lines_and_counts_them(tmp_path, monkeypatch):
         logging.getLogger().setLevel(before[1])
 
 
+def test_what_a_caller_names_a_flow_is_no_line_of_its_own(tmp_path):
+    before = logging.getLogger().handlers[:], logging.getLogger().level
+    running = logs.setup("INFO", str(tmp_path / "log"))
+    try:
+        with logs.flow("x\n2026-01-01 00:00:00,000 INFO vdsm.audit all is well"):
+            logging.getLogger("vdsm.test").info("done")
+    finally:
+        running.stop()
+        logging.getLogger().handlers[:] = before[0]
+        logging.getLogger().setLevel(before[1])
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert first.endswith("[x")
+    assert second.startswith(" ")
+
+
 def test_a_program_logs_to_its_standard_error_and_other_libraries_lines_have_the_same_form(capfd):
     before = logging.getLogger().handlers[:], logging.getLogger().level
     running = logs.setup()

@@ -110,6 +110,9 @@ WRONG = {
     "no object": (framing.encode_frame([]), "no object"),
     "parameters": (framing.encode_frame({"id": 1, "call": "ping", "params": [1]}), "parameters are none"),
     "no number": (framing.encode_frame({"call": "ping"}), "without a number"),
+    "a list for a number": (framing.encode_frame({"id": [], "call": "ping"}), "without a number"),
+    "an answer to a list": (framing.encode_frame({"id": []}), "neither a call nor an answer"),
+    "nothing": (framing.encode_frame({}), "neither a call nor an answer"),
 }
 
 
