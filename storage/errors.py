@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import Self
+
 from vdsm.common.errors import AgentError
 
 
@@ -79,6 +83,12 @@ class IoFailed(StorageError):
     error: str
     text: str
     msg = "{self.operation} of {self.path} failed: {self.text} ({self.error})"
+
+    @classmethod
+    def of(cls, operation: str, path: str, error: OSError) -> Self:
+        """Of this process's own file operation."""
+        number = error.errno or errno.EIO
+        return cls(operation, path, errno.errorcode.get(number, str(number)), os.strerror(number))
 
 
 class NoSpaceLeft(IoFailed):

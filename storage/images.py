@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from storage import layers, locks
 from storage.domain import Domain
-from storage.errors import StorageError
+from storage.errors import IoFailed, StorageError
 from storage.in_use import InUse
 from storage.links import replace_link
 from storage.locks import Locks, Mode
@@ -80,9 +80,9 @@ class Images:
                 self._in_use.add(domain_id, image_id, consumer, [volume for volume, _ in chain])
             try:
                 self._link(domain, image_id)
-            except OSError:
+            except OSError as e:
                 self._in_use.restore(domain_id, image_id, before)
-                raise
+                raise IoFailed.of("link", self._links, e) from e
             return _prepared(domain, image_id, chain)
 
     async def teardown(self, domain_id: str, image_id: str, *, consumer: str = API) -> None:

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-from storage.errors import BeingRemoved, VolumesInUse
+from storage.errors import BeingRemoved, IoFailed, VolumesInUse
 from vdsm.common.atomic import remove_durably, write_atomic
 
 log = logging.getLogger("vdsm.storage.images")
@@ -75,7 +75,7 @@ class InUse:
                 del self._preparing[key]
 
     def add(self, domain_id: str, image_id: str, user: str, volumes: Iterable[str]) -> None:
-        """On record from now on, beside what this user had of the image. Raises `BeingRemoved`."""
+        """On record from now on, beside what this user had of the image. Raises `BeingRemoved`, `IoFailed`."""
         used = frozenset(volumes)
         self._refuse_removed(domain_id, used)
         users = self.users(domain_id, image_id)
@@ -148,8 +148,12 @@ class InUse:
         if not users:
             remove_durably(path)
             return
-        os.makedirs(self._records, mode=0o755, exist_ok=True)
-        write_atomic(path, json.dumps({user: sorted(volumes) for user, volumes in sorted(users.items())}).encode())
+        data = json.dumps({user: sorted(volumes) for user, volumes in sorted(users.items())}).encode()
+        try:
+            os.makedirs(self._records, mode=0o755, exist_ok=True)
+            write_atomic(path, data)
+        except OSError as e:
+            raise IoFailed.of("write", path, e) from e
 
     def _path(self, domain_id: str, image_id: str) -> str:
         return os.path.join(self._records, f"{domain_id}_{image_id}")

@@ -32,12 +32,18 @@ def set_folder(folder: str) -> None:
 
 
 def record(pgid: int) -> None:
+    """A full disk stops no command: PR_SET_PDEATHSIG ends what has no record, but not its children."""
     if _folder is not None:
         # whole or not at all: a half-written record would let the group live
         path = os.path.join(_folder, str(pgid))
-        with open(f"{path}.new", "w", encoding="ascii") as f:
-            f.write(f"{start_time(pgid) or 0}\n")
-        os.rename(f"{path}.new", path)
+        try:
+            with open(f"{path}.new", "w", encoding="ascii") as f:
+                f.write(f"{start_time(pgid) or 0}\n")
+            os.rename(f"{path}.new", path)
+        except OSError as e:
+            log.warning("process group %d is not on record, what it starts may outlive us: %s", pgid, e)
+            with contextlib.suppress(OSError):
+                os.unlink(f"{path}.new")
 
 
 def forget(pgid: int) -> None:

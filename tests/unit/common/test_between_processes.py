@@ -299,6 +299,14 @@ def test_a_group_is_on_record_with_its_start_while_it_runs(folder, start):
     assert os.listdir(folder) == []
 
 
+def test_a_group_that_can_not_be_recorded_is_told_and_runs(folder, start, caplog):
+    folder.rmdir()
+    child = start("sleep", "60")
+    groups.record(child.pid)
+    assert f"process group {child.pid} is not on record" in caplog.text
+    assert groups.members(child.pid) == [child.pid]
+
+
 def test_a_group_that_ended_at_once_can_be_recorded(folder):
     gone = subprocess.Popen(["true"])
     gone.wait()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from inside import Spm, ids
 from local_world import World
 
-from storage.errors import BeingRemoved, VolumesInUse
+from storage.errors import BeingRemoved, IoFailed, VolumesInUse
 from storage.file.files import DomainFiles
 from storage.images import Images
 from storage.in_use import InUse
@@ -79,6 +80,18 @@ def test_a_record_that_cannot_be_read_counts_as_used(in_use: InUse, tmp_path: Pa
     (tmp_path / "prepared" / f"{D}_{IMAGE}").write_text('["vm-1"]')
     with pytest.raises(VolumesInUse, match="cannot be read"), in_use.removing(D, IMAGE, ["leaf"]):
         pass
+
+
+def test_a_record_that_can_not_be_written_is_refused_with_the_reason(
+    in_use: InUse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("storage.in_use.write_atomic", full)
+    with pytest.raises(IoFailed, match=rf"{tmp_path}.*No space left on device \(ENOSPC\)"):
+        in_use.add(D, IMAGE, VM, ["leaf"])
+    assert in_use.images() == []
 
 
 def test_a_user_of_unknown_volumes_uses_all_of_the_image(in_use: InUse) -> None:
@@ -187,6 +200,6 @@ async def test_a_failed_prepare_leaves_no_user(inside: Spm, monkeypatch: pytest.
     images = Images(f"{world.top}/no/such", world.storage.in_use, Locks())
     os.makedirs(f"{world.top}/no")
     Path(f"{world.top}/no/such").write_text("no folder")
-    with pytest.raises(OSError, match="such"):
+    with pytest.raises(IoFailed, match="such"):
         await images.prepare(await inside.domains.get(world.domain_id), image, volume)
     assert images.prepared() == []
