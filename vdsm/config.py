@@ -59,28 +59,27 @@ class Settings:
     warnings: tuple[str, ...] = ()
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 86400:
-        raise ValueError("expected seconds, more than 0 and less than a day")
-    return value
+def _number(kind: Callable[[str], float], accepts: Callable[[float], bool], expected: str) -> Callable[[str], Any]:
+    """One sentence for what is no number and for one that is too large."""
 
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 65536:
-        raise ValueError("expected a port number")
-    return value
-
-
-def _between(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise ValueError(f"expected a whole number from {low} to {high}")
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise ValueError(f"expected {expected}") from None
+        if not accepts(value):
+            raise ValueError(f"expected {expected}")
         return value
 
     return read
+
+
+_seconds = _number(float, lambda value: 0 < value < 86400, "seconds, more than 0 and less than a day")
+_port = _number(int, lambda value: 0 <= value < 65536, "a port number")
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    return _number(int, lambda value: low <= value <= high, f"a whole number from {low} to {high}")
 
 
 def _yes(text: str) -> bool:
@@ -91,7 +90,10 @@ def _yes(text: str) -> bool:
 
 
 def _address(text: str) -> str:
-    return str(ipaddress.ip_address(text.strip()))
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        raise ValueError("expected an IPv4 or IPv6 address") from None
 
 
 def _words(text: str) -> frozenset[str]:
@@ -191,8 +193,16 @@ def _read(path: str, values: dict[str, Any], timeouts: dict[str, float], warning
         with open(path, encoding="utf-8") as f:
             text = f.read()
         parser.read_string(text, source=path)
-    except (configparser.Error, UnicodeDecodeError, OSError) as e:
-        raise BadConfiguration(path, " ".join(str(e).split())) from None
+    except configparser.MissingSectionHeaderError as e:
+        place = f"{path}:{e.lineno}"
+        raise BadConfiguration(place, f"{e.line.strip()!r} stands below no [section]") from None
+    except configparser.ParsingError as e:
+        number, line = e.errors[0]  # Python has made a literal of the line
+        raise BadConfiguration(f"{path}:{number}", f"{line} is neither a [section] nor key = value") from None
+    except UnicodeDecodeError as e:
+        raise BadConfiguration(path, f"is no text in UTF-8 (byte {e.start})") from None
+    except OSError as e:
+        raise BadConfiguration(path, f"can't be read: {e.strerror}") from None
     for section in parser.sections():
         for key, value in parser.items(section):
             place = f"{path}:{_line(text, section, key)}"

@@ -55,14 +55,29 @@ def test_etc_wins_over_run_wins_over_usr_lib(paths):
         ("[agent]\nlog_levl = INFO\n", r"vdsm\.conf:2: \[agent\] has no key 'log_levl'; it knows: .*log_level"),
         ("[agent]\n\nlog_level = LOUD\n", r"vdsm\.conf:3: \[agent\] log_level = 'LOUD': expected DEBUG"),
         ("[hooks]\ntimeout_s = -1\n", r"timeout_s = '-1': expected seconds"),
-        ("[hook_timeouts]\nbefore_vm_start = soon\n", r"before_vm_start = 'soon'"),
-        ("no section\n", r"vdsm\.conf: File contains no section headers"),
+        ("[hook_timeouts]\nbefore_vm_start = soon\n", r"before_vm_start = 'soon': expected seconds"),
+        ("[virt]\nstart_slots = few\n", r"start_slots = 'few': expected a whole number from 1 to 64$"),
+        ("[agent]\nplain_http_port = x\n", r"plain_http_port = 'x': expected a port number$"),
+        ("no section\n", r"vdsm\.conf:1: 'no section' stands below no \[section\]$"),
+        ("[agent]\n\nlog_level\n", r"vdsm\.conf:3: 'log_level.*' is neither a \[section\] nor key = value$"),
     ],
 )
 def test_our_own_sections_are_strict_and_name_file_and_line(paths, text, place):
     write(paths.etc, "vdsm.conf", text)
     with pytest.raises(config.BadConfiguration, match=place):
         config.load(paths)
+
+
+def test_a_file_that_is_no_text_is_said_so(paths):
+    write(paths.etc, "vdsm.conf", "").write_bytes(b"[agent]\n\xff")
+    with pytest.raises(config.BadConfiguration, match=r"vdsm\.conf: is no text in UTF-8 \(byte 8\)$"):
+        config.load(paths)
+
+
+def test_an_address_that_is_none_is_told_in_words(paths):
+    write(paths.etc, "vdsm.conf", "[addresses]\nmanagement_ip = here\n")
+    (warning,) = config.load(paths).warnings
+    assert warning.endswith("management_ip = 'here' is ignored: expected an IPv4 or IPv6 address")
 
 
 def test_timeouts_by_hook_point(paths):
