@@ -148,6 +148,16 @@ def _socket(what: str, candidates: list[str], remedy: str) -> Result:
     return Result(what, Level.FAULT, found, remedy)
 
 
+def closed_to_agent(file: str) -> Result | None:
+    """Root reads every file, the agent does not: by its owner, group and mode alone."""
+    info = os.stat(file)
+    bit = stat.S_IRUSR if info.st_uid == AGENT_ID else stat.S_IRGRP if info.st_gid == AGENT_ID else stat.S_IROTH
+    if info.st_mode & bit:
+        return None
+    found = f"{file}: user vdsm may not read it (mode {stat.S_IMODE(info.st_mode):04o}), so the agent does not start"
+    return Result("configuration", Level.FAULT, found, f"chmod 0644 {file}")
+
+
 def forbidden(what: str, path: str) -> Result:
     """It may be well: this user can't tell."""
     found = f"{path}: user {os.geteuid()} may not ask there"

@@ -13,13 +13,14 @@ from vdsm import config
 from vdsm.certificates import places as certificate_places
 from vdsm.certificates.examine import examine as examine_certificate
 from vdsm.cli.cert import MAKE_ONE
-from vdsm.cli.checks import Level, Result, accounts, forbidden, host, places
+from vdsm.cli.checks import Level, Result, accounts, closed_to_agent, forbidden, host, places
 from vdsm.cli.connection import agent_socket, connect, explain
 from vdsm.cli.output import console, count, print_json
 from vdsm.client import ClientError, RpcError
 from vdsm.client.web import FORBIDDEN
 from vdsm.common.errors import AgentError
 from vdsm.common.paths import Paths
+from vdsm.hooking.limits import Limits
 from vdsm.hooking.lint import Severity, lint
 from vdsm.host.tree import Tree
 from vdsm.root.client import RootClient
@@ -52,15 +53,22 @@ def _configuration(paths: Paths) -> Iterator[Result]:
     except config.BadConfiguration as e:
         yield Result("configuration", Level.FAULT, str(e), e.remedy)
         return
-    for warning in settings.warnings:
-        yield Result("configuration", Level.WARNING, warning, "")
-    if not settings.warnings:
-        yield Result("configuration", Level.GOOD, ", ".join(config.files(paths)) or "defaults, no file", "")
+    files = config.files(paths)
+    limits = Limits(settings.hook_timeout_s, settings.hook_timeouts_s)
+    found = [closed for file in files if (closed := closed_to_agent(file))]
+    found += [
+        Result("configuration", Level.WARNING, warning, "mend the line, or take it away")
+        for warning in (*settings.warnings, *limits.unknown_names())
+    ]
+    yield from found or [Result("configuration", Level.GOOD, ", ".join(files) or "defaults, no file", "")]
 
 
 def _certificates(paths: Paths) -> Iterator[Result]:
     renew = "vdsm cert status tells more; vdsm cert renew"
     for place in (place for place in certificate_places.known(paths.pki) if place.exists()):
+        if not os.access(place.key, os.R_OK) and os.path.exists(place.key):
+            yield forbidden("certificate", place.key)
+            continue
         report = examine_certificate(place)
         for problem in report.problems:
             yield Result("certificate", Level.FAULT, f"{place.name}: {problem}", renew)

@@ -4,6 +4,7 @@
 import asyncio
 import functools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from vdsm.certificates import keeping
 from vdsm.cli import checks, connection, doctor, hooks, output, serve, watching
 from vdsm.cli.app import app
 from vdsm.cli.checks import Level, places
@@ -413,6 +415,41 @@ class _Socket:
 
     def __exit__(self, *_):
         pass
+
+
+def configured(tmp_path, text, mode=0o644):
+    file = tmp_path / "vdsm.conf"
+    file.write_text(text)
+    file.chmod(mode)
+    return list(doctor._configuration(Paths(etc=str(tmp_path), run=str(tmp_path), usr_lib=str(tmp_path))))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root reads what the agent may not")
+def test_a_configuration_that_only_root_reads_is_a_fault(tmp_path):
+    (result,) = configured(tmp_path, "[agent]\nlog_level = INFO\n", mode=0o600)
+    assert result.level is Level.FAULT
+    assert result.remedy == f"chmod 0644 {tmp_path}/vdsm.conf"
+    os.chown(tmp_path / "vdsm.conf", 36, 0)
+    assert checks.closed_to_agent(str(tmp_path / "vdsm.conf")) is None
+
+
+def test_a_limit_of_a_point_that_is_none_is_warned_about(tmp_path):
+    (result,) = configured(tmp_path, "[hook_timeouts]\nbefore_vm_strt = 5\n")
+    assert result.level is Level.WARNING
+    assert result.found.endswith("before_vm_strt: there is no such hook point; did you mean before_vm_start?")
+
+
+def test_a_configuration_in_order_is_good(tmp_path):
+    (result,) = configured(tmp_path, "[hook_timeouts]\nbefore_vm_start/50_a = 5\n")
+    assert (result.level, result.found) == (Level.GOOD, f"{tmp_path}/vdsm.conf")
+
+
+def test_a_key_that_this_user_may_not_read_is_no_fault(tmp_path, monkeypatch):
+    keeping.init(str(tmp_path), ["host-1"], days=30, force=False)
+    monkeypatch.setattr(doctor.os, "access", lambda file, mode: not file.endswith("vdsmkey.pem"))
+    results = list(doctor._certificates(Paths(pki=str(tmp_path))))
+    assert {result.level for result in results} == {Level.WARNING}
+    assert "as root" in results[0].remedy
 
 
 async def test_a_root_helper_that_takes_connections_and_answers_nothing_is_a_fault(tmp_path, monkeypatch):
