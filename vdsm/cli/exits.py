@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import TextIO
 
 
 class Exit(IntEnum):
@@ -23,7 +24,11 @@ class Exit(IntEnum):
 
 @contextlib.contextmanager
 def ending_quietly() -> Iterator[None]:
-    """A reader that has enough (`| head -1`) is no fault. Also of what is only written when the program ends."""
+    """A reader that has enough (`| head -1`) is no fault. Also of what is only written when the program ends.
+
+    What can't be written for another reason (a full disk) ends the command with a sentence.
+    """
+    _open_what_is_closed()
     stdout = sys.stdout
     end: SystemExit | None = None
     try:
@@ -35,7 +40,27 @@ def ending_quietly() -> Iterator[None]:
             raise BrokenPipeError
         stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+        _write_no_more(stdout)
         sys.exit(Exit.READER_GONE)
+    except OSError as e:
+        _write_no_more(stdout)
+        sys.stderr.write(f"{e.filename or 'Standard output'}: {e.strerror or e}.\n")
+        sys.exit(Exit.REFUSED)
     if end is not None:
         raise end
+
+
+def _open_what_is_closed() -> None:
+    """`>&-`: Python has no stream there then, and the next file that is opened would take the output."""
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for as long as the command runs
+
+
+def _write_no_more(stdout: TextIO) -> None:
+    """What is still in the stream would fail once more when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())

@@ -328,6 +328,21 @@ def test_a_reader_that_has_enough_is_no_fault(words):
         assert (command.wait(), errors) == (141, b"")
 
 
+@pytest.mark.parametrize("words", [["version"], ["doctor", "--api"], ["doctor", "--api", "--json"]])
+def test_an_output_that_takes_nothing_is_said_in_one_line(words):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "vdsm.cli", *words], stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"Standard output: No space left on device.\n")
+
+
+@pytest.mark.parametrize("words", [["vdsm.cli", "version"], ["vdsm.cli", "hooks", "list"]])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_fault(words, closed):
+    command = f"exec {sys.executable} -m {' '.join(words)} {closed}"
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 # -- how it looks
 
 
