@@ -40,7 +40,8 @@ An unknown key or a bad value in one of them stops the agent's start, with file,
 """
 _TAIL = f"""
 Besides these, `[{HOOK_TIMEOUTS}]` has one key for each hook point, or for one script of it as `point/script`, whose
-value is its limit in seconds ([hooks](hooks.md)). A name that is no point's is warned about, in the log and by `vdsm doctor`.
+value is its limit in seconds ([hooks](hooks.md)). A name that is no point's is warned about, in the log and by `vdsm
+doctor`.
 """
 
 
