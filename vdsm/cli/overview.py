@@ -96,7 +96,7 @@ def _heading(seen: Overview) -> Text:
         f"kernel {_version(host, 'kernel')}",
         f"QEMU {_version(host, 'qemu-kvm')}",
     ]
-    hardware = "KVM" if host.get("kvmEnabled") == "true" else "software emulation"
+    hardware = "" if not host else "KVM" if host.get("kvmEnabled") == "true" else "software emulation"
     text.append("\n  " + " · ".join(filter(None, [*details, hardware])), style="dim")
     return text
 
@@ -111,15 +111,26 @@ def _load(seen: Overview) -> Table:
     busy = 100 - _number(stats.get("cpuIdle"), 100)
     total = _number(host.get("memSize"))
     free = _number(stats.get("memFree"))
-    used = 100 * (total - free) / total if total else 0
-    table.add_row("  cpu", bar(busy), f"{host.get('cpuThreads', '?')} threads, load {stats.get('cpuLoad', '?')}")
-    table.add_row("  memory", bar(used), f"{size(total - free)} of {size(total)}")
+    table.add_row(
+        "  cpu", _gauge(stats, busy), f"{host.get('cpuThreads', '?')} threads, load {stats.get('cpuLoad', '?')}"
+    )
+    if total and stats:
+        table.add_row("  memory", bar(100 * (total - free) / total), f"{size(total - free)} of {size(total)}")
+    else:  # half of it would be a wrong figure
+        table.add_row(
+            "  memory", _gauge({}, 0), f"{size(total) if total else '?'}, {size(free) if stats else '?'} free"
+        )
     swap = _number(stats.get("swapTotal"))
     if swap:
         part = swap - _number(stats.get("swapFree"))
         table.add_row("  swap", bar(100 * part / swap), f"{size(part)} of {size(swap)}")
-    table.add_row("  agent", "[green]running[/]", f"for {duration(_number(stats.get('elapsedTime')))}")
+    age = f"for {duration(_number(stats.get('elapsedTime')))}" if stats else ""
+    table.add_row("  agent", "[green]running[/]", age)
     return table
+
+
+def _gauge(answered: Mapping[str, Any], percent: float) -> str:
+    return bar(percent) if answered else "[dim]unknown[/]"
 
 
 def _pools(seen: Overview) -> Table | None:
