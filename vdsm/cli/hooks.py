@@ -25,6 +25,7 @@ from vdsm.hooking.points import POINTS
 from vdsm.hooking.records import Result, RunRecord
 
 AGENT_UID = 36
+_TRACE_CHARACTERS = 200  # of a script's standard error, for each of its lines in the trace
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 
 
@@ -101,7 +102,7 @@ def show_trial(trial: Trial, as_json: bool) -> None:
     if as_json:
         print_json({"text": trial.text, "diff": trial.diff, "notes": trial.notes, "run": trial.record.to_json()})
         return
-    _show_run(trial.record)
+    _show_run(trial.record, whole=True)
     for note in trial.notes:
         console().print(f"[yellow]note[/] {escape(note)}")
     if trial.diff:
@@ -116,7 +117,8 @@ def show_trace(paths: Paths, point: str, vm_id: str, last: int, as_json: bool) -
         print_json([record.to_json() for record in records])
         return
     if not records:
-        sys.stdout.write("No hook has run yet.\n")
+        about = f" of VM {vm_id}" * bool(vm_id) + f" at {point}" * bool(point)
+        sys.stdout.write(f"The trace has no run{about}.\n" if about else "No hook has run yet.\n")
     for record in records:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.started_at_s))
         about = f" VM {record.vm_id}" if record.vm_id else ""
@@ -124,11 +126,24 @@ def show_trace(paths: Paths, point: str, vm_id: str, last: int, as_json: bool) -
         _show_run(record)
 
 
-def _show_run(record: RunRecord) -> None:
+def _end_of(text: str) -> str:
+    """The last lines of a script's standard error, none of them cut if one has room."""
+    if len(text) <= _TRACE_CHARACTERS:
+        return text
+    end = text[-_TRACE_CHARACTERS:]
+    _, _, whole_lines = end.partition("\n")
+    return f"...\n{whole_lines or end}"
+
+
+def _show_run(record: RunRecord, whole: bool = False) -> None:
+    """``whole``: all that a script said, for who writes it; else its end, for who looks through many runs."""
     table = plain("script", "result", "code", "time", "")
     for script in record.scripts:
         colour = "green" if script.result is Result.DONE else "red"
-        said = " ".join(filter(None, [script.reason, script.stderr.strip()[-200:]]))
+        stderr = script.stderr.strip()
+        stderr = stderr if whole else _end_of(stderr)
+        between = ":\n" if "\n" in stderr else ": "
+        said = between.join(filter(None, [script.reason, stderr]))
         table.add_row(
             escape(script.script),
             f"[{colour}]{script.result}[/]",

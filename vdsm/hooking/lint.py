@@ -68,7 +68,8 @@ def _directory(folder: str, name: str, agent_uid: int) -> Iterator[Finding]:
         return
     names = sorted(os.listdir(folder), key=os.fsencode)
     if names and not point.wired:
-        yield Finding(folder, Severity.ERROR, f"this version of the agent does not run {name} yet")
+        problem = f"this version of the agent does not run {name} yet"
+        yield Finding(folder, Severity.ERROR, problem, "take its scripts away until one does")
     trust = trust_of(0 if point.as_root else agent_uid)
     for entry in names:
         yield from _entry(os.path.join(folder, entry), entry, point, trust)

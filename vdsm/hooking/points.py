@@ -48,7 +48,7 @@ class UnknownPoint(AgentError):
 
     @property
     def hint(self) -> str:
-        return f"; did you mean {self.suggestion}?" if self.suggestion else ""
+        return f"; did you mean {self.suggestion}?" if self.suggestion else "; 'vdsm hooks list --all' names them"
 
 
 _D, _V, _J, _0 = Data.DOMAIN, Data.DEVICE, Data.JSON, Data.NOTHING

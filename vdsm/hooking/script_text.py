@@ -60,7 +60,7 @@ def _interpreter(first: bytes) -> Iterator[Problem]:
     if first.endswith(b"\r"):
         yield Problem(
             "has Windows line ends: the kernel looks for an interpreter whose name ends in a carriage return",
-            "sed -i 's/\\r$//'",
+            "sed -i 's/\\r$//' FILE",
             fatal=True,
         )
         first = first.rstrip(b"\r")
