@@ -42,10 +42,16 @@ PointName = Annotated[str, typer.Argument(help="Hook point.", autocompletion=_po
 @app.callback()
 def choose_host(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Another host's agent, by its port and TLS.")] = "",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="With --host: its port.")] = PORT,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="With --host: its port.", show_default=str(PORT))
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="With --host: without TLS, for reading only.")] = False,
 ) -> None:
-    connection.go_to(connection.Remote(host, port, not insecure) if host else None)
+    if not host and (insecure or port is not None):
+        connection.stop(
+            connection.Failure("--port and --insecure are of another host: give --host, too", "", Exit.USAGE)
+        )
+    connection.go_to(connection.Remote(host, port or PORT, not insecure) if host else None)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})

@@ -25,7 +25,8 @@ async def call(verb: str, words: Sequence[str], timeout_s: float) -> Any:
         methods = {method["name"]: method for method in document["methods"]}
         if verb not in methods:
             near = nearest(verb, list(methods))
-            reason = f"the agent has no such verb; did you mean {near}?" if near else "the agent has no such verb"
+            advice = f"did you mean {near}?" if near else "'vdsm doctor --api' lists them"
+            reason = f"the agent has no such verb; {advice}"
             raise UnknownVerb(verb, reason)
         types = Types(methods[verb], document.get("components", {}).get("schemas", {}))
         params = parameters(words, types, read_text) if words else None

@@ -87,7 +87,14 @@ def import_(
     pki: Folder = OF_THE_AGENT,
 ) -> None:
     """Put a signed certificate or a new authority in place. Tried first: what would not serve is refused."""
-    connection.look(lambda: keeping.import_(pki, certificate=certificate, key=key, authority=ca))
+
+    def work() -> None:
+        try:
+            keeping.import_(pki, certificate=certificate, key=key, authority=ca)
+        except keeping.NothingToImport as e:
+            connection.stop(connection.Failure(str(e), e.remedy, Exit.USAGE))
+
+    connection.look(work)
     console().print("Imported. The agent uses it from the next connection on.")
     named = examine(places.host(pki)).names
     if certificate and not any(_is_this_host(name) for name in named):
@@ -109,7 +116,6 @@ def issue(
         connection.stop(connection.Failure(f"{name[0]!r} is no name of a file.", "", Exit.USAGE))
 
     def work() -> list[str]:
-        os.makedirs(out, exist_ok=True)
         if request:
             authority, certificate = keeping.sign(pki, request, days=days)
             files = {f"{stem}.pem": certificate}
@@ -117,6 +123,7 @@ def issue(
             authority, pair = keeping.issue(pki, name, days=days)
             files = {f"{stem}.key": pair.key, f"{stem}.pem": pair.certificate}
         files[os.path.join(out, "cacert.pem")] = authority
+        os.makedirs(out, exist_ok=True)
         for file, data in files.items():
             write_atomic(file, data, mode=0o600 if file.endswith(".key") else 0o644)
         return list(files)

@@ -10,7 +10,10 @@ SHORTEST_PAUSE_S = 0.5
 
 def seconds(text: str | float) -> float:
     """A time to wait: more than none, and with an end. Not a number would pass for any."""
-    found = float(text)
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
     if not (math.isfinite(found) and found > 0):
         raise ValueError(f"{text} is no time to wait")
     return found

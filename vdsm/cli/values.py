@@ -153,7 +153,9 @@ def _json(key: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as e:
-        raise BadArgument(key, f"is no JSON: {e}") from None
+        raise BadArgument(
+            key, f"expected JSON, which this is not: {e}" if text.strip() else "expected JSON, got nothing"
+        ) from None
 
 
 def _number(key: str, text: str, read: Callable[[str], Any], what: str) -> Any:

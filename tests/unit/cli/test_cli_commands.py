@@ -20,6 +20,8 @@ from vdsm.cli import checks, connection, doctor, hooks, output, serve, watching
 from vdsm.cli.app import app
 from vdsm.cli.checks import Level, places
 from vdsm.common.paths import Paths
+from vdsm.hooking.dry_run import Trial
+from vdsm.hooking.records import Result, RunRecord, ScriptRecord
 
 DOCUMENT = {
     "methods": [
@@ -139,6 +141,11 @@ def test_a_time_without_end_or_sense_is_wrong_usage(agent, words, text):
     assert run(*words, text).exit_code == 2
 
 
+@pytest.mark.parametrize("text", ["soon", "0"])
+def test_a_time_that_is_none_is_told_in_words(text):
+    assert f"{text} is no time to wait" in " ".join(run("events", "--for", text).stderr.split())
+
+
 def test_looks_without_pause_are_wrong_usage(agent):
     assert run("status", "--interval", "0.4").exit_code == 2
 
@@ -171,6 +178,28 @@ def test_unknown_verb_is_answered_with_the_near_one(agent):
     assert "did you mean Host.echo?" in done.stderr
 
 
+def test_a_verb_unlike_any_is_answered_with_where_they_are_listed(agent):
+    done = run("call", "Nothing.alike")
+    assert done.exit_code == 2
+    assert "vdsm doctor --api" in done.stderr
+
+
+@pytest.mark.parametrize("option", [["--port", "54321"], ["--insecure"]])
+def test_an_option_of_another_host_without_one_is_wrong_usage(option, agent):
+    done = run(*option, "status")
+    assert (done.exit_code, "--host" in done.stderr, done.stdout) == (2, True, "")
+
+
+def test_an_import_of_nothing_is_wrong_usage(tmp_path):
+    done = run("cert", "import", "--pki", str(tmp_path))
+    assert (done.exit_code, "--certificate" in done.stderr) == (2, True)
+
+
+def test_a_certificate_that_is_not_issued_leaves_no_folder(tmp_path):
+    assert run("cert", "issue", "peer", "--out", str(tmp_path / "new"), "--pki", str(tmp_path)).exit_code == 1
+    assert not (tmp_path / "new").exists()
+
+
 def test_agent_not_running_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("VDSM_SOCKET", str(tmp_path / "none"))
     done = run("status")
@@ -190,6 +219,19 @@ def test_status_as_json_has_what_was_answered(agent):
     seen = json.loads(run("status", "--json").stdout)
     assert seen["vms"][0]["vmId"] == "vm-1"
     assert list(seen["problems"]) == [f"SPM of {POOL}"]
+
+
+def test_what_was_not_answered_is_unknown_and_no_figure(agent, monkeypatch):
+    monkeypatch.delitem(ANSWERS, "Host.getCapabilities")
+    text = run("status").stdout
+    (memory,) = (line.split() for line in text.splitlines() if "memory" in line)
+    assert memory == ["memory", "unknown", "?,", "250", "MiB", "free"]
+    assert "software emulation" not in text
+    monkeypatch.delitem(ANSWERS, "Host.getStats")
+    lines = [line.split() for line in run("status").stdout.splitlines()]
+    assert ["memory", "unknown", "?,", "?", "free"] in lines
+    assert ["cpu", "unknown", "?", "threads,", "load", "?"] in lines
+    assert ["agent", "running"] in lines
 
 
 def test_watch_and_json_exclude_each_other(agent):
@@ -269,6 +311,38 @@ def test_a_point_that_is_none_is_wrong_usage(words):
 
 def test_a_point_without_its_document_is_wrong_usage():
     assert run("hooks", "try", "before_vm_start").exit_code == 2
+
+
+@pytest.fixture
+def three_lines():
+    """The run of a script that failed with a long first line on its standard error."""
+    said = "Traceback: " + "x" * 180 + "\n  line two of it\nKeyError: 'shelf'\n"
+    script = ScriptRecord("50_shelf", Result.FAILED, "ended with exit code 1", code=1, stderr=said)
+    return RunRecord("before_vm_start", 0.0, 0.1, (script,))
+
+
+def test_the_trace_shows_whole_lines_of_the_end_of_stderr(three_lines, capsys):
+    hooks._show_run(three_lines)
+    shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert shown[1].endswith("ended with exit code 1:")
+    assert shown[2:] == ["...", "line two of it", "KeyError: 'shelf'"]
+
+
+def test_a_trial_shows_all_of_stderr(three_lines, capsys):
+    hooks.show_trial(Trial("", "", three_lines), as_json=False)
+    assert "Traceback: xxx" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "No hook has run yet.\n"),
+        (["--vm", "v1", "--point", "before_vm_start"], "The trace has no run of VM v1 at before_vm_start.\n"),
+    ],
+)
+def test_an_empty_trace_says_of_what(words, said, monkeypatch):
+    monkeypatch.setattr(hooks.trace, "read", lambda *_, **__: [])
+    assert run("hooks", "trace", *words).stdout == said
 
 
 def test_a_trace_that_this_user_may_not_read_is_said_so(monkeypatch):

@@ -69,7 +69,7 @@ def test_what_is_nested_too_deep_is_refused(word):
         (["size"], "expected key=value"),
         (["size=1", "size=2"], "given twice"),
         (['vmParams={"port": 1}', "vmParams.xml=a"], "given as a whole and in parts"),
-        (["{broken"], "is no JSON"),
+        (["{broken"], "expected JSON, which this is not"),
     ],
 )
 def test_wrong_words_are_refused_by_name(words, said):
