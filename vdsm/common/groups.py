@@ -99,6 +99,8 @@ def members(pgid: int) -> list[int]:
 
 
 def _is_ours(pgid: int, recorded_start: int) -> bool:
+    if pgid <= 1:  # 0 is no group: the kernel's threads have it, and killing it kills ourselves
+        return False
     leader = start_time(pgid)
     if leader is not None:
         return leader == recorded_start

@@ -299,6 +299,15 @@ def test_a_group_is_on_record_with_its_start_while_it_runs(folder, start):
     assert os.listdir(folder) == []
 
 
+@pytest.mark.parametrize("name", ["0", "1", "-1"])
+def test_a_record_of_no_group_of_ours_kills_nobody(folder, name):
+    (folder / name).write_text("1\n")
+    code = f"from vdsm.common import groups; print(groups.kill_recorded({str(folder)!r}, 0))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, start_new_session=True)
+    assert (done.returncode, done.stdout) == (0, b"[]\n")
+    assert os.listdir(folder) == []
+
+
 def test_a_group_that_can_not_be_recorded_is_told_and_runs(folder, start, caplog):
     folder.rmdir()
     child = start("sleep", "60")
