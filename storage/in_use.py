@@ -50,8 +50,8 @@ class InUse:
             return {str(user): frozenset(map(str, volumes)) for user, volumes in read.items()}
         except FileNotFoundError:
             return {}
-        except (ValueError, AttributeError, TypeError) as e:
-            log.error("%s is no list of users, so the image counts as used until the host restarts: %s", path, e)
+        except (OSError, ValueError, AttributeError, TypeError) as e:
+            log.error("%s gives no list of users, so the image counts as used until the host restarts: %s", path, e)
             return {UNREADABLE: frozenset()}
 
     def images(self) -> list[Image]:

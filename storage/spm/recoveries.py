@@ -263,12 +263,13 @@ async def _readable(domain: Domain, image_id: str) -> Mapping[str, str | None]:
 
 
 async def _is_made_then(domain: Domain, target: Target) -> bool:
+    """Its task ended with whole metadata: what can't be read since says nothing, so it is no proof."""
     if not target.made:
         return True
     try:
         return str((await domain.read_volume(target.image_id, target.volume_id)).ctime) == target.made
-    except DAMAGED:  # it says nothing of its time
-        return True
+    except DAMAGED:
+        return False
 
 
 async def _remove_files(domain: Domain, target: Target) -> None:

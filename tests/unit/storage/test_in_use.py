@@ -38,6 +38,15 @@ def test_a_used_volume_is_not_removed_and_the_refusal_names_the_users(in_use: In
     assert e.value.users == ["prepare", VM]
 
 
+def test_an_image_whose_record_cannot_be_read_counts_as_used(in_use: InUse, tmp_path: Path) -> None:
+    in_use.add(D, IMAGE, VM, ["leaf"])
+    [record] = (tmp_path / "prepared").iterdir()
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(VolumesInUse), in_use.removing(D, IMAGE, ["leaf"]):
+        pass
+
+
 def test_another_volume_of_a_used_image_is_removed(in_use: InUse) -> None:
     """As after a live merge: the VM runs on the image whose merged volume goes."""
     in_use.add(D, IMAGE, VM, ["base", "leaf"])

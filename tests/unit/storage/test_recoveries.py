@@ -280,6 +280,17 @@ async def test_while_an_end_cannot_be_stored_no_task_begins(inside: Spm, monkeyp
     await inside.create(image, volume)
 
 
+async def test_reverting_a_creation_spares_a_volume_that_does_not_say_when_it_was_made(inside: Spm) -> None:
+    image, kept, volume = ids(3)
+    await inside.create(image, kept)
+    made = await inside.create(image, volume)
+    meta = inside.world.domain / "images" / image / f"{volume}.meta"
+    meta.write_text("damaged\n")
+    await inside.serve("task.revert", {"task_id": made})
+    assert (await inside.wait(made)).state == State.FAILED
+    assert meta.with_suffix("").exists()
+
+
 async def test_reverting_a_creation_spares_a_later_volume_of_the_same_id(
     inside: Spm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
