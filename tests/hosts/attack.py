@@ -31,6 +31,7 @@ POOL = "5ccbb0f4-7b0c-4b93-9b58-5a5c0e4c8f5f"
 TRUE, FALSE = "root ALL=(ALL) ALL\n", "vdsm ALL=(ALL) NOPASSWD: ALL\n"
 ROUND_S = 1.0
 LEAST_STARTS = 4
+STOP_S = 5.0
 
 HELPER = """
 import asyncio, sys
@@ -186,9 +187,10 @@ class Ground:
 
     @property
     def agents(self) -> list[str]:
-        """Folders of user 36's."""
+        """Folders of user 36's, also under the name that they have until they are given away."""
         state = [f"lib/vdsm/{name}" for name in ("vms", "hooks", "identity")]
-        return [f"{self.top}/{name}" for name in ("free", "counts", "run/vdsm", "log/vdsm", "pki/vdsm", *state)]
+        folders = [Path(self.top, name) for name in ("free", "counts", "run/vdsm", "log/vdsm", "pki/vdsm", *state)]
+        return [str(path) for folder in folders for path in (folder, folder.with_name(f".{folder.name}.new"))]
 
     def give_to_agent(self) -> None:
         """As VDSM left it. By descriptors: here, too, somebody exchanges things."""
@@ -277,7 +279,11 @@ class Fight:
     def end(self, number: int) -> None:
         if self._helper is not None:
             self._helper.send_signal(number)
-            self._helper.wait()
+            try:
+                self._helper.wait(STOP_S)
+            except subprocess.TimeoutExpired:  # it waits for calls, which go on: as systemd does then
+                self._helper.kill()
+                self._helper.wait()
 
     def stop(self) -> None:
         self.end(signal.SIGKILL)

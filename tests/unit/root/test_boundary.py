@@ -206,6 +206,27 @@ def test_a_folder_whose_making_was_cut_off_is_made_by_the_next_start(helper, mon
     assert os.listdir(os.path.dirname(helper.paths.log)) == [os.path.basename(helper.paths.log)]
 
 
+def _new(path):
+    """Where a folder is until it is given away."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.new")
+
+
+def test_what_the_agent_put_into_a_folder_whose_making_was_cut_off_keeps_no_start_from_it(helper):
+    os.makedirs(f"{_new(helper.paths.log)}/filled")
+    os.chown(_new(helper.paths.log), AGENT, AGENT)
+    walk.make_for(helper.paths.log, AGENT, AGENT)
+    assert owner(helper.paths.log) == AGENT
+    assert os.listdir(helper.paths.log) == ["filled"]
+
+
+def test_a_folder_of_roots_under_the_name_of_a_new_one_is_not_given_away(helper):
+    os.makedirs(f"{_new(helper.paths.log)}/roots")
+    with pytest.raises(UnsafeFolder, match=r"\.new beside it is in the way: Directory not empty"):
+        walk.make_for(helper.paths.log, AGENT, AGENT)
+    assert owner(_new(helper.paths.log)) == 0
+    assert not os.path.exists(helper.paths.log)
+
+
 # -- the way there
 
 

@@ -74,20 +74,38 @@ def make_for(path: str, uid: int, gid: int) -> None:
 
 def make_for_in(parent: int, name: str, path: str, uid: int, gid: int) -> None:
     """Only what is made here is given away, under a name of its own; what is there must be the user's already."""
-    _remove_link(parent, name, path)
-    temporary = f".{name}.new"
-    with contextlib.suppress(FileNotFoundError):
-        with _opened(parent, name, path) as fd:
-            owner = os.fstat(fd).st_uid
-        if owner != uid:
-            raise UnsafeFolder(path, f"it is there and belongs to user {owner}, expected {uid}")
+    owner = _owner(parent, name, path)
+    if owner not in (None, uid):
+        raise UnsafeFolder(path, f"it is there and belongs to user {owner}, expected {uid}")
+    if owner == uid:
         return
-    with contextlib.suppress(FileNotFoundError):  # of a helper that was killed
+    temporary = f".{name}.new"
+    # one that is the user's was given away by a helper that was killed then: it may hold something by now
+    if _owner(parent, temporary, path) != uid:
+        _give(parent, temporary, path, uid, gid)
+    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
+
+
+def _owner(parent: int, name: str, path: str) -> int | None:
+    """Of a folder; None: there is nothing."""
+    _remove_link(parent, name, path)
+    try:
+        with _opened(parent, name, path) as fd:
+            return os.fstat(fd).st_uid
+    except FileNotFoundError:
+        return None
+
+
+def _give(parent: int, temporary: str, path: str, uid: int, gid: int) -> None:
+    try:
         os.rmdir(temporary, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        raise UnsafeFolder(path, f"{temporary} beside it is in the way: {e.strerror}") from e
     os.mkdir(temporary, 0o755, dir_fd=parent)
     with _opened(parent, temporary, path) as fd:
         os.fchown(fd, uid, gid)
-    os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
 
 
 @contextlib.contextmanager
