@@ -39,6 +39,13 @@ VIR_DOMAIN_EVENT_ID_REBOOT: int
 VIR_DOMAIN_EVENT_ID_RTC_CHANGE: int
 VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON: int
 VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE: int
+VIR_DOMAIN_EVENT_ID_WATCHDOG: int
+VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE: int
+VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: int
+VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: int
+
+VIR_DOMAIN_METADATA_ELEMENT: int
+VIR_DOMAIN_AFFECT_CURRENT: int
 
 class libvirtError(Exception):
     def get_error_code(self) -> int: ...
@@ -59,6 +66,17 @@ class virDomain:
     def reset(self, flags: int = 0) -> int: ...
     def destroyFlags(self, flags: int = 0) -> int: ...
     def undefineFlags(self, flags: int = 0) -> int: ...
+    def fsFreeze(self, mountpoints: list[str] | None = None, flags: int = 0) -> int: ...
+    def fsThaw(self, mountpoints: list[str] | None = None, flags: int = 0) -> int: ...
+    def diskErrors(self, flags: int = 0) -> dict[str, int]: ...
+    def setMetadata(
+        self,
+        type: int,  # noqa: A002
+        metadata: str | None,
+        key: str | None,
+        uri: str | None,
+        flags: int = 0,
+    ) -> int: ...
 
 class virConnect:
     def close(self) -> int: ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 
-from vdsm.virt.hypervisor import Change, ClockShift, DiskTrouble, DomainEvent
+from vdsm.virt.hypervisor import Change, ClockShift, DiskTrouble, DomainEvent, VmEvent
 from vdsm.virt.states import ExitReason, PauseCode, VmState, exit_for
 from vdsm.virt.status import REBOOTING_S
 from vdsm.virt.vm import Vm
@@ -27,14 +27,16 @@ _STOPS = {
 _ERRNO_WORDS = {"enospc": PauseCode.NO_SPACE, "eio": PauseCode.IO_ERROR}
 
 
-def react(vm: Vm, event: DomainEvent | ClockShift | DiskTrouble) -> None:
+def react(vm: Vm, event: VmEvent) -> None:
     if isinstance(event, ClockShift):
         vm.time_offset_s = event.offset_s
     elif isinstance(event, DiskTrouble):
+        if not event.paused:
+            return
         log.warning("VM %s is paused: disk %s (%s): %s", vm.vm_id, event.alias, event.path, event.reason)
         vm.pause_reason = _ERRNO_WORDS.get(event.reason, PauseCode.OTHER)
         vm.look.soon()
-    else:
+    elif isinstance(event, DomainEvent):
         _react_to_change(vm, event.change)
 
 

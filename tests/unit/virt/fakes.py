@@ -54,6 +54,8 @@ class FakeDomain:
     xml: str
     state: DomainState = DomainState.OFF
     reason: str = ""
+    disk_errors: dict[str, str] = field(default_factory=dict)
+    metadata: str = ""
 
 
 @dataclass
@@ -103,6 +105,25 @@ class FakeHypervisor:
 
     async def ask_reboot(self, vm_id: str) -> None:
         await self._called("ask_reboot", vm_id)
+
+    async def ask_agent_reboot(self, vm_id: str) -> None:
+        await self._called("ask_agent_reboot", vm_id)
+
+    async def freeze(self, vm_id: str) -> int:
+        await self._called("freeze", vm_id)
+        return 1
+
+    async def thaw(self, vm_id: str) -> int:
+        await self._called("thaw", vm_id)
+        return 1
+
+    async def disk_errors(self, vm_id: str) -> Mapping[str, str]:
+        await self._called("disk_errors", vm_id)
+        return self.found[vm_id].disk_errors
+
+    async def set_metadata(self, vm_id: str, xml: str) -> None:
+        await self._called("set_metadata", vm_id)
+        self.found[vm_id].metadata = xml
 
     async def reset(self, vm_id: str) -> None:
         await self._called("reset", vm_id)
@@ -158,7 +179,8 @@ class FakeHypervisor:
             name = parse(domain.xml, what="test").findtext("name") or ""
         except Exception:
             name = "unreadable"
-        return Domain(vm_id, name, domain.state, domain.reason, domain.xml)
+        active = domain.state not in (DomainState.OFF, DomainState.CRASHED)
+        return Domain(vm_id, name, domain.state, domain.reason, domain.xml, active)
 
 
 def refuse(text: str) -> Callable[[str], Awaitable[None]]:

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -16,8 +17,6 @@ from vdsm.common.errors import DeadlineExceeded
 from vdsm.virt.errors import DomainMissing, HypervisorError, HypervisorLost
 from vdsm.virt.hypervisor import (
     Change,
-    ClockShift,
-    DiskTrouble,
     DomainEvent,
     DomainState,
     HypervisorEvent,
@@ -25,8 +24,6 @@ from vdsm.virt.hypervisor import (
 )
 from vdsm.virt.libvirt_edge.connection import Connection
 from vdsm.virt.libvirt_edge.libvirt_hypervisor import LibvirtHypervisor
-from vdsm.virt.libvirt_edge.subscriptions import Subscriptions
-from vdsm.virt.libvirt_edge.translation import domain_state, lifecycle_change
 from vdsm.virt.libvirt_edge.workers import Workers
 
 from .fakes import new_id, until
@@ -39,7 +36,9 @@ NOWHERE = "test+unix:///default?socket=/nonexistent"
 def xml_of(vm_id: str) -> str:
     return (
         f"<domain type='test'><name>vm-{vm_id[:8]}</name><uuid>{vm_id}</uuid><memory>8192</memory><os><type>hvm</type>"
-        "</os><devices><graphics type='vnc' port='-1' passwd='s3cret'/></devices></domain>"
+        "</os><devices><graphics type='vnc' port='-1' passwd='s3cret'/>"
+        "<disk type='file' device='disk'><source file='/a'/><target dev='vda' bus='virtio'/></disk>"
+        "<disk type='file' device='disk'><source file='/b'/><target dev='vdb' bus='virtio'/></disk></devices></domain>"
     )
 
 
@@ -131,6 +130,97 @@ async def test_statistics_come_by_id(edge: Edge) -> None:
 
 async def test_networks_are_the_active_ones(edge: Edge) -> None:
     assert await edge.hypervisor.active_networks() == {"default"}
+
+
+async def test_file_systems_are_frozen_and_thawed_by_the_guests_agent(edge: Edge) -> None:
+    await edge.start_domain()
+    assert await edge.hypervisor.freeze(edge.vm_id) == 2  # the driver's guests have two file systems
+    assert await edge.hypervisor.thaw(edge.vm_id) == 2
+
+
+async def test_a_guest_that_does_not_run_can_not_be_asked(edge: Edge) -> None:
+    await edge.hypervisor.define(xml_of(edge.vm_id))
+    for ask in (edge.hypervisor.freeze, edge.hypervisor.thaw, edge.hypervisor.ask_agent_reboot):
+        with pytest.raises(HypervisorError, match="not running"):
+            await ask(edge.vm_id)
+
+
+async def test_a_guest_is_asked_in_the_way_that_was_chosen_and_in_no_other(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    for call in ("reboot", "shutdownFlags"):  # not all of these flags are for the driver's guests
+        monkeypatch.setattr(libvirt.virDomain, call, lambda _domain, flags, call=call: asked.append((call, flags)))
+    await edge.start_domain()
+    await edge.hypervisor.ask_agent_reboot(edge.vm_id)
+    await edge.hypervisor.ask_reboot(edge.vm_id)
+    await edge.hypervisor.ask_agent_shutdown(edge.vm_id)
+    await edge.hypervisor.ask_shutdown(edge.vm_id)
+    assert asked == [
+        ("reboot", libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT),
+        ("reboot", libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN),
+        ("shutdownFlags", libvirt.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT),
+        ("shutdownFlags", libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN),
+    ]
+
+
+async def test_errors_of_disks_come_by_target(edge: Edge) -> None:
+    await edge.start_domain()
+    # the driver's disks fail one in this way, one in that
+    assert await edge.hypervisor.disk_errors(edge.vm_id) == {"vda": "unspecified", "vdb": "no space"}
+
+
+async def test_metadata_are_written_for_the_state_of_now(edge: Edge) -> None:
+    uri = "http://ovirt.org/vm/1.0"
+
+    def read(flags: int) -> Callable[[libvirt.virDomain], str]:
+        return lambda domain: domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, uri, flags)
+
+    await edge.start_domain()
+    await edge.hypervisor.set_metadata(edge.vm_id, "<vm><startTime>7</startTime></vm>")
+    assert "<startTime>7</startTime>" in await edge.act(read(libvirt.VIR_DOMAIN_AFFECT_LIVE))
+    assert f'<ovirt-vm:vm xmlns:ovirt-vm="{uri}">' in (await edge.hypervisor.domain(edge.vm_id)).xml
+    with pytest.raises(HypervisorError, match="metadata not found"):
+        await edge.act(read(libvirt.VIR_DOMAIN_AFFECT_CONFIG))
+    await edge.hypervisor.kill(edge.vm_id)
+    await edge.hypervisor.set_metadata(edge.vm_id, "<vm><exitCode>1</exitCode></vm>")
+    assert "<exitCode>1</exitCode>" in await edge.act(read(libvirt.VIR_DOMAIN_AFFECT_CONFIG))
+
+
+SLEEPS, CRASHED = new_id(), new_id()
+ODD_DOMAINS = "<node xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>{}</node>"
+ODD_DOMAIN = (
+    "<domain type='test'><name>odd-{0}</name><uuid>{1}</uuid><memory>8192</memory>"
+    "<os><type>hvm</type></os><test:runstate>{0}</test:runstate></domain>"
+)
+
+
+async def test_active_is_what_libvirt_says_of_a_crashed_and_of_a_sleeping_guest(tmp_path: Path) -> None:
+    odd = ((libvirt.VIR_DOMAIN_PMSUSPENDED, SLEEPS), (libvirt.VIR_DOMAIN_CRASHED, CRASHED))
+    host = tmp_path / "host.xml"
+    host.write_text(ODD_DOMAINS.format("".join(ODD_DOMAIN.format(*one) for one in odd)))
+    hypervisor = LibvirtHypervisor(f"test://{host}")
+    await hypervisor.start(lambda _event: None)
+    sleeps, crashed = await hypervisor.domain(SLEEPS), await hypervisor.domain(CRASHED)
+    assert (sleeps.state, sleeps.reason, sleeps.active) == (DomainState.RUNNING, "asleep", True)
+    assert (crashed.state, crashed.active) == (DomainState.CRASHED, True)  # kept for a look at its memory
+    await hypervisor.stop()
+
+
+async def test_a_domain_that_ends_between_two_questions_is_asked_again(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = libvirt.virDomain.isActive
+
+    def ends_before(domain: libvirt.virDomain) -> int:
+        if real(domain):
+            domain.destroy()
+        return real(domain)
+
+    await edge.start_domain()
+    monkeypatch.setattr(libvirt.virDomain, "isActive", ends_before)
+    seen = await edge.hypervisor.domain(edge.vm_id)
+    assert (seen.state, seen.reason, seen.active) == (DomainState.OFF, "destroyed", False)
 
 
 # Events
@@ -298,132 +388,3 @@ async def test_a_close_that_libvirt_tells_opens_anew() -> None:
 async def test_a_call_before_the_start_is_refused() -> None:
     with pytest.raises(HypervisorError, match="not started"):
         await LibvirtHypervisor(URI).domains()
-
-
-# Words
-
-
-@pytest.mark.parametrize(
-    ("number", "reason", "told"),
-    [
-        (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED, (DomainState.RUNNING, "")),
-        (libvirt.VIR_DOMAIN_NOSTATE, 0, (DomainState.RUNNING, "")),
-        (libvirt.VIR_DOMAIN_BLOCKED, 0, (DomainState.RUNNING, "")),
-        (libvirt.VIR_DOMAIN_PMSUSPENDED, 0, (DomainState.RUNNING, "")),
-        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER, (DomainState.PAUSED, "user")),
-        (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR, (DomainState.PAUSED, "ioerror")),
-        (libvirt.VIR_DOMAIN_SHUTDOWN, 0, (DomainState.SHUTTING_DOWN, "")),
-        (libvirt.VIR_DOMAIN_CRASHED, 0, (DomainState.CRASHED, "")),
-        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN, (DomainState.OFF, "shutdown")),
-        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED, (DomainState.OFF, "destroyed")),
-        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, (DomainState.OFF, "crashed")),
-        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED, (DomainState.OFF, "migrated")),
-        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SAVED, (DomainState.OFF, "saved")),
-        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED, (DomainState.OFF, "failed")),
-        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN, (DomainState.OFF, "")),
-    ],
-)
-def test_states_have_words(number: int, reason: int, told: tuple[DomainState, str]) -> None:
-    assert domain_state(number, reason) == told
-
-
-@pytest.mark.parametrize(
-    ("event", "detail", "change"),
-    [
-        ("DEFINED", libvirt.VIR_DOMAIN_EVENT_DEFINED_ADDED, None),
-        ("UNDEFINED", libvirt.VIR_DOMAIN_EVENT_UNDEFINED_REMOVED, None),
-        ("STARTED", libvirt.VIR_DOMAIN_EVENT_STARTED_BOOTED, Change.STARTED),
-        ("SUSPENDED", libvirt.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED, Change.SUSPENDED),
-        ("SUSPENDED", libvirt.VIR_DOMAIN_EVENT_SUSPENDED_IOERROR, Change.SUSPENDED_IOERROR),
-        ("RESUMED", libvirt.VIR_DOMAIN_EVENT_RESUMED_UNPAUSED, Change.RESUMED),
-        ("SHUTDOWN", libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST, Change.SHUTDOWN_GUEST),
-        ("SHUTDOWN", libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_HOST, Change.SHUTDOWN_HOST),
-        ("SHUTDOWN", libvirt.VIR_DOMAIN_EVENT_SHUTDOWN_FINISHED, Change.SHUTDOWN),
-        ("STOPPED", libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN, Change.STOPPED),
-        ("STOPPED", libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED, Change.STOPPED),
-        ("STOPPED", libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED, Change.CRASHED),
-        ("STOPPED", libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED, Change.MIGRATED),
-        ("STOPPED", libvirt.VIR_DOMAIN_EVENT_STOPPED_SAVED, Change.SAVED),
-        ("STOPPED", libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED, Change.CRASHED),
-        ("PMSUSPENDED", libvirt.VIR_DOMAIN_EVENT_PMSUSPENDED_MEMORY, Change.SUSPENDED),
-        ("CRASHED", libvirt.VIR_DOMAIN_EVENT_CRASHED_PANICKED, Change.CRASHED),
-    ],
-)
-def test_events_have_words(event: str, detail: int, change: Change | None) -> None:
-    assert lifecycle_change(getattr(libvirt, f"VIR_DOMAIN_EVENT_{event}"), detail) is change
-
-
-class Registered:
-    """Takes the callbacks as a connection does, and calls them as libvirt does."""
-
-    def __init__(self, refuse: int | None = None) -> None:
-        self.callbacks: dict[int, Callable[..., None]] = {}
-        self._refuse = refuse
-
-    def domainEventRegisterAny(
-        self, _domain: object, event: int, callback: Callable[..., None], _opaque: object
-    ) -> int:
-        if event == self._refuse:
-            raise libvirt.libvirtError("refused")
-        self.callbacks[event] = callback
-        return event
-
-    def domainEventDeregisterAny(self, number: int) -> None:
-        del self.callbacks[number]
-
-
-class NamedDomain:
-    def UUIDString(self) -> str:
-        return "vm"
-
-
-@pytest.mark.parametrize(
-    ("event", "arguments", "told"),
-    [
-        (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, (), DomainEvent("vm", Change.REBOOTED)),
-        (libvirt.VIR_DOMAIN_EVENT_ID_RTC_CHANGE, (-7,), ClockShift("vm", -7)),
-        (
-            libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON,
-            ("/x", "ua-1", libvirt.VIR_DOMAIN_EVENT_IO_ERROR_PAUSE, "enospc"),
-            DiskTrouble("vm", "ua-1", "/x", "enospc"),
-        ),
-        (
-            libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON,
-            (None, None, libvirt.VIR_DOMAIN_EVENT_IO_ERROR_PAUSE, None),
-            DiskTrouble("vm", "", "", ""),
-        ),
-        (
-            libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON,
-            ("/x", "ua-1", libvirt.VIR_DOMAIN_EVENT_IO_ERROR_REPORT, "eio"),
-            None,
-        ),
-        (
-            libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
-            (libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED, 0),
-            DomainEvent("vm", Change.AGENT_CONNECTED),
-        ),
-        (
-            libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
-            (libvirt.VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_DISCONNECTED, 0),
-            DomainEvent("vm", Change.AGENT_DISCONNECTED),
-        ),
-    ],
-)
-async def test_events_that_the_test_driver_has_not_are_translated(
-    event: int, arguments: tuple[object, ...], told: HypervisorEvent | None
-) -> None:
-    heard: list[HypervisorEvent] = []
-    registered: Any = Registered()
-    end = Subscriptions(asyncio.get_running_loop(), heard.append).register(registered)
-    registered.callbacks[event](registered, NamedDomain(), *arguments, None)
-    await asyncio.sleep(0)
-    assert heard == ([] if told is None else [told])
-    end()
-    assert registered.callbacks == {}
-
-
-async def test_a_subscription_that_is_refused_leaves_none_behind() -> None:
-    registered: Any = Registered(refuse=libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON)
-    with pytest.raises(libvirt.libvirtError):
-        Subscriptions(asyncio.get_running_loop(), lambda _event: None).register(registered)
-    assert registered.callbacks == {}

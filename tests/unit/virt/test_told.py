@@ -12,7 +12,17 @@ import pytest
 from vdsm.common.clocks import BASE_MS
 from vdsm.common.errors import DeadlineExceeded
 from vdsm.virt.errors import NoPowerdownWay
-from vdsm.virt.hypervisor import Change, ClockShift, DiskTrouble, DomainState
+from vdsm.virt.hypervisor import (
+    BalloonChanged,
+    Change,
+    ClockShift,
+    DeviceAdded,
+    DeviceRemoved,
+    DiskTrouble,
+    DomainState,
+    VmEvent,
+    Watchdog,
+)
 from vdsm.virt.powerdown import PowerdownRequest
 from vdsm.virt.vm import Vm
 
@@ -129,6 +139,27 @@ async def test_a_pause_of_a_disk_that_was_resumed_is_not_the_reason_of_the_next(
     domain.state = DomainState.PAUSED
     world.hypervisor.tell(VM, Change.SUSPENDED_IOERROR)
     await settle()
+    assert world.vms.stats(VM)["pauseCode"] == "EOTHER"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        DiskTrouble(VM, "ua-1", "/x", "enospc", paused=False),
+        Watchdog(VM, "log"),
+        BalloonChanged(VM, 1024),
+        DeviceAdded(VM, "ua-2"),
+        DeviceRemoved(VM, "ua-2"),
+    ],
+)
+async def test_what_stops_no_guest_changes_no_state(world: World, event: VmEvent) -> None:
+    vm = await runs(world)
+    told = list(world.events.told)
+    world.hypervisor.hear(event)
+    await settle()
+    assert (vm.status.reported, world.events.told) == ("Up", told)
+    world.hypervisor.found[VM].state, world.hypervisor.found[VM].reason = DomainState.PAUSED, "ioerror"
+    await vm.refresh()
     assert world.vms.stats(VM)["pauseCode"] == "EOTHER"
 
 

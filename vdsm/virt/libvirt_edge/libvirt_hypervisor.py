@@ -8,16 +8,17 @@ calls a change holds the VM's lane: at most one per VM.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import libvirt
 
+from vdsm.virt.domain_xml.names import VM_NAMESPACE
 from vdsm.virt.errors import HypervisorError
 from vdsm.virt.hypervisor import Domain, HypervisorEvent, Reconnected, Stats
 from vdsm.virt.libvirt_edge.connection import Connection
 from vdsm.virt.libvirt_edge.subscriptions import Subscriptions
-from vdsm.virt.libvirt_edge.translation import domain_state
+from vdsm.virt.libvirt_edge.translation import contradicts, disk_error, domain_state
 from vdsm.virt.libvirt_edge.workers import Workers
 
 T = TypeVar("T")
@@ -26,6 +27,8 @@ _READ_S = 20.0
 _CHANGE_S = 60.0
 _LAUNCH_S = 180.0
 _STATISTICS_S = 60.0
+_METADATA_PREFIX = "ovirt-vm"
+_CONTRADICTIONS = 5
 _GROUPS = (
     libvirt.VIR_DOMAIN_STATS_STATE
     | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
@@ -100,6 +103,29 @@ class LibvirtHypervisor:
         flags = libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
         await self._change(vm_id, "ask for a reboot", lambda d: d.reboot(flags))
 
+    async def ask_agent_reboot(self, vm_id: str) -> None:
+        flags = libvirt.VIR_DOMAIN_REBOOT_GUEST_AGENT
+        await self._change(vm_id, "ask the guest agent to reboot", lambda d: d.reboot(flags))
+
+    async def freeze(self, vm_id: str) -> int:
+        return await self._change(vm_id, "freeze the guest's file systems", lambda d: d.fsFreeze())
+
+    async def thaw(self, vm_id: str) -> int:
+        return await self._change(vm_id, "thaw the guest's file systems", lambda d: d.fsThaw())
+
+    async def disk_errors(self, vm_id: str) -> Mapping[str, str]:
+        def run(domain: libvirt.virDomain) -> Mapping[str, str]:
+            return {target: disk_error(error) for target, error in domain.diskErrors().items()}
+
+        return await self._read(vm_id, "ask for errors of its disks", run)
+
+    async def set_metadata(self, vm_id: str, xml: str) -> None:
+        def run(domain: libvirt.virDomain) -> None:
+            kind, now = libvirt.VIR_DOMAIN_METADATA_ELEMENT, libvirt.VIR_DOMAIN_AFFECT_CURRENT
+            domain.setMetadata(kind, xml, _METADATA_PREFIX, VM_NAMESPACE, now)
+
+        await self._change(vm_id, "write its metadata", run)
+
     async def reset(self, vm_id: str) -> None:
         await self._change(vm_id, "reset the domain", lambda d: d.reset(0))
 
@@ -171,7 +197,11 @@ def _read_all(connect: libvirt.virConnect) -> list[Domain]:
 
 
 def _read(domain: libvirt.virDomain) -> Domain:
-    xml = domain.XMLDesc(0)
-    number, reason, *_ = domain.state(0)
-    state, word = domain_state(number, reason)
-    return Domain(domain.UUIDString(), domain.name(), state, word, xml)
+    for _ in range(_CONTRADICTIONS):  # two answers: between them it may start or end
+        xml = domain.XMLDesc(0)
+        number, reason, *_ = domain.state(0)
+        active = bool(domain.isActive())
+        state, word = domain_state(number, reason)
+        if not contradicts(state, active):
+            break
+    return Domain(domain.UUIDString(), domain.name(), state, word, xml, active)

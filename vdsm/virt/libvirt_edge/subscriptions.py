@@ -13,9 +13,20 @@ from typing import Any
 
 import libvirt
 
-from vdsm.virt.hypervisor import Change, ClockShift, DiskTrouble, DomainEvent, HypervisorEvent
-from vdsm.virt.libvirt_edge.translation import lifecycle_change
+from vdsm.virt.hypervisor import (
+    BalloonChanged,
+    Change,
+    ClockShift,
+    DeviceAdded,
+    DeviceRemoved,
+    DiskTrouble,
+    DomainEvent,
+    HypervisorEvent,
+    Watchdog,
+)
+from vdsm.virt.libvirt_edge.translation import lifecycle_change, watchdog_action
 
+_PAUSED = 1
 _AGENT_STATES = {1: Change.AGENT_CONNECTED, 2: Change.AGENT_DISCONNECTED}
 
 
@@ -39,6 +50,10 @@ class Subscriptions:
             (libvirt.VIR_DOMAIN_EVENT_ID_RTC_CHANGE, self._rtc_change),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._io_error),
             (libvirt.VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE, self._agent),
+            (libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, self._watchdog),
+            (libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, self._balloon),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._device_added),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._device_removed),
         ):
             try:
                 numbers.append(connect.domainEventRegisterAny(None, event_id, callback, None))
@@ -68,13 +83,24 @@ class Subscriptions:
         reason: str,
         _opaque: Any,
     ) -> None:
-        if action == 1:  # the domain was paused
-            self._tell(DiskTrouble(domain.UUIDString(), alias or "", path or "", reason or ""))
+        self._tell(DiskTrouble(domain.UUIDString(), alias or "", path or "", reason or "", action == _PAUSED))
 
     def _agent(self, _connect: object, domain: libvirt.virDomain, state: int, _reason: int, _opaque: Any) -> None:
         change = _AGENT_STATES.get(state)
         if change is not None:
             self._tell(DomainEvent(domain.UUIDString(), change))
+
+    def _watchdog(self, _connect: object, domain: libvirt.virDomain, action: int, _opaque: Any) -> None:
+        self._tell(Watchdog(domain.UUIDString(), watchdog_action(action)))
+
+    def _balloon(self, _connect: object, domain: libvirt.virDomain, kib: int, _opaque: Any) -> None:
+        self._tell(BalloonChanged(domain.UUIDString(), kib))
+
+    def _device_added(self, _connect: object, domain: libvirt.virDomain, alias: str, _opaque: Any) -> None:
+        self._tell(DeviceAdded(domain.UUIDString(), alias))
+
+    def _device_removed(self, _connect: object, domain: libvirt.virDomain, alias: str, _opaque: Any) -> None:
+        self._tell(DeviceRemoved(domain.UUIDString(), alias))
 
     def _tell(self, event: HypervisorEvent) -> None:
         try:
