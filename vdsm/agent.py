@@ -27,7 +27,7 @@ from storage.service import Storage
 from vdsm import config
 from vdsm.api.call import Agent
 from vdsm.api.codes import all_codes
-from vdsm.common import groups, heap, logs, single
+from vdsm.common import groups, heap, logs, single, starts
 from vdsm.common.clocks import Clock
 from vdsm.common.deadlines import deadline
 from vdsm.common.errors import AgentError
@@ -78,7 +78,7 @@ def main(paths: Paths | None = None) -> None:
     running = logs.setup(settings.log_level)
     code = 1
     try:
-        code = asyncio.run(serve(paths, settings))
+        code = starts.run(serve(paths, settings))
     except (AgentError, OSError) as e:  # of the host: its sentence is enough
         log.error("the agent could not start: %s", e)
     except Exception:  # a defect: whoever reads the log needs the place; os._exit below would swallow it

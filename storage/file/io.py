@@ -308,16 +308,12 @@ class _Helper:
     @classmethod
     async def start(cls, name: str) -> _Helper:
         """One that is ready: what a busy host takes for that is no silence of the storage. Raises `IoFailed`."""
-        argv = [_python(), "-I", "-S", "-E", _SCRIPT, _FRAMING]
-        process = await asyncio.create_subprocess_exec(
-            *commands.argv_bound_to_us(argv),
+        process = await commands.start(
+            [_python(), "-I", "-S", "-E", _SCRIPT, _FRAMING],
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=commands.ENVIRONMENT,
-            cwd="/",
-            start_new_session=True,
         )
-        groups.record(process.pid)
         helper = cls(process, name)
         try:
             async with asyncio.timeout(START_S):

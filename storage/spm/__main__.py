@@ -22,7 +22,7 @@ from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.spm.agent import AgentByLink
 from storage.spm.serving import Server
-from vdsm.common import groups, logs, single
+from vdsm.common import groups, logs, single, starts
 from vdsm.common.errors import AgentError
 from vdsm.common.link import Link
 
@@ -59,7 +59,7 @@ def main() -> None:
     # once: the lock daemon sends it when the lease is lost
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     running = logs.setup(settings["log_level"])
-    asyncio.run(serve(int(sys.argv[1]), settings))
+    starts.run(serve(int(sys.argv[1]), settings))
     log.info("SPM process %d ends", os.getpid())
     running.stop()
     # threads that wait for the lock daemon must not keep us

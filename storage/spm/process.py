@@ -18,8 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from storage.spm.errors import SpmEnded, SpmHangs
-from vdsm.common import groups, masking
-from vdsm.common.commands import PATH, argv_bound_to_us
+from vdsm.common import commands, groups, masking
 from vdsm.common.link import Link, LinkClosed, Notified, Serve
 from vdsm.common.types import Json
 
@@ -49,20 +48,17 @@ class SpmProcess:
     ) -> SpmProcess:
         ours, theirs = socket.socketpair()
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv_bound_to_us([sys.executable, "-m", "storage.spm", str(theirs.fileno())]),
+            process = await commands.start(
+                [sys.executable, "-m", "storage.spm", str(theirs.fileno())],
                 stdin=asyncio.subprocess.PIPE,
                 pass_fds=[theirs.fileno()],
                 env=_environment(),
-                cwd="/",
-                start_new_session=True,
             )
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        groups.record(process.pid)
         assert process.stdin is not None
         process.stdin.write(json.dumps(settings).encode() + b"\n")
         process.stdin.close()
@@ -113,4 +109,4 @@ class SpmProcess:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-    return {"PATH": PATH, "LC_ALL": "C.UTF-8", **kept}
+    return {"PATH": commands.PATH, "LC_ALL": "C.UTF-8", **kept}

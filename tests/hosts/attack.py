@@ -34,8 +34,8 @@ LEAST_STARTS = 4
 STOP_S = 5.0
 
 HELPER = """
-import asyncio, sys
-from vdsm.common import logs
+import sys
+from vdsm.common import logs, starts
 from vdsm.common.paths import Paths
 from vdsm.root.server import __main__ as root, folders
 from vdsm.root.server.registry import Helper
@@ -45,7 +45,7 @@ paths = Paths(repository=top + "/rhev/data-center", run=top + "/run/vdsm", state
               hooks=top + "/hooks", pki=top + "/pki/vdsm", etc=top + "/etc")
 running = logs.setup("INFO")
 folders.prepare_own(paths)
-asyncio.run(root.serve(Helper(paths, 36, 36)))
+starts.run(root.serve(Helper(paths, 36, 36)))
 running.stop()
 """
 

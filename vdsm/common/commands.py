@@ -23,14 +23,14 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from vdsm.common import groups, hanging, masking
 from vdsm.common.errors import CommandFailed, CommandHangs, CommandNotFound, DeadlineExceeded, OutputTooLong
+from vdsm.common.starts import started_or_ended
 
-T = TypeVar("T")
 log = logging.getLogger("vdsm.commands")
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -96,7 +96,8 @@ async def run(
             cwd=cwd or "/",
             start_new_session=True,
             pass_fds=pass_fds,
-        )
+        ),
+        end,
     )
     timed_out = False
     try:
@@ -126,19 +127,21 @@ async def run(
     return Completed(bytes(child.out), bytes(child.err))
 
 
-async def started_or_ended(
-    start: Coroutine[Any, Any, tuple[asyncio.SubprocessTransport, T]],
-) -> tuple[asyncio.SubprocessTransport, T]:
-    """A started child and its protocol. When the caller is cancelled meanwhile, the child's group is killed.
+def end(started: tuple[asyncio.SubprocessTransport, object]) -> None:
+    """Kill the group of a child that nobody waits for."""
+    transport, _ = started
+    groups.kill_group(transport.get_pid())
+    transport.close()
 
-    The loop's own way kills the child alone, and waits for whoever of its group has its pipes.
-    """
-    starting = asyncio.ensure_future(start)
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        starting.add_done_callback(_kill_group_of)
-        raise
+
+async def start(argv: Sequence[str], **options: Any) -> asyncio.subprocess.Process:
+    """A child for whoever talks with it and sees its end; ``options`` are those of `create_subprocess_exec`."""
+    process = await started_or_ended(
+        asyncio.create_subprocess_exec(*argv_bound_to_us(argv), cwd="/", start_new_session=True, **options),
+        lambda started: groups.kill_group(started.pid),
+    )
+    groups.record(process.pid)
+    return process
 
 
 async def kill(
@@ -166,13 +169,6 @@ async def kill(
     exited.add_done_callback(ended)
     exited.add_done_callback(lambda _: log.warning("process %d, which hung, has ended: %s", pid, shown))
     exited.add_done_callback(lambda _: ended_late())
-
-
-def _kill_group_of(starting: asyncio.Future[tuple[asyncio.SubprocessTransport, T]]) -> None:
-    if not starting.cancelled() and starting.exception() is None:
-        transport, _ = starting.result()
-        groups.kill_group(transport.get_pid())
-        transport.close()
 
 
 def _redact(text: str, secrets: Sequence[str]) -> str:

@@ -21,7 +21,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vdsm.common import groups, masking
-from vdsm.common.commands import argv_bound_to_us, kill, started_or_ended
+from vdsm.common.commands import argv_bound_to_us, end, kill
+from vdsm.common.starts import started_or_ended
 
 log = logging.getLogger("vdsm.hooks")
 
@@ -62,7 +63,8 @@ async def run_script(
             env=dict(env),
             cwd=cwd,
             start_new_session=True,
-        )
+        ),
+        end,
     )
     timed_out = False
     try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 
 import pytest
 
@@ -70,7 +71,8 @@ async def test_cancel_kills_the_whole_group(tmp_path):
     await _all_gone([int(pid) for pid in text.split()])
 
 
-async def test_cancel_in_the_midst_of_a_start_kills_the_whole_group(tmp_path, monkeypatch):
+@pytest.mark.parametrize("begin", [partial(commands.run, timeout_s=30), commands.start], ids=["command", "child"])
+async def test_cancel_in_the_midst_of_a_start_kills_the_whole_group(tmp_path, monkeypatch, begin):
     pids = tmp_path / "pids"
     os.mkfifo(pids)
     loop, release = asyncio.get_running_loop(), asyncio.Event()
@@ -82,7 +84,7 @@ async def test_cancel_in_the_midst_of_a_start_kills_the_whole_group(tmp_path, mo
         return made
 
     monkeypatch.setattr(loop, "subprocess_exec", held)
-    task = asyncio.ensure_future(commands.run(["sh", "-c", f"sleep 60 & echo $! $$ > {pids}; wait"], timeout_s=30))
+    task = asyncio.ensure_future(begin(["sh", "-c", f"sleep 60 & echo $! $$ > {pids}; wait"]))
     text = await asyncio.to_thread(pids.read_text)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -23,7 +23,7 @@ import sys
 from typing import Any
 
 from vdsm.certificates import install
-from vdsm.common import groups, logs, single
+from vdsm.common import groups, logs, single, starts
 from vdsm.common.errors import AgentError
 from vdsm.common.paths import Paths
 from vdsm.common.types import Json
@@ -58,7 +58,7 @@ def main() -> None:
         sys.exit(f"vdsm-root: {e}")
     running = logs.setup(arguments.log_level)
     try:
-        asyncio.run(serve(Helper(paths, user.pw_uid, user.pw_gid)))
+        starts.run(serve(Helper(paths, user.pw_uid, user.pw_gid)))
     finally:
         running.stop()
 
