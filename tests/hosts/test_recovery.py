@@ -82,7 +82,7 @@ async def test_a_vm_that_ended_meanwhile_is_down_with_a_reason(
 
 
 @pytest.mark.cost(5)
-async def test_a_foreign_domain_is_untouched(agent_host: PrivateHost, vm: vm_xml.Vm) -> None:
+async def test_a_foreign_domain_is_shown_and_left_alone(agent_host: PrivateHost, vm: vm_xml.Vm) -> None:
     xml = FOREIGN.format(kind=vm_xml.domain_type())
     agent_host.run(["virsh", "create", "/dev/stdin"], stdin=xml.encode())
     foreign = agent_host.run(["virsh", "domuuid", "foreign"]).stdout.decode().strip()
@@ -91,7 +91,9 @@ async def test_a_foreign_domain_is_untouched(agent_host: PrivateHost, vm: vm_xml
         agent_host.restart_agent()
         async with agent_host.client() as client:
             assert await settled(client, vm.vm_id) == "Up"
-            assert await engine.vm_status(client, foreign) == "gone"
+            assert await engine.vm_status(client, foreign) == "Up"
+            with pytest.raises(RpcError, match="not the agent's"):
+                await client.call("VM.destroy", {"vmID": foreign})
         assert agent_host.run(["virsh", "dumpxml", foreign]).stdout == before
     finally:
         agent_host.run(["virsh", "destroy", foreign])

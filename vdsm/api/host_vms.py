@@ -26,9 +26,8 @@ async def host_get_vm_list(call: Call, params: VmList) -> JsonList:
 
     ``fullStatus`` and ``onlyUUID`` change nothing; old clients send them.
     """
-    vms = call.agent.vms
     wanted = None if not params.vm_ids else frozenset(params.vm_ids)
-    return [vms.describe(vm) for vm in vms.all() if wanted is None or vm.vm_id in wanted]
+    return [vm for vm in call.agent.vms.brief() if wanted is None or vm["vmId"] in wanted]
 
 
 class VmFullList(Params):

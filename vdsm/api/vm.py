@@ -14,7 +14,7 @@ from vdsm.api.roles import Role
 from vdsm.api.types import JsonDict, JsonList, Params, Part, Secret, Text, Uuid, WireBool, WireInt, Xml
 from vdsm.virt.domain_xml import allowlist
 from vdsm.virt.errors import UnsupportedParameter
-from vdsm.virt.powerdown import PowerdownRequest
+from vdsm.virt.power import PowerdownRequest
 
 _MAX_WAIT_S = 86_400
 Seconds = Annotated[int, Meta(ge=0, le=_MAX_WAIT_S, description="seconds; may be text", extra={"wire": "int"})]
@@ -83,8 +83,11 @@ async def vm_get_info(call: Call, params: VmOnly) -> JsonDict:
 
 @verb("VM.pause", role=Role.OPERATOR)
 async def vm_pause(call: Call, params: VmOnly) -> JsonDict:
-    """Stop the VM's CPUs. A paused VM stays as it is."""
-    await call.agent.vms.get(params.vm_id).pause()
+    """Stop the VM's CPUs, after its before_vm_pause hooks. A paused VM stays as it is.
+
+    One that a failing disk has paused is no longer resumed by itself.
+    """
+    await call.agent.vms.get(params.vm_id).running.pause()
     return {"vmList": {}}
 
 
@@ -92,10 +95,35 @@ async def vm_pause(call: Call, params: VmOnly) -> JsonDict:
 async def vm_cont(call: Call, params: VmOnly) -> JsonDict:
     """Let a paused VM run on, after its before_vm_cont hooks.
 
-    A running VM stays as it is. While an earlier call waits for its hooks, a second one answers at once.
+    A running VM stays as it is. While an earlier call waits for its hooks, a second one is refused; a pause that comes
+    meanwhile wins.
     """
-    await call.agent.vms.get(params.vm_id).cont()
+    await call.agent.vms.get(params.vm_id).running.cont()
     return {"vmList": {}}
+
+
+@verb("VM.reset", role=Role.OPERATOR)
+async def vm_reset(call: Call, params: VmOnly) -> None:
+    """Press the VM's reset button: the guest starts anew and hears nothing of it before."""
+    await call.agent.vms.get(params.vm_id).running.reset()
+
+
+@verb("VM.setDestroyOnReboot", role=Role.OPERATOR)
+async def vm_set_destroy_on_reboot(call: Call, params: VmOnly) -> None:
+    """End the VM at its next reboot (exit reason 13), so that it can be started with what was changed meanwhile."""
+    await call.agent.vms.get(params.vm_id).power.destroy_on_reboot()
+
+
+@verb("VM.freeze", role=Role.OPERATOR)
+async def vm_freeze(call: Call, params: VmOnly) -> None:
+    """Let the guest agent freeze the guest's file systems. It takes as long as the guest takes."""
+    await call.agent.vms.get(params.vm_id).agent.freeze()
+
+
+@verb("VM.thaw", role=Role.OPERATOR)
+async def vm_thaw(call: Call, params: VmOnly) -> None:
+    """Let the guest agent thaw the guest's file systems. Harmless where none is frozen."""
+    await call.agent.vms.get(params.vm_id).agent.thaw()
 
 
 class VmShutdown(VmOnly):
@@ -114,7 +142,7 @@ async def vm_shutdown(call: Call, params: VmShutdown) -> None:
     take. The answer comes at once; a guest that ends is told as Down.
     """
     request = PowerdownRequest(params.delay, params.timeout, params.reboot, params.force)
-    call.agent.vms.get(params.vm_id).shut_down(request)
+    await call.agent.vms.get(params.vm_id).power.shut_down(request)
 
 
 class VmDestroy(VmOnly):

@@ -44,6 +44,49 @@ class VmStarting(VirtError):
     msg = "Can't {self.action} VM {self.vm_id}: it is still being started"
 
 
+class ClaimedByJob(VirtError):
+    """Something longer goes on with the VM that this must not meet."""
+
+    vm_id: str
+    wanted: str
+    holder: str
+    held_s: float
+    msg = "VM {self.vm_id}: {self.wanted} can't begin, {self.holder} goes on for {self.held_s:.0f} s"
+    remedy = "Wait for its end, or abort it"
+
+
+class Superseded(VirtError):
+    """Somebody asked for the opposite while a hook ran."""
+
+    vm_id: str
+    action: str
+    by: str
+    msg = "VM {self.vm_id}: {self.action} was overtaken by {self.by}, which was asked for later"
+
+
+class CalledBack(VirtError):
+    """The same verb again while its own before-hook runs."""
+
+    vm_id: str
+    action: str
+    msg = "Can't {self.action} VM {self.vm_id}: a call that does it waits for its hooks"
+
+
+class VmBusy(VirtError):
+    """The state does not take the verb."""
+
+    vm_id: str
+    action: str
+    status: str
+    msg = "Can't {self.action} VM {self.vm_id} now: its status is {self.status}"
+
+
+class NoGuestAgent(VirtError):
+    vm_id: str
+    msg = "The guest agent of VM {self.vm_id} is not connected"
+    remedy = "Install and start qemu-guest-agent in the guest"
+
+
 class NoPowerdownWay(VirtError):
     vm_id: str
     msg = "VM {self.vm_id} can't be shut down softly: it has neither a connected guest agent nor ACPI"

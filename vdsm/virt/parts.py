@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.hypervisor import Hypervisor
 from vdsm.virt.images import SharedImages
 from vdsm.virt.ports import Hooks, Publisher
-from vdsm.virt.records import Records
+from vdsm.virt.qemu_process import QemuProcess
+from vdsm.virt.records import Store
+from vdsm.virt.slots import Slots
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,14 @@ class Parts:
     images: SharedImages
     hooks: Hooks
     events: Publisher
-    records: Records
+    records: Store
     facts: HostFacts
     run_folder: str
     # the root folder of the host, for looks at its files
     host_root: str
-    # at most so many VMs start or are recovered at once
-    slots: asyncio.Semaphore
+    # so many VMs are launched at once
+    slots: Slots
+    # so many hooks run at once behind events
+    hook_slots: asyncio.Semaphore
+    # the QEMU process of a VM; reads all of /proc
+    find_process: Callable[[str], QemuProcess | None]

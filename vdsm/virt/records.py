@@ -8,13 +8,16 @@ at each boundary, removed when the engine has let the VM go. Phases:
     launching  the domain is defined, libvirt was or will be asked to start QEMU
     running    QEMU was started; libvirt and its XML are the truth about everything else
     releasing  the VM must end: QEMU is stopped, images are torn down
-    down       nothing of it is left on the host; it is reported with its exit until it is destroyed
+    down       nothing of it runs on the host; it is reported with its exit until it is destroyed
+    left       the engine has let it go, some of its images could not be torn down yet: nobody hears of it
 
 The images of a VM stand in the record before the first of them is prepared.
 
-A disk that takes no write costs records, never VMs: only what has not begun yet (`save`) is refused. Everything
-else goes on (`keep`, `forget`): the record is owed, that is logged, and it is written once the disk takes it. Until
-then the disk has an older word of the VM, and libvirt has the truth.
+`Store` is the only writer. A record is frozen: a change makes a new one, and changes of one VM reach the disk one after
+the other, each with all that was known when it was written. A disk that takes no write costs records, never VMs: only
+what has not begun yet (`create`, `commit`) is refused. Everything else goes on (`change`, `forget`): the record is
+owed, that is logged, and it is written once the disk takes it. Until then the disk has an older word of the VM, and
+libvirt has the truth.
 
 A record holds no secret: its XML is without the passwords and payloads that the start was given.
 """
@@ -22,10 +25,11 @@ A record holds no secret: its XML is without the passwords and payloads that the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from enum import StrEnum
-from weakref import WeakValueDictionary
+from typing import Any
 
 import msgspec
 
@@ -34,9 +38,11 @@ from vdsm.common.atomic import remove_durably, write_atomic
 from vdsm.common.ids import is_uuid
 from vdsm.virt.domain_xml.metadata import ImageId
 from vdsm.virt.errors import RecordNotWritten
-from vdsm.virt.states import Exit
+from vdsm.virt.qemu_process import QemuProcess
+from vdsm.virt.states import Exit, ExitReason, PauseCode
 
 RETRY_S = 5.0
+STOP_S = 5.0
 
 log = logging.getLogger("vdsm.virt")
 
@@ -47,9 +53,19 @@ class Phase(StrEnum):
     RUNNING = "running"
     RELEASING = "releasing"
     DOWN = "down"
+    LEFT = "left"
 
 
-class Record(msgspec.Struct, kw_only=True):
+class Trouble(msgspec.Struct, frozen=True):
+    """The guest stands because of a disk; ``since_s`` is monotonic: it means something until the next boot only."""
+
+    code: PauseCode
+    since_s: float
+    alias: str = ""
+    path: str = ""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     vm_id: str
     name: str
     phase: Phase
@@ -59,109 +75,163 @@ class Record(msgspec.Struct, kw_only=True):
     exit: Exit | None = None
     # the engine asked for the end: nothing is reported once the VM is gone
     forget: bool = False
+    # the Down event was published
+    told: bool = False
+    # why the next end of the domain comes: who asked for it, and what libvirt's events said
+    asked: ExitReason | None = None
+    asked_until_s: float = 0.0
+    heard: ExitReason | None = None
+    # the guest's clock against the host's: it outlives the domain, since the next start is given it
+    time_offset_s: int | None = None
+    trouble: Trouble | None = None
+    destroy_on_reboot: bool = False
+    process: QemuProcess | None = None
 
 
-class Records:
-    """A record is a few KiB and is written a few times in a VM's life."""
+class Store:
+    """All records, in memory and on disk. A record is a few KiB and is written a few times in a VM's life."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.unreadable: dict[str, str] = {}
-        # what a file should say and does not: None for no file
-        self._owed: dict[str, bytes | None] = {}
-        # writes of one record are one after the other; a turn lives as long as somebody has or awaits it
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._records: dict[str, Record] = {}
+        # one turn at the disk for each VM that is written now
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._owed: set[str] = set()
+        self._writing: set[asyncio.Task[None]] = set()
         self._payer: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
+        """What is being written is written; what is owed stays so."""
         if self._payer is not None:
             self._payer.cancel()
             await asyncio.wait([self._payer])
+        if self._writing:
+            await asyncio.wait(self._writing, timeout=STOP_S)
+
+    def get(self, vm_id: str) -> Record | None:
+        return self._records.get(vm_id)
+
+    def all(self) -> list[Record]:
+        return list(self._records.values())
 
     def load(self) -> list[Record]:
-        """All records; a file that can't be read is kept, logged and listed in `unreadable`."""
-        found: list[Record] = []
-        self.unreadable = {}
+        """Read all records; a file that can't be read is kept, logged and listed in `unreadable`."""
+        self._records, self.unreadable = {}, {}
         try:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            names = sorted(os.listdir(self._folder))
         except OSError as e:
-            log.error("there is no folder for the records of VMs, and none can be made: %s", e)
-            return found
-        for name in sorted(os.listdir(self._folder)):
+            log.error("the folder for the records of VMs can't be read: %s", e)
+            return []
+        for name in names:
             vm_id, extension = os.path.splitext(name)
-            if extension != ".json" or not is_uuid(vm_id):
-                continue
-            path = os.path.join(self._folder, name)
-            try:
-                with open(path, "rb") as file:
-                    record = msgspec.json.decode(file.read(), type=Record)
-                if record.vm_id != vm_id:
-                    raise msgspec.ValidationError(f"the record is of VM {record.vm_id}")
-                found.append(record)
-            except (OSError, msgspec.MsgspecError) as e:
-                self.unreadable[vm_id] = f"{path}: {e}"
-                log.error("the record of a VM can't be read and is left as it is: %s: %s", path, e)
-        return found
+            if extension == ".json" and is_uuid(vm_id):
+                self._load_one(vm_id, os.path.join(self._folder, name))
+            elif name.startswith(".") and ".json." in name:  # of a write that a kill cut off
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(self._folder, name))
+        return self.all()
 
-    async def save(self, record: Record) -> None:
-        """Durable when it returns; raises OSError. For a step that must not be taken without its record."""
-        async with self._turn(record.vm_id):
-            self._owed.pop(record.vm_id, None)
-            await self._write(record.vm_id, msgspec.json.encode(record))
+    def take_over(self, record: Record) -> None:
+        """Know a VM that has no readable record; its file, if there is one, is left alone until it changes."""
+        self._records[record.vm_id] = record
 
-    async def keep(self, record: Record) -> None:
-        """As `save`, for what has happened already: a disk that takes no write is told, and tried again."""
-        await self._write_or_owe(record.vm_id, msgspec.json.encode(record))
+    async def create(self, record: Record) -> None:
+        """Durable when it returns; raises `RecordNotWritten` with nothing changed."""
+        await self._commit(record)
+
+    async def commit(self, vm_id: str, **fields: Any) -> Record:
+        """Change fields, durably, for a step that must not be taken without its record; else `RecordNotWritten`."""
+        return await self._commit(msgspec.structs.replace(self._records[vm_id], **fields))
+
+    async def change(self, vm_id: str, **fields: Any) -> Record:
+        """Change fields for what has happened already: a disk that takes no write is told, and tried again.
+
+        In memory at once; a VM without record stays without.
+        """
+        record = self._records.get(vm_id)
+        if record is None:
+            raise KeyError(vm_id)
+        changed = msgspec.structs.replace(record, **fields)
+        if changed != record:
+            self._records[vm_id] = changed
+            await self._write_or_owe(vm_id)
+        return self._records.get(vm_id, changed)
 
     async def forget(self, vm_id: str) -> None:
-        """The record goes; as with `keep`, a disk that refuses is told and tried again."""
-        await self._write_or_owe(vm_id, None)
+        """The record goes; as with `change`, a disk that refuses is told and tried again."""
+        if self._records.pop(vm_id, None) is not None or vm_id in self._owed:
+            await self._write_or_owe(vm_id)
 
-    def _turn(self, vm_id: str) -> asyncio.Lock:
-        turn = self._turns.get(vm_id)
-        if turn is None:
-            turn = self._turns[vm_id] = asyncio.Lock()
-        return turn
+    def _load_one(self, vm_id: str, path: str) -> None:
+        try:
+            with open(path, "rb") as file:
+                record = msgspec.json.decode(file.read(), type=Record)
+            if record.vm_id != vm_id:
+                raise msgspec.ValidationError(f"the record is of VM {record.vm_id}")
+            self._records[vm_id] = record
+        except (OSError, msgspec.MsgspecError) as e:
+            self.unreadable[vm_id] = f"{path}: {e}"
+            log.error("the record of a VM can't be read and is left as it is: %s: %s", path, e)
 
-    async def _write_or_owe(self, vm_id: str, data: bytes | None) -> None:
-        async with self._turn(vm_id):
-            self._owed.pop(vm_id, None)
-            try:
-                await self._write(vm_id, data)
-            except OSError as e:
-                log.error("the record of VM %s can't be written, the VM goes on without: %s", vm_id, e)
-                self._owed[vm_id] = data
+    async def _commit(self, record: Record) -> Record:
+        before = self._records.get(record.vm_id)
+        self._records[record.vm_id] = record
+        try:
+            await self._write(record.vm_id)
+        except OSError as e:
+            if self._records.get(record.vm_id) is record:
+                self._restore(record.vm_id, before)
+            raise RecordNotWritten(record.vm_id, e.strerror or str(e)) from e
+        return record
+
+    def _restore(self, vm_id: str, before: Record | None) -> None:
+        if before is None:
+            self._records.pop(vm_id, None)
+        else:
+            self._records[vm_id] = before
+
+    async def _write_or_owe(self, vm_id: str) -> None:
+        try:
+            await self._write(vm_id)
+        except OSError as e:
+            log.error("the record of VM %s can't be written, the VM goes on without: %s", vm_id, e)
+            self._owed.add(vm_id)
         if self._owed and (self._payer is None or self._payer.done()):
             self._payer = asyncio.create_task(self._pay(), name="records that are owed", context=masking.outside())
 
     async def _pay(self) -> None:
         while self._owed:
             await asyncio.sleep(RETRY_S)
-            for vm_id in list(self._owed):
-                async with self._turn(vm_id):
-                    if vm_id not in self._owed:  # a later word was written meanwhile
-                        continue
-                    try:
-                        await self._write(vm_id, self._owed[vm_id])
-                    except OSError:  # told when it was new
-                        continue
-                    del self._owed[vm_id]
-                    log.info("VM %s: its record is written again", vm_id)
+            for vm_id in sorted(self._owed):
+                try:
+                    await self._write(vm_id)
+                except OSError:  # told when it was new
+                    continue
+                log.info("VM %s: its record is written again", vm_id)
 
-    async def _write(self, vm_id: str, data: bytes | None) -> None:
-        if data is None:
-            await asyncio.to_thread(remove_durably, self._path(vm_id))
-        else:
-            await asyncio.to_thread(self._replace, self._path(vm_id), data)
+    async def _write(self, vm_id: str) -> None:
+        """Bring the disk to what is known now. A write goes on when its caller leaves: the next one waits for it."""
+        writing = asyncio.create_task(self._write_in_turn(vm_id), name=f"record {vm_id}", context=masking.outside())
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+        await asyncio.shield(writing)
 
-    def _replace(self, path: str, data: bytes) -> None:
+    async def _write_in_turn(self, vm_id: str) -> None:
+        turn = self._turns.setdefault(vm_id, asyncio.Lock())
+        async with turn:
+            record = self._records.get(vm_id)  # the newest word, whatever its own caller had
+            await asyncio.to_thread(self._bring, vm_id, record)
+            if self._records.get(vm_id) is record:
+                self._owed.discard(vm_id)
+        if not turn.locked() and self._turns.get(vm_id) is turn:
+            del self._turns[vm_id]
+
+    def _bring(self, vm_id: str, record: Record | None) -> None:
+        path = os.path.join(self._folder, f"{vm_id}.json")
+        if record is None:
+            remove_durably(path)
+            return
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        write_atomic(path, data, 0o600)
-
-    def _path(self, vm_id: str) -> str:
-        return os.path.join(self._folder, f"{vm_id}.json")
-
-
-def not_written(record: Record, error: OSError) -> RecordNotWritten:
-    """What a person is told whose VM can't go on for want of its record."""
-    return RecordNotWritten(record.vm_id, error.strerror or str(error))
+        write_atomic(path, msgspec.json.encode(record), 0o600)

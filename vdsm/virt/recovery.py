@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""After a restart: what each record and each domain together mean. Pure; `vms` acts on it.
+"""What to do with each VM after a restart of the agent. Pure: records and libvirt's domains in, decisions out.
+
+    libvirt is the truth about what runs, the record about what was begun and how it was to end. `recover` acts on it.
 
     record      domain runs               domain is off             no domain
     starting    take it over              release it                release it: the start was interrupted
@@ -7,6 +9,7 @@
     running     take it over              release it: it died       release it: it died
     releasing   go on releasing           go on releasing           go on releasing
     down        take it over (odd)        report Down               report Down
+    left        take it over (odd)        its images go             its images go
     none        take it over when ours    report Down when ours     -
 
 A record that says starting was never asked of libvirt: what runs then was started by somebody else, and runs on.
@@ -22,13 +25,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from vdsm.common.errors import AgentError
 from vdsm.common.xml import parse
 from vdsm.virt.domain_xml.description import Description, describe, is_ours
 from vdsm.virt.domain_xml.metadata import VmMetadata
 from vdsm.virt.hypervisor import Domain
 from vdsm.virt.records import Phase, Record
-from vdsm.virt.states import Exit, ExitReason, exit_for, reason_of_off
+from vdsm.virt.sight import exit_of
+from vdsm.virt.states import Exit, ExitReason, exit_for
 
 log = logging.getLogger("vdsm.virt")
 
@@ -37,6 +43,7 @@ class Action(StrEnum):
     ADOPT = "take over"
     RELEASE = "release"
     REPORT_DOWN = "report down"
+    CLEAN = "tear down what is left"
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,11 @@ def _with_record(record: Record, domain: Domain | None) -> Decision:
         domain = None
     if record.phase is Phase.RELEASING:
         return Decision(Action.RELEASE, record, description, domain, record.exit, problem)
-    runs = domain is not None and domain.active
-    if runs:
+    if domain is not None and domain.active:
         unfinished = record.phase is Phase.LAUNCHING
         return Decision(Action.ADOPT, record, description, domain, None, problem, unfinished)
+    if record.phase is Phase.LEFT:
+        return Decision(Action.CLEAN, record, description, None, record.exit, problem)
     if record.phase is Phase.DOWN:
         return Decision(Action.REPORT_DOWN, record, description, None, record.exit, problem)
     return Decision(Action.RELEASE, record, description, domain, _exit_of(record, domain), problem)
@@ -87,11 +95,9 @@ def _with_record(record: Record, domain: Domain | None) -> Decision:
 def _exit_of(record: Record, domain: Domain | None) -> Exit:
     if record.phase is not Phase.RUNNING:
         return exit_for(ExitReason.GENERIC_ERROR, _INTERRUPTED)
-    if domain is None:
-        return exit_for(ExitReason.DOMAIN_MISSING)
-    if domain.reason == "destroyed":  # by whoever, on purpose: nobody heard an event that says otherwise
-        return exit_for(ExitReason.ADMIN_SHUTDOWN)
-    return exit_for(reason_of_off(domain.reason))
+    if record.heard is None and domain is not None and domain.reason == "destroyed":
+        return exit_for(ExitReason.ADMIN_SHUTDOWN)  # by whoever, on purpose: nobody heard an event that says otherwise
+    return exit_of(domain, record)
 
 
 def _without_record(domain: Domain, unreadable: Mapping[str, str]) -> list[Decision]:
@@ -116,7 +122,8 @@ def _without_record(domain: Domain, unreadable: Mapping[str, str]) -> list[Decis
     )
     if domain.active:
         return [Decision(Action.ADOPT, record, description, domain, None, problem)]
-    exit_ = record.exit = exit_for(ExitReason.DOMAIN_MISSING)
+    exit_ = exit_for(ExitReason.DOMAIN_MISSING)
+    record = msgspec.structs.replace(record, exit=exit_)
     return [Decision(Action.RELEASE, record, description, domain, exit_, problem)]
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The end of a VM, however it came: QEMU gone, domain undefined, images torn down, hook run.
 
-    record `releasing` with the exit -> QEMU stopped -> undefined -> images torn down -> after_vm_destroy
-    -> record `down`, or no record when the engine asked for the end
+    record `releasing` with the exit -> QEMU stopped, its process proven gone -> undefined -> images torn down
+    -> after_vm_destroy -> record `down`, or no record when the engine asked for the end
 
 Each step is harmless when it was done before, so an interrupted release is run again from its start. Only
 QEMU that can't be stopped fails a release: tearing images down under a running guest would destroy data. A domain
@@ -11,11 +11,14 @@ whose memory somebody saved with libvirt's own tools is not undefined: that woul
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from vdsm.common.clocks import Clock
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError, DeadlineExceeded
+from vdsm.virt import qemu_process
+from vdsm.virt.domain_xml.metadata import ImageId
 from vdsm.virt.errors import DestroyFailed, DomainMissing, HypervisorError, VirtError
 from vdsm.virt.launch_flags import LaunchFlags
 from vdsm.virt.parts import Parts
@@ -30,62 +33,82 @@ RECORDED = crash_point("vm.destroy.recorded", "the end is recorded, QEMU still r
 STOPPED = crash_point("vm.destroy.stopped", "QEMU is gone, its domain is still defined")
 UNDEFINED = crash_point("vm.destroy.undefined", "libvirt has forgotten the VM, its images are prepared")
 TORN_DOWN = crash_point("vm.destroy.torn_down", "images are torn down, the record still says releasing")
-_LOOKS = 4
-
 ENDED = crash_point("vm.destroy.ended", "all is done but the record's last word")
+
+GONE_S = 10.0  # for a process that libvirt has let go
+_LOOKS = 4
 
 
 class Release:
     def __init__(self, parts: Parts, record: Record, hook_vm: HookVm) -> None:
+        """``record`` is the VM's as the release begins."""
         self._parts = parts
         self._record = record
+        self._vm_id = record.vm_id
         self._hook_vm = hook_vm
 
-    async def run(self, exit_: Exit, xml: str, graceful_attempts: int) -> None:
-        """Raises `DestroyFailed` when QEMU can't be stopped; everything else is logged and gone past."""
-        with Clock("VM.release", self._record.vm_id) as clock:
-            self._record.phase, self._record.exit = Phase.RELEASING, exit_
-            await self._parts.records.keep(self._record)
+    async def run(self, exit_: Exit, xml: str, graceful_attempts: int) -> list[ImageId]:
+        """The images that could not be torn down; all else is done, or logged and gone past.
+
+        Raises `DestroyFailed` when QEMU can't be stopped: then nothing was torn down.
+        """
+        records = self._parts.records
+        with Clock("VM.release", self._vm_id) as clock:
+            await records.change(self._vm_id, phase=Phase.RELEASING, exit=exit_)
             RECORDED.reach()
             with clock.step("qemu"):
                 await self._remove_domain(graceful_attempts)
             with clock.step("teardown"):
-                left = await self._parts.images.release(self._record.vm_id, self._record.images)
+                left = await self._parts.images.release(self._vm_id, self._record.images)
             TORN_DOWN.reach()
             with clock.step("after_vm_destroy"):
                 await self._after_destroy(xml)
-            LaunchFlags(self._parts.run_folder, self._record.vm_id).remove_folder()
+            await asyncio.to_thread(LaunchFlags(self._parts.run_folder, self._vm_id).remove_folder)
             ENDED.reach()
-            self._record.images = tuple(left)
+            return left
 
     async def _remove_domain(self, graceful_attempts: int) -> None:
         """Stop and undefine the domain, if there is one and it is ours.
 
         libvirt may still be busy with a start that a killed agent asked for: so look until nothing is left.
         """
-        vm_id = self._record.vm_id
+        hypervisor = self._parts.hypervisor
         try:
             for _ in range(_LOOKS):
-                domain = await self._parts.hypervisor.domain(vm_id)
+                domain = await hypervisor.domain(self._vm_id)
                 if is_foreign(domain):
-                    log.error("VM %s: domain %r has its uuid but is not ours: left alone", vm_id, domain.name)
-                    return
-                if domain.reason == "saved" and not domain.active and not self._record.forget:
-                    log.warning("VM %s: its memory was saved by libvirt: its definition and that state stay", vm_id)
+                    log.error("VM %s: domain %r has its uuid but is not ours: left alone", self._vm_id, domain.name)
                     return
                 if domain.active:
                     await self._stop(graceful_attempts)
+                await self._prove_gone()
                 STOPPED.reach()
-                await self._parts.hypervisor.undefine(vm_id)
+                if domain.reason == "saved" and not domain.active and not self._forget():
+                    log.warning("VM %s: libvirt saved its memory: its definition and that state stay", self._vm_id)
+                    return
+                await hypervisor.undefine(self._vm_id)
         except DomainMissing:
+            await self._prove_gone()
             UNDEFINED.reach()
+        except DestroyFailed:
+            raise
         except (VirtError, DeadlineExceeded) as e:
-            raise DestroyFailed(vm_id, str(e)) from e
+            raise DestroyFailed(self._vm_id, str(e)) from e
         else:
-            raise DestroyFailed(vm_id, "libvirt still has the domain")
+            raise DestroyFailed(self._vm_id, "libvirt still has the domain")
+
+    def _forget(self) -> bool:
+        record = self._parts.records.get(self._vm_id)
+        return record is not None and record.forget
+
+    async def _prove_gone(self) -> None:
+        process = self._record.process or await asyncio.to_thread(self._parts.find_process, self._vm_id)
+        if process is not None and not await qemu_process.wait_gone(process, GONE_S):
+            reason = f"its QEMU, process {process.pid}, hangs in the kernel and has its disks open"
+            raise DestroyFailed(self._vm_id, reason)
 
     async def _stop(self, graceful_attempts: int) -> None:
-        hypervisor, vm_id = self._parts.hypervisor, self._record.vm_id
+        hypervisor, vm_id = self._parts.hypervisor, self._vm_id
         for _ in range(graceful_attempts):
             try:
                 await hypervisor.terminate(vm_id)
@@ -104,4 +127,4 @@ class Release:
         try:
             await self._parts.hooks.run_xml("after_vm_destroy", xml, vm=self._hook_vm)
         except AgentError as e:
-            log.error("VM %s: after_vm_destroy: %s", self._record.vm_id, e)
+            log.error("VM %s: after_vm_destroy: %s", self._vm_id, e)

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from vdsm.common.clocks import event_ms
 from vdsm.virt.domain_xml.description import Description
 from vdsm.virt.domain_xml.drives import Drive
+from vdsm.virt.lifecycle import Lifecycle
 from vdsm.virt.states import VmState
 from vdsm.virt.stats import figures
 from vdsm.virt.stats.samples import Samples
-from vdsm.virt.status import Status
 
 Json = dict[str, Any]
 
@@ -27,18 +27,25 @@ class Shown(Protocol):
     @property
     def vm_id(self) -> str: ...
     @property
-    def status(self) -> Status: ...
+    def status(self) -> Lifecycle: ...
     @property
     def description(self) -> Description: ...
     @property
     def time_offset_s(self) -> int: ...
     @property
     def started_at_s(self) -> float | None: ...
+    def report(self) -> Json:
+        """What its capabilities report."""
 
 
 def brief(vm: Shown) -> Json:
     """As VM lists show it."""
-    return {"vmId": vm.vm_id, "status": str(vm.status.reported), "statusTime": str(event_ms())}
+    return stamped(vm.vm_id, vm.status.reported)
+
+
+def stamped(vm_id: str, status: VmState) -> Json:
+    """A state, and when it was looked up."""
+    return {"vmId": vm_id, "status": str(status), "statusTime": str(event_ms())}
 
 
 def event(vm: Shown) -> Json:
@@ -60,7 +67,7 @@ def stats(vm: Shown, samples: Samples) -> Json:
         "displayInfo": _displays(vm),
         "clientIp": "",
         "vmJobs": {},
-    }
+    } | vm.report()
     return told | _sampled(vm, samples)
 
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From an accepted domain XML to a running QEMU, step by step.
 
-    record `starting` -> images prepared -> before_vm_start -> the host has what the XML names
-    -> record `launching` -> defined -> QEMU started -> record `running` -> the VM is Up -> after_vm_start
+    record `starting` -> images prepared -> before_vm_start -> the host has what the XML names -> slot
+    -> record `launching` -> defined -> QEMU started -> record `running` -> after_vm_start -> the VM is Up
 
+From the moment that QEMU runs the VM takes pause, resume and destroy: after_vm_start may call back.
 Someone may destroy the VM meanwhile: that is looked at between the steps, and a running hook is killed.
 A step itself is never interrupted. Nothing is undone here: whatever fails, the owner releases the VM,
 and the record says what there is to release.
@@ -36,7 +37,7 @@ from vdsm.virt.hypervisor import Domain, Hypervisor
 from vdsm.virt.launch_flags import START_PAUSED, LaunchFlags
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import HookVm
-from vdsm.virt.records import Phase, Record, not_written
+from vdsm.virt.records import Phase, Record
 from vdsm.virt.recovery import is_foreign
 
 log = logging.getLogger("vdsm.virt")
@@ -91,12 +92,7 @@ class Startup:
     async def run(self, xml: str) -> None:
         """``xml`` is the engine's. Raises `StartStopped` when the VM was destroyed meanwhile."""
         with Clock("VM.create", self._record.vm_id) as clock:
-            with clock.step("slot"):
-                await self._unless_stopped(self._parts.slots.acquire())
-            try:
-                await self._run(xml, clock)
-            finally:
-                self._parts.slots.release()
+            await self._run(xml, clock)
 
     async def _run(self, xml: str, clock: Clock) -> None:
         root = parse(xml, what=f"the domain XML of VM {self._record.vm_id}")
@@ -108,11 +104,19 @@ class Startup:
             xml = await self._before_start(root)
         HOOKED.reach()
         self._check_not_stopped()
-        with clock.step("libvirt"):
-            domain = await self._launch(xml)
+        domain = await self._in_slot(xml, clock)
         self._launched(domain)
         with clock.step("after_vm_start"):
             await self._unless_stopped(run_after_start(self._parts, self._hook_vm, domain.xml))
+
+    async def _in_slot(self, xml: str, clock: Clock) -> Domain:
+        with clock.step("slot"):
+            slot = await self._unless_stopped(self._parts.slots.take())
+        try:
+            with clock.step("libvirt"):
+                return await self._launch(xml)
+        finally:
+            slot.give_back()
 
     async def _prepare(self, root: etree._Element) -> None:
         for drive in self._description.drives:
@@ -146,20 +150,16 @@ class Startup:
         named = read_named(parse(xml, what=f"the domain XML of VM {vm_id}"))
         await host_objects.check(hypervisor, named, root=self._parts.host_root)
         await self._make_way()
-        self._record.phase = Phase.LAUNCHING
-        try:
-            await self._parts.records.save(self._record)
-        except OSError as e:  # a new agent would take what runs for a start that never got so far, and end it
-            raise not_written(self._record, e) from e
+        # without it a new agent would take what runs for a start that never got so far, and end it
+        await self._parts.records.commit(vm_id, phase=Phase.LAUNCHING)
         LAUNCHING.reach()
         await hypervisor.define(xml)
         DEFINED.reach()
         self._check_not_stopped()
         domain = await hypervisor.launch(vm_id, flags)
         LAUNCHED.reach()
-        self._record.phase = Phase.RUNNING
-        self._record.started_at_s = time.time()
-        await self._parts.records.keep(self._record)
+        process = await asyncio.to_thread(self._parts.find_process, vm_id)
+        await self._parts.records.change(vm_id, phase=Phase.RUNNING, started_at_s=time.time(), process=process)
         RUNNING.reach()
         return domain
 

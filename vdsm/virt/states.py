@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""States of a VM, and how one ended: the field's words and numbers (virt.md §5).
+"""States of a VM, why one stands still, and how one ended: the field's words and numbers (virt.md §5).
 
-`NEXT` is the only table of what may follow what; `status.Status` asks it before it changes anything. An end that
-was begun is never taken back, and Down is final: what a look at libvirt saw before can't raise a VM again.
-
-A VM goes Down once. Everything that wants to end a VM offers an `Exit`; the first one stands.
+What may follow what stands in `lifecycle`. A VM goes Down once: everything that wants to end a VM offers an `Exit`,
+and the first one stands.
 """
 
 from __future__ import annotations
@@ -18,22 +16,16 @@ from vdsm.common import masking
 
 class VmState(StrEnum):
     WAIT_FOR_LAUNCH = "WaitForLaunch"
+    RESTORING = "Restoring state"
+    MIGRATION_DESTINATION = "Migration Destination"
     POWERING_UP = "Powering up"
     UP = "Up"
     PAUSED = "Paused"
+    MIGRATION_SOURCE = "Migration Source"
+    SAVING = "Saving State"
     POWERING_DOWN = "Powering down"
     REBOOTING = "RebootInProgress"
     DOWN = "Down"
-
-
-_RUNNING = frozenset({VmState.UP, VmState.PAUSED})
-NEXT = {
-    VmState.WAIT_FOR_LAUNCH: _RUNNING | {VmState.POWERING_DOWN, VmState.DOWN},
-    VmState.UP: _RUNNING | {VmState.POWERING_DOWN},
-    VmState.PAUSED: _RUNNING | {VmState.POWERING_DOWN},
-    VmState.POWERING_DOWN: frozenset({VmState.DOWN}),
-    VmState.DOWN: frozenset[VmState](),
-}
 
 
 class ExitReason(IntEnum):
@@ -45,19 +37,29 @@ class ExitReason(IntEnum):
     SAVED = 5
     ADMIN_SHUTDOWN = 6
     USER_SHUTDOWN = 7
+    MIGRATION_FAILED = 8
     DOMAIN_MISSING = 9
     DESTROYED_ON_STARTUP = 10
     HOST_SHUTDOWN = 11
+    POSTCOPY_FAILED = 12
     DESTROYED_ON_REBOOT = 13
+    PAUSED_TOO_LONG = 14
 
 
 class PauseCode(StrEnum):
+    """The six that engines know, and none."""
+
     NONE = ""
     NO_ERROR = "NOERR"
     IO_ERROR = "EIO"
     NO_SPACE = "ENOSPC"
+    NO_PERMISSION = "EPERM"
     OTHER = "EOTHER"
+    POSTCOPY = "POSTCOPY"
 
+
+# the guest's CPUs stand because of a disk
+DISK_TROUBLE = frozenset({PauseCode.IO_ERROR, PauseCode.NO_SPACE, PauseCode.NO_PERMISSION, PauseCode.OTHER})
 
 _ORDERLY = frozenset(
     {
@@ -72,17 +74,21 @@ _ORDERLY = frozenset(
 )
 
 _MESSAGES = {
+    ExitReason.SUCCESS: "VM terminated",
     ExitReason.GENERIC_ERROR: "VM terminated with error",
+    ExitReason.LOST_QEMU: "Lost connection with the QEMU process",
     ExitReason.START_FAILED: "libvirt failed to start the VM",
     ExitReason.MIGRATED: "Migration succeeded",
     ExitReason.SAVED: "The VM's memory was saved and its QEMU ended",
-    ExitReason.LOST_QEMU: "Lost connection with the QEMU process",
     ExitReason.ADMIN_SHUTDOWN: "Admin shut down from the engine",
     ExitReason.USER_SHUTDOWN: "User shut down from within the guest",
+    ExitReason.MIGRATION_FAILED: "VM failed to migrate",
     ExitReason.DOMAIN_MISSING: "The VM was gone when the agent came back",
     ExitReason.DESTROYED_ON_STARTUP: "VM destroyed during the startup",
     ExitReason.HOST_SHUTDOWN: "VM was shut down together with the host",
+    ExitReason.POSTCOPY_FAILED: "Migration failed in post-copy",
     ExitReason.DESTROYED_ON_REBOOT: "VM destroyed on reboot",
+    ExitReason.PAUSED_TOO_LONG: "VM was paused for too long by an I/O error, as its resume behaviour wants it",
 }
 
 
@@ -110,4 +116,4 @@ def reason_of_off(word: str) -> ExitReason:
 
 def exit_for(reason: ExitReason, message: str = "") -> Exit:
     """The message may be what a script or libvirt said, and who hears it need not know the VM's secrets."""
-    return Exit(0 if reason in _ORDERLY else 1, int(reason), masking.hide(message) or _MESSAGES.get(reason, ""))
+    return Exit(0 if reason in _ORDERLY else 1, int(reason), masking.hide(message) or _MESSAGES[reason])

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All VMs of the host: who is there, accepting new ones, finding them again, and forgetting them.
+"""All VMs of the host: who is there, accepting new ones, handing on what happens to them, and forgetting them.
 
-Timeline of a start of the agent: connect to libvirt; read records and domains; decide (`recovery`); take over
-what runs, four at a time; from then on verbs about VMs are served. Until then they answer `Recovering`,
-because a list that lacks a VM tells the engine that the VM has ended.
+Timeline of a start of the agent: connect to libvirt; `recover`, first phase; from then on verbs about VMs are served,
+and statistics, the reconciler and the second phase of the recovery run.
 """
 
 from __future__ import annotations
@@ -11,28 +10,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from vdsm.common.crashpoints import crash_point
-from vdsm.common.errors import AgentError, DeadlineExceeded, InvalidParameter
+from vdsm.common.errors import AgentError, InvalidParameter
 from vdsm.common.ids import check_uuid
 from vdsm.common.paths import Paths
 from vdsm.common.xml import InvalidXml, hide_secrets, parse, to_text
-from vdsm.virt import report
+from vdsm.virt import qemu_process, report
 from vdsm.virt.domain_xml.description import Description, describe
 from vdsm.virt.domain_xml.errors import BadDomainXml
 from vdsm.virt.domain_xml.placeholders import HostFacts
-from vdsm.virt.errors import NoSuchVm, Recovering, VirtError, VmExists, VmIdDiffers
+from vdsm.virt.errors import ForeignDomain, NoSuchVm, Recovering, VmExists, VmIdDiffers
+from vdsm.virt.external import ExternalVms
 from vdsm.virt.hypervisor import Hypervisor, HypervisorEvent, Reconnected
 from vdsm.virt.images import SharedImages
 from vdsm.virt.parts import Parts
-from vdsm.virt.ports import Hooks, HookVm, Images, Publisher
-from vdsm.virt.reactions import react
-from vdsm.virt.records import Phase, Record, Records, not_written
-from vdsm.virt.recovery import Action, Decision, decide
-from vdsm.virt.startup import adapt, run_after_start
-from vdsm.virt.states import ExitReason, exit_for
+from vdsm.virt.ports import Hooks, Images, Publisher
+from vdsm.virt.qemu_process import QemuProcess
+from vdsm.virt.reconcile import PERIOD_S as RECONCILE_S
+from vdsm.virt.reconcile import Reconciler
+from vdsm.virt.records import Phase, Record, Store
+from vdsm.virt.recover import Recovery
+from vdsm.virt.recovery import Decision
+from vdsm.virt.slots import Slots, fitting
+from vdsm.virt.startup import adapt
 from vdsm.virt.stats.sampler import PERIOD_S, Sampler
 from vdsm.virt.stats.samples import Samples
 from vdsm.virt.vm import Vm
@@ -43,8 +46,8 @@ RECORDED = crash_point("vm.create.recorded", "the VM is on record, nothing of it
 FORGOTTEN = crash_point("vm.destroy.forgotten", "the record is gone, the caller has no answer yet")
 
 _RECOVERY_WAIT_S = 10.0
-_RETRY_S = 2.0
 _LARGE_XML = 1 << 20  # takes a while to read, and the loop has others to serve
+_HOOKS_AT_ONCE = 8
 
 
 class Vms:
@@ -57,45 +60,75 @@ class Vms:
         events: Publisher,
         hypervisor: Hypervisor,
         facts: HostFacts,
-        start_slots: int = 4,
+        start_slots: int = 0,
         stats_interval_s: float = PERIOD_S,
+        reconcile_s: float = RECONCILE_S,
         host_root: str = "/",
+        find_process: Callable[[str], QemuProcess | None] = qemu_process.find,
     ) -> None:
+        """``start_slots``: VMs that are launched at once; 0 for what suits the host."""
         self._vms: dict[str, Vm] = {}
-        self._records = Records(os.path.join(paths.state, "vms"))
-        self._slots = asyncio.Semaphore(start_slots)
         self._parts = Parts(
-            hypervisor, SharedImages(storage), hooks, events, self._records, facts, paths.run, host_root, self._slots
+            hypervisor,
+            SharedImages(storage),
+            hooks,
+            events,
+            Store(os.path.join(paths.state, "vms")),
+            facts,
+            paths.run,
+            host_root,
+            Slots(start_slots or fitting()),
+            asyncio.Semaphore(_HOOKS_AT_ONCE),
+            find_process,
         )
+        self._external = ExternalVms(hypervisor)
         self._samples = Samples()
         self._sampler = Sampler(hypervisor, self._samples, self._running, period_s=stats_interval_s)
+        self._recovery = Recovery(self._parts, self._vms, self._recovered_vm, self._spawn)
+        self._reconciler = Reconciler(self._parts, self._vms, period_s=reconcile_s)
         self._recovered = asyncio.Event()
-        self._recovery: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self.problems: dict[str, str] = {}
+        self._starting: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Future[Any]] = set()
 
     # Life of the part
 
     async def start(self) -> None:
         """Begin the recovery. It goes on in the background when libvirt does not answer at once."""
         await self._parts.hypervisor.start(self._hear)
-        self._recovery = asyncio.create_task(self._recover_until_done(), name="vm recovery")
-        await asyncio.wait([self._recovery], timeout=_RECOVERY_WAIT_S)
+        self._starting = asyncio.create_task(self._start(), name="vm recovery")
+        await asyncio.wait([self._starting], timeout=_RECOVERY_WAIT_S)
 
     async def stop(self) -> None:
         """VMs run on; starts and releases under way are found again by their records."""
-        for task in [t for t in (self._recovery, *self._tasks) if t is not None and not t.done()]:
+        for task in [t for t in (self._starting, *self._tasks) if t is not None and not t.done()]:
             task.cancel()
             await asyncio.wait([task])
+        await self._reconciler.stop()
         for vm in self._vms.values():
             vm.abandon()
+        self._external.close()
         await self._sampler.stop()
-        await self._records.stop()
+        await self._parts.records.stop()
         await self._parts.hypervisor.stop()
+
+    async def _start(self) -> None:
+        await self._recovery.first_phase()
+        self._external.take(self._recovery.external)
+        self._recovered.set()
+        for vm in self._vms.values():
+            vm.look.soon()  # what ended since they were listed
+        self._recovery.second_phase()
+        self._sampler.start()
+        self._reconciler.start()
 
     @property
     def recovered(self) -> bool:
         return self._recovered.is_set()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What of which VM could not be understood."""
+        return self._recovery.problems
 
     # Verbs
 
@@ -111,19 +144,23 @@ class Vms:
             raise VmIdDiffers(vm_id, description.vm_id)
         if vm_id in self._vms:
             raise VmExists(vm_id, str(self._vms[vm_id].status.reported))
-        images = tuple(dict.fromkeys(d.image for d in description.drives if d.image is not None))
-        record = Record(vm_id=vm_id, name=description.name, phase=Phase.STARTING, xml=kept, images=images)
+        record = self._new_record(description, kept)
         vm = self._vms[vm_id] = Vm(self._parts, record, description, lambda: self._began(vm_id))
         try:
-            await self._records.save(record)
-        except BaseException as e:  # nothing was started: it is as if it had never come
+            await self._parts.records.create(record)
+        except BaseException:  # nothing was started: it is as if it had never come
             del self._vms[vm_id]
-            if isinstance(e, OSError):
-                raise not_written(record, e) from e
             raise
         RECORDED.reach()
         vm.begin(xml)
         return vm
+
+    def _new_record(self, description: Description, xml: str) -> Record:
+        """With the images that an earlier run of this VM could not give back."""
+        left = self._parts.records.get(description.vm_id)
+        wanted = [drive.image for drive in description.drives if drive.image is not None]
+        images = tuple(dict.fromkeys([*wanted, *(left.images if left else ())]))
+        return Record(vm_id=description.vm_id, name=description.name, phase=Phase.STARTING, xml=xml, images=images)
 
     def _read_xml(self, xml: str) -> tuple[Description, str]:
         """What it describes, and the XML as it may be kept and shown: fitted to this host, without secrets."""
@@ -142,17 +179,28 @@ class Vms:
         await asyncio.shield(self._spawn(self._destroy(vm, graceful_attempts), f"destroy {vm_id}"))
 
     def get(self, vm_id: str) -> Vm:
+        """Raises `NoSuchVm`, `ForeignDomain`, `Recovering`."""
         self._check_recovered()
         vm = self._vms.get(vm_id)
-        if vm is None:
-            raise NoSuchVm(vm_id)
-        return vm
+        if vm is not None:
+            return vm
+        external = self._external.get(vm_id)
+        if external is not None:
+            raise ForeignDomain(vm_id, external.description.name)
+        raise NoSuchVm(vm_id)
 
     def all(self) -> list[Vm]:
         self._check_recovered()
         return list(self._vms.values())
 
+    def brief(self) -> list[dict[str, Any]]:
+        """All VMs as lists show them, also those that are not ours."""
+        return [report.brief(vm) for vm in self.all()] + [vm.brief() for vm in self._external.all()]
+
     def stats(self, vm_id: str) -> dict[str, Any]:
+        external = self._external.get(vm_id)
+        if external is not None and vm_id not in self._vms:
+            return external.stats()
         return report.stats(self.get(vm_id), self._samples)
 
     def describe(self, vm: Vm) -> dict[str, Any]:
@@ -160,13 +208,21 @@ class Vms:
         return report.brief(vm)
 
     def all_stats(self) -> list[dict[str, Any]]:
-        return [report.stats(vm, self._samples) for vm in self.all()]
+        ours = [report.stats(vm, self._samples) for vm in self.all()]
+        return ours + [vm.stats() for vm in self._external.all()]
+
+    def storage_is_back(self, domain_id: str) -> None:
+        """A storage domain became valid: VMs that it had paused may go on."""
+        for vm in self._vms.values():
+            if vm.resume_behaviour.uses(domain_id):
+                self._spawn(vm.resume_behaviour.storage_is_back(), f"resume {vm.vm_id}")
 
     async def _destroy(self, vm: Vm, graceful_attempts: int) -> None:
-        await vm.destroy(graceful_attempts)
+        await vm.ending.destroy(graceful_attempts)
         FORGOTTEN.reach()
         if self._vms.get(vm.vm_id) is vm:
             del self._vms[vm.vm_id]
+        vm.abandon()
         self._samples.forget(vm.vm_id)
         self.problems.pop(vm.vm_id, None)
 
@@ -181,102 +237,42 @@ class Vms:
         if not self._recovered.is_set():
             raise Recovering()
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
+    def _recovered_vm(self, decision: Decision) -> Vm:
+        vm_id = decision.record.vm_id
+        vm = Vm(self._parts, decision.record, decision.description, lambda: self._began(vm_id))
+        self._began(vm_id)
+        return vm
+
+    def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Future[None]:
+        task = asyncio.ensure_future(work)
+        if isinstance(task, asyncio.Task):
+            task.set_name(name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    # Events and recovery
+    # Events
 
     def _hear(self, event: HypervisorEvent) -> None:
-        if isinstance(event, Reconnected):
-            if self._recovered.is_set():
-                self._spawn(self._look_at_all(), "look at all VMs")
-            return
-        vm = self._vms.get(event.vm_id)
-        if vm is not None:
-            react(vm, event)
+        if not isinstance(event, Reconnected):
+            vm = self._vms.get(event.vm_id)
+            if vm is not None:
+                vm.hear(event)
+            elif self._recovered.is_set():
+                self._external.hear(event.vm_id)
+        elif self._recovered.is_set():
+            self._spawn(self._look_at_all(), "look at all VMs")
 
     async def _look_at_all(self) -> None:
         """libvirt was away: what happened meanwhile is seen by looking, and each VM is told again."""
+        for vm in list(self._vms.values()):
+            vm.look.at_once()
         await asyncio.gather(*(self._look_and_tell(vm) for vm in self._vms.values()))
+        try:
+            self._external.take(await self._parts.hypervisor.domains())
+        except AgentError as e:  # away again: there will be another return
+            log.warning("the domains that are not ours: %s", e)
 
     async def _look_and_tell(self, vm: Vm) -> None:
-        await asyncio.wait([vm.look.soon()])
-        if not vm.status.down and not vm.releasing:
-            vm.publish()
-
-    async def _recover_until_done(self) -> None:
-        while True:
-            try:
-                await self._recover()
-                break
-            except (AgentError, OSError) as e:
-                log.error("VMs can't be recovered yet: %s", e)
-            except Exception:  # whatever it was: without VMs this host answers code 99, so it is tried again
-                log.exception("VMs can't be recovered yet")
-            await asyncio.sleep(_RETRY_S)
-        self._recovered.set()
-        self._sampler.start()
-
-    async def _recover(self) -> None:
-        records = self._records.load()
-        domains = await self._parts.hypervisor.domains()
-        decisions = decide(records, self._records.unreadable, domains)
-        self.problems = dict(self._records.unreadable)
-        left = [decision for decision in decisions if decision.record.vm_id not in self._vms]
-        results = await asyncio.gather(*(self._recover_one(decision) for decision in left), return_exceptions=True)
-        for result in results:  # the others are there; a further attempt is for these only
-            if isinstance(result, BaseException):
-                raise result
-        await asyncio.gather(*(_look_once(vm) for vm in self._vms.values()))  # what ended since they were listed
-        log.info("recovered %d VMs; %d domains are not ours", len(self._vms), len(domains) - len(decisions))
-
-    async def _recover_one(self, decision: Decision) -> None:
-        record = decision.record
-        vm = Vm(self._parts, record, decision.description, lambda: self._began(record.vm_id))
-        if decision.problem:
-            self.problems[record.vm_id] = decision.problem
-            log.error("VM %s: %s", record.vm_id, decision.problem)
-        if decision.action is Action.ADOPT and decision.domain is not None:
-            await self._adopt(vm, decision)
-        elif decision.action is Action.RELEASE:
-            vm.end(decision.exit or exit_for(ExitReason.GENERIC_ERROR))
-            if record.forget:
-                self._spawn(self._finish_destroy(vm), f"destroy {record.vm_id}")
-        else:
-            vm.report_down()
-        self._vms[record.vm_id] = vm
-        log.info("VM %s: %s, reported as %s", record.vm_id, decision.action, vm.status.reported)
-
-    async def _adopt(self, vm: Vm, decision: Decision) -> None:
-        if decision.domain is None:
-            return
-        async with self._slots:
-            try:
-                await self._parts.images.resume(vm.vm_id, vm.record.images)
-            except (AgentError, OSError) as e:
-                log.error("VM %s: its images: %s", vm.vm_id, e)
-        vm.record.phase = Phase.RUNNING
-        if vm.vm_id not in self._records.unreadable:
-            await self._records.keep(vm.record)
-        vm.adopt(decision.domain)
-        vm.publish()
-        self._began(vm.vm_id)
-        if decision.start_unfinished:
-            hook_vm = HookVm(vm.vm_id, dict(vm.description.metadata.custom))
-            self._spawn(run_after_start(self._parts, hook_vm, decision.domain.xml), f"after start {vm.vm_id}")
-
-    async def _finish_destroy(self, vm: Vm) -> None:
-        """The engine asked for the end before the agent died: forget the VM once it has ended."""
-        try:
-            await self._destroy(vm, 0)
-        except (VirtError, DeadlineExceeded) as e:
-            log.error("VM %s: %s", vm.vm_id, e)
-
-
-async def _look_once(vm: Vm) -> None:
-    """Without an answer now, the look goes on by itself."""
-    if not await vm.refresh():
-        vm.look.soon()
+        if await vm.look.fresh() and not vm.status.ending:
+            vm.tell()

@@ -105,12 +105,12 @@ async def test_positional_parameters_mean_the_same_as_named_ones(shared_api, nam
 
 async def test_unknown_names_are_ignored_on_the_engines_port_and_refused_elsewhere(api):
     params = {"vmID": ID, "noSuchName": [1, 2, {"x": None}]}
-    counted = 'vdsm_rpc_unknown_parameters_total{verb="VM.reset"} '
+    counted = 'vdsm_rpc_unknown_parameters_total{verb="VM.desktopLock"} '
     before = metrics.render().decode().partition(counted)[2].split("\n")[0]
-    assert (await api.ask("VM.reset", params, ENGINE))["error"]["code"] == 44
+    assert (await api.ask("VM.desktopLock", params, ENGINE))["error"]["code"] == 44
     after = metrics.render().decode().partition(counted)[2].split("\n")[0]
     assert float(after) == float(before or 0) + 1
-    refused = (await api.ask("VM.reset", params, OWN))["error"]
+    refused = (await api.ask("VM.desktopLock", params, OWN))["error"]
     assert (refused["code"], "'noSuchName'" in refused["message"]) == (-32602, True)
 
 
@@ -163,7 +163,7 @@ async def test_hostile_bodies_leave_no_memory_behind(api):
             await api.raw(b"[" * size, ENGINE)
             await api.raw(b'{"jsonrpc":"2.0","method":"' + b"m" * size + b'","id":1}', ENGINE)
             names = ",".join(f'"{i}":{i}' for i in range(size // 10))
-            await api.raw(b'{"jsonrpc":"2.0","method":"VM.reset","id":1,"params":{%b}}' % names.encode(), ENGINE)
+            await api.raw(b'{"jsonrpc":"2.0","method":"VM.desktopLock","id":1,"params":{%b}}' % names.encode(), ENGINE)
 
     await round_of_bodies()
     tracemalloc.start()

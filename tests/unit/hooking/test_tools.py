@@ -169,7 +169,7 @@ def test_lint_has_nothing_to_say_of_a_good_script(install, paths):
 def test_lint_of_folders_and_links(install, paths):
     install("before_vm_strat", "50_x", "")
     install("before_ifcfg_write", "50_x", "")
-    install("after_vm_pause", "50_x", "")
+    install("after_vm_hibernate", "50_x", "")
     install("before_vm_start", "50_x", "")
     os.symlink("/nowhere", Path(paths.hooks, "before_vm_start", "60_gone"))
     Path(paths.hooks, "50_lost").touch()
@@ -177,7 +177,7 @@ def test_lint_of_folders_and_links(install, paths):
     found = {f.path.removeprefix(paths.hooks + "/"): f for f in lint(paths.hooks, 36)}
     assert found["before_vm_strat"].remedy == "did you mean before_vm_start?"
     assert "no longer exists" in found["before_ifcfg_write"].problem
-    assert "does not run after_vm_pause yet" in found["after_vm_pause"].problem
+    assert "does not run after_vm_hibernate yet" in found["after_vm_hibernate"].problem
     assert "a symbolic link to /nowhere, which is not there" in found["before_vm_start/60_gone"].problem
     assert found["50_lost"].severity is Severity.WARNING
     assert "refused: its directory" in found["before_vm_start/50_x"].problem

@@ -15,6 +15,7 @@ from vdsm.common.xml import parse
 from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.errors import DomainMissing, HypervisorError
 from vdsm.virt.hypervisor import Change, Domain, DomainEvent, DomainState, HypervisorEvent, Stats
+from vdsm.virt.qemu_process import QemuProcess
 from vdsm.virt.vms import Vms
 
 POOL, DOMAIN, IMAGE, VOLUME = (str(uuid.UUID(int=n)) for n in (1, 2, 3, 4))
@@ -285,6 +286,7 @@ class World:
         self.storage = FakeStorage()
         self.hooks = FakeHooks()
         self.events = FakeEvents()
+        self.processes: dict[str, QemuProcess] = {}
         self.vms = self.new_vms()
 
     def new_vms(self) -> Vms:
@@ -296,6 +298,7 @@ class World:
             hypervisor=self.hypervisor,
             facts=FACTS,
             stats_interval_s=0.05,
+            find_process=self.processes.get,
             host_root=str(self.root),
         )
 
@@ -317,6 +320,12 @@ async def until(look: Callable[[], Any], timeout_s: float = 5.0) -> None:
 
 
 async def settle(turns: int = 50) -> None:
-    """Let everything run that waits for nothing but its turn on the loop."""
+    """Let everything run that waits for nothing but its turn on the loop, or for a record to reach the disk."""
+    for _ in range(5):
+        for _ in range(turns // 5):
+            await asyncio.sleep(0)
+        writing = [task for task in asyncio.all_tasks() if task.get_name().startswith("record ")]
+        if writing:
+            await asyncio.wait(writing)
     for _ in range(turns):
         await asyncio.sleep(0)

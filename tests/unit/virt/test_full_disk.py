@@ -7,6 +7,7 @@ import asyncio
 import errno
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import pytest
 from vdsm.virt import records
 from vdsm.virt.errors import RecordNotWritten
 from vdsm.virt.hypervisor import DomainState
-from vdsm.virt.records import Phase, Record, Records
+from vdsm.virt.records import Phase, Record, Store
 from vdsm.virt.vm import Vm
 
 from .fakes import VM, World, disk, new_id, settle, until, xml_of
@@ -164,7 +165,7 @@ async def test_storage_that_cannot_write_its_own_records_keeps_no_vm_from_ending
 async def test_one_vm_that_cannot_be_recovered_is_tried_again_and_hides_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vdsm.virt.vms._RETRY_S", 0.01)
+    monkeypatch.setattr("vdsm.virt.recover.RETRY_S", 0.01)
     other = new_id()
     await up(world)
     await world.vms.create(other, xml_of(other))
@@ -187,20 +188,56 @@ async def test_a_later_word_is_not_overwritten_by_one_that_was_owed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "RETRY_S", 0.01)
-    kept = Records(str(tmp_path))
-    record = Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml="")
+    kept = Store(str(tmp_path))
+    await kept.create(Record(vm_id=VM, name="x", phase=Phase.STARTING, xml=""))
     with full_disk():
-        await kept.keep(record)
-    record.phase = Phase.DOWN
-    await kept.save(record)
+        await kept.change(VM, phase=Phase.RUNNING)
+    await kept.change(VM, phase=Phase.DOWN)
     await kept._payer  # type: ignore[misc]
-    (found,) = kept.load()
+    (found,) = Store(str(tmp_path)).load()
     assert found.phase is Phase.DOWN
 
 
+async def test_a_change_that_must_be_on_disk_and_is_not_has_not_happened(tmp_path: Path) -> None:
+    kept = Store(str(tmp_path))
+    await kept.create(Record(vm_id=VM, name="x", phase=Phase.STARTING, xml=""))
+    with full_disk(), pytest.raises(RecordNotWritten):
+        await kept.commit(VM, phase=Phase.LAUNCHING)
+    assert kept.get(VM) == Record(vm_id=VM, name="x", phase=Phase.STARTING, xml="")
+
+
+async def test_a_write_goes_on_when_its_caller_leaves_and_the_next_one_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Store(str(tmp_path))
+    await kept.create(Record(vm_id=VM, name="x", phase=Phase.STARTING, xml=""))
+    began, go, phases = threading.Event(), threading.Event(), []
+
+    def slow(_path: str, data: bytes, _mode: int) -> None:
+        began.set()
+        go.wait()
+        phases.append(json.loads(data)["phase"])
+
+    monkeypatch.setattr(records, "write_atomic", slow)
+    left = asyncio.create_task(kept.change(VM, phase=Phase.LAUNCHING))
+    await asyncio.to_thread(began.wait)
+    left.cancel()
+    later = asyncio.create_task(kept.change(VM, phase=Phase.RUNNING))
+    await asyncio.sleep(0.02)
+    go.set()
+    await later
+    assert phases == ["launching", "running"]
+
+
+async def test_what_a_killed_write_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / f".{VM}.json.abc").write_text("{")
+    Store(str(tmp_path)).load()
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_record_and_its_folder_are_for_the_agent_only(tmp_path: Path) -> None:
-    kept = Records(str(tmp_path / "vms"))
-    await kept.save(Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml=""))
+    kept = Store(str(tmp_path / "vms"))
+    await kept.create(Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml=""))
     assert [os.stat(p).st_mode & 0o777 for p in (tmp_path / "vms", tmp_path / "vms" / f"{VM}.json")] == [0o700, 0o600]
 
 
@@ -217,7 +254,8 @@ async def test_writes_of_one_record_never_overlap_and_leave_nothing_behind(
         running -= 1
 
     monkeypatch.setattr(records, "write_atomic", slow)
-    kept = Records(str(tmp_path))
-    await asyncio.gather(*(kept.keep(Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml="")) for _ in range(5)))
+    kept = Store(str(tmp_path))
+    await kept.create(Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml=""))
+    await asyncio.gather(*(kept.change(VM, started_at_s=float(n)) for n in range(5)))
     assert most == 1
     assert len(kept._turns) == 0

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from vdsm.common.errors import AgentError, InvalidParameter
-from vdsm.virt.errors import DestroyFailed, NoSuchVm, VmExists, VmIdDiffers, VmIsDown
+from vdsm.virt.errors import CalledBack, DestroyFailed, NoSuchVm, VmExists, VmIdDiffers, VmIsDown
 from vdsm.virt.hypervisor import Change, DomainState
-from vdsm.virt.powerdown import PowerdownRequest
+from vdsm.virt.power import PowerdownRequest
 from vdsm.virt.vm import Vm
 
 from .fakes import IMAGE, VM, VOLUME, World, disk, new_id, refuse, settle, until, xml_of
@@ -163,46 +163,47 @@ async def test_a_killed_qemu_is_an_error(world: World) -> None:
 
 async def test_pause_and_cont(world: World) -> None:
     vm = await up(world)
-    await vm.pause()
+    await vm.running.pause()
     assert world.vms.stats(VM)["pauseCode"] == "NOERR"
-    await vm.cont()
+    await vm.running.cont()
     assert world.events.statuses() == ["Up", "Paused", "Up"]
     assert "before_vm_cont" in world.hooks.ran
 
 
-async def test_a_hook_that_resumes_its_own_vm_does_not_wait_for_itself(world: World) -> None:
+async def test_a_hook_that_resumes_its_own_vm_is_refused_at_once(world: World) -> None:
     vm = await up(world)
-    await vm.pause()
+    await vm.running.pause()
 
     async def script(xml: str) -> str:
         assert world.vms.stats(VM)["status"] == "Paused"
-        await vm.cont()
+        with pytest.raises(CalledBack):
+            await vm.running.cont()
         return xml
 
     world.hooks.scripts["before_vm_cont"] = script
     async with asyncio.timeout(1):
-        await vm.cont()
+        await vm.running.cont()
     assert vm.status.reported == "Up"
     assert world.hypervisor.calls.count("resume") == 1
 
 
 async def test_a_failing_before_vm_cont_leaves_it_paused(world: World) -> None:
     vm = await up(world)
-    await vm.pause()
+    await vm.running.pause()
 
     async def script(xml: str) -> str:
         raise Broken()
 
     world.hooks.scripts["before_vm_cont"] = script
     with pytest.raises(Broken):
-        await vm.cont()
+        await vm.running.cont()
     assert vm.status.reported == "Paused"
     assert "resume" not in world.hypervisor.calls
 
 
 async def test_a_guest_that_ignores_shutdown_is_not_killed(world: World) -> None:
     vm = await up(world)
-    vm.shut_down(SOFT)
+    await vm.power.shut_down(SOFT)
     assert vm.status.reported == "Powering down"
     await asyncio.sleep(0.15)
     assert world.hypervisor.calls[-1] == "ask_shutdown"
@@ -211,19 +212,19 @@ async def test_a_guest_that_ignores_shutdown_is_not_killed(world: World) -> None
 
 async def test_shutdown_with_force_ends_it_after_the_timeout(world: World) -> None:
     vm = await up(world)
-    vm.shut_down(PowerdownRequest(0, 0.05, reboot=False, force=True))
+    await vm.power.shut_down(PowerdownRequest(0, 0.05, reboot=False, force=True))
     await until(lambda: vm.status.down)
     assert [d["exitReason"] for d in world.events.downs()] == [6]
     with pytest.raises(VmIsDown):
-        vm.shut_down(SOFT)
+        await vm.power.shut_down(SOFT)
 
 
 async def test_a_forced_reboot_resets_and_ends_nothing(world: World) -> None:
     vm = await up(world)
-    vm.shut_down(PowerdownRequest(0, 0.05, reboot=True, force=True))
+    await vm.power.shut_down(PowerdownRequest(0, 0.05, reboot=True, force=True))
     await until(lambda: "reset" in world.hypervisor.calls)
     assert world.hypervisor.calls[-2:] == ["ask_reboot", "reset"]
-    assert vm.status.reported == "Up"
+    assert vm.status.reported == "RebootInProgress"
 
 
 async def test_four_start_at_once(world: World) -> None:

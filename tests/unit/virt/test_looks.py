@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
 from vdsm.common.errors import DeadlineExceeded
+from vdsm.virt.errors import DomainMissing
 from vdsm.virt.hypervisor import Change, Domain, DomainState, Reconnected
 from vdsm.virt.look import Look
-from vdsm.virt.powerdown import PowerdownRequest
-from vdsm.virt.states import NEXT, ExitReason, PauseCode, VmState, exit_for
-from vdsm.virt.status import Status
+from vdsm.virt.power import PowerdownRequest
 from vdsm.virt.vm import Vm
 
 from .fakes import VM, World, disk, settle, until, xml_of
@@ -128,7 +126,7 @@ async def test_why_a_domain_is_off_comes_from_libvirt_when_events_were_lost(
 
 async def test_a_crash_after_an_ignored_shutdown_is_a_crash(world: World) -> None:
     vm = await up(world)
-    vm.shut_down(PowerdownRequest(0, 0.01, reboot=False, force=False))
+    await vm.power.shut_down(PowerdownRequest(0, 0.01, reboot=False, force=False))
     world.hypervisor.found[VM].state, world.hypervisor.found[VM].reason = DomainState.OFF, "crashed"
     world.hypervisor.tell(VM, Change.CRASHED)
     await until(lambda: vm.status.down)
@@ -137,7 +135,7 @@ async def test_a_crash_after_an_ignored_shutdown_is_a_crash(world: World) -> Non
 
 async def test_what_the_engine_asked_for_is_the_reason_whatever_the_guest_says(world: World) -> None:
     vm = await up(world)
-    vm.shut_down(PowerdownRequest(0, 5, reboot=False, force=False))
+    await vm.power.shut_down(PowerdownRequest(0, 5, reboot=False, force=False))
     world.hypervisor.guest_ends(VM)
     await until(lambda: vm.status.down)
     assert [(d["exitCode"], d["exitReason"]) for d in world.events.downs()] == [(0, 6)]
@@ -146,7 +144,7 @@ async def test_what_the_engine_asked_for_is_the_reason_whatever_the_guest_says(w
 async def test_a_late_look_raises_no_vm_that_is_down(world: World) -> None:
     vm = await up(world)
     late = LateLook(world)
-    look = asyncio.create_task(vm.refresh())
+    look = asyncio.create_task(vm.look.fresh())
     await late.began.wait()
     world.hypervisor.guest_ends(VM)
     await until(lambda: vm.status.down)
@@ -159,7 +157,7 @@ async def test_a_late_look_raises_no_vm_that_is_down(world: World) -> None:
 async def test_a_late_look_says_not_up_while_the_vm_goes_down(world: World) -> None:
     vm = await up(world)
     late = LateLook(world)
-    look = asyncio.create_task(vm.refresh())
+    look = asyncio.create_task(vm.look.fresh())
     await late.began.wait()
     hold = asyncio.Event()
 
@@ -203,30 +201,95 @@ async def test_looks_that_events_ask_for_are_answered_in_order(world: World) -> 
     assert vm.status.reported == "Up"
 
 
+def domain(state: DomainState = DomainState.RUNNING) -> Domain:
+    return Domain(VM, "x", state, "", "", state is not DomainState.OFF)
+
+
+class Asked:
+    """A look's reader and taker: answers one by one, an exception is raised, an event is waited for."""
+
+    def __init__(self, *answers: Domain | Exception | asyncio.Event) -> None:
+        self.answers = list(answers)
+        self.taken: list[tuple[Domain | None, int]] = []
+
+    async def read(self, _vm_id: str) -> Domain:
+        answer = self.answers.pop(0)
+        if isinstance(answer, asyncio.Event):
+            await answer.wait()
+            return domain()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def take(self, seen: Domain | None, number: int) -> None:
+        self.taken.append((seen, number))
+
+    def look(self, retry_s: float = 0.001) -> Look:
+        return Look(VM, self.read, self.take, retry_s=retry_s)
+
+
 async def test_a_look_without_an_answer_is_made_again() -> None:
-    answers = [False, False, True]
-    await Look(VM, lambda: _now(answers.pop(0)), retry_s=0.001).soon()
-    assert answers == []
+    asked = Asked(DeadlineExceeded("look", 1), DeadlineExceeded("look", 1), domain())
+    asked.look().soon()
+    await until(lambda: asked.taken)
+    assert asked.taken == [(domain(), 1)]
+
+
+async def test_who_waits_for_a_look_hears_that_its_first_try_got_no_answer() -> None:
+    asked = Asked(DeadlineExceeded("look", 1), domain())
+    look = asked.look()
+    assert await look.fresh() is False
+    assert await look.fresh() is True
+
+
+async def test_a_missing_domain_is_an_answer() -> None:
+    asked = Asked(DomainMissing(VM))
+    assert await asked.look().fresh() is True
+    assert asked.taken == [(None, 1)]
 
 
 async def test_many_events_during_a_look_are_one_more_look() -> None:
-    began, go, looks = asyncio.Event(), asyncio.Event(), 0
-
-    async def look() -> bool:
-        nonlocal looks
-        looks += 1
-        began.set()
-        await go.wait()
-        return True
-
-    vm_look = Look(VM, look)
-    task = vm_look.soon()
-    await began.wait()
+    go = asyncio.Event()
+    asked = Asked(go, domain(), domain())
+    look = asked.look()
+    look.soon()
+    await settle()
     for _ in range(50):
-        assert vm_look.soon() is task
+        look.soon()
     go.set()
-    await task
-    assert looks == 2
+    await settle()
+    assert [number for _, number in asked.taken] == [1, 51]
+
+
+async def test_a_new_wish_does_not_wait_for_the_pause_after_a_failure() -> None:
+    asked = Asked(DeadlineExceeded("look", 1), domain())
+    look = asked.look(retry_s=1000)
+    await look.fresh()
+    async with asyncio.timeout(1):
+        assert await look.fresh()
+
+
+async def test_what_a_dropped_look_finds_is_never_taken() -> None:
+    go = asyncio.Event()
+    asked = Asked(go, domain(DomainState.PAUSED))
+    look = asked.look()
+    waiting = asyncio.create_task(look.fresh())
+    await settle()
+    look.at_once()
+    await settle()
+    go.set()
+    await settle()
+    assert asked.taken == [(domain(DomainState.PAUSED), 2)]
+    assert await waiting
+
+
+async def test_a_closed_look_keeps_nobody_waiting() -> None:
+    look = Asked(asyncio.Event()).look()
+    waiting = asyncio.create_task(look.fresh())
+    await settle()
+    look.close()
+    assert await waiting is False
+    assert await look.fresh() is False
 
 
 async def test_a_memory_that_somebody_saved_is_not_deleted_with_the_domain(world: World) -> None:
@@ -254,29 +317,3 @@ async def test_a_vm_that_died_while_libvirt_was_away_is_found_by_a_later_look(wo
     world.hypervisor.found[VM].state = DomainState.OFF
     world.hypervisor.hear(Reconnected())
     await until(lambda: vm.status.down)
-
-
-MOVES: dict[VmState, Callable[[Status], bool]] = {
-    VmState.UP: Status.run,
-    VmState.PAUSED: lambda status: status.pause(PauseCode.OTHER),
-    VmState.POWERING_DOWN: Status.end,
-    VmState.DOWN: lambda status: status.go_down(exit_for(ExitReason.LOST_QEMU)),
-}
-
-
-@pytest.mark.parametrize("state", list(NEXT))
-@pytest.mark.parametrize("to", list(MOVES))
-def test_a_state_changes_only_as_the_table_says(state: VmState, to: VmState) -> None:
-    status = Status(state)
-    MOVES[to](status)
-    assert status.stored is (to if to in NEXT[state] else state)
-    assert (status.exit is not None) is (status.stored is VmState.DOWN and state is not VmState.DOWN)
-
-
-def test_nothing_follows_down() -> None:
-    assert NEXT[VmState.DOWN] == frozenset()
-    assert NEXT[VmState.POWERING_DOWN] == {VmState.DOWN}
-
-
-async def _now(answer: bool) -> bool:
-    return answer

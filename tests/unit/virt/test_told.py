@@ -23,7 +23,7 @@ from vdsm.virt.hypervisor import (
     VmEvent,
     Watchdog,
 )
-from vdsm.virt.powerdown import PowerdownRequest
+from vdsm.virt.power import PowerdownRequest
 from vdsm.virt.vm import Vm
 
 from .fakes import IMAGE, VM, FakeDomain, World, disk, new_id, refuse, settle, until, xml_of
@@ -58,15 +58,17 @@ async def test_times_begin_where_the_fields_clock_begins(world: World) -> None:
         assert isinstance(times["statusTime"], str)
         assert int(times["statusTime"]) > BASE_MS
     world.hypervisor.tell(VM, Change.REBOOTED)
+    await settle()
     assert int(world.events.told[-1][1]["statusTime"]) >= int(told[-1]["statusTime"])
 
 
 async def test_elapsed_time_counts_from_the_start_and_from_a_reboot(world: World) -> None:
     vm = await runs(world)
     assert vm.started_at_s is not None and abs(time.time() - vm.started_at_s) < 5
-    vm.record.started_at_s = time.time() - 100
+    await vm.change(started_at_s=time.time() - 100)
     assert 100 <= int(world.vms.stats(VM)["elapsedTime"]) <= 102
     world.hypervisor.tell(VM, Change.REBOOTED)
+    await settle()
     assert int(world.vms.stats(VM)["elapsedTime"]) <= 1
 
 
@@ -82,6 +84,7 @@ async def test_elapsed_time_goes_on_over_a_restart_also_without_a_record(world: 
 async def test_a_shift_of_the_guests_clock_is_told(world: World) -> None:
     await runs(world)
     world.hypervisor.hear(ClockShift(VM, -3600))
+    await settle()
     assert world.vms.stats(VM)["timeOffset"] == "-3600"
     world.hypervisor.guest_ends(VM)
     await until(lambda: world.vms.stats(VM)["status"] == "Down")
@@ -106,6 +109,7 @@ async def test_a_guest_whose_agent_answers_at_once_is_up(world: World) -> None:
 async def test_a_reboot_is_told_until_the_agent_answers(world: World) -> None:
     await runs(world, devices=CONNECTED)
     world.hypervisor.tell(VM, Change.REBOOTED)
+    await settle()
     assert world.vms.stats(VM)["status"] == "RebootInProgress"
     world.hypervisor.tell(VM, Change.AGENT_CONNECTED)
     await settle()
@@ -121,11 +125,11 @@ async def test_a_pause_by_a_disk_has_the_disks_reason(world: World, reason: str,
     await settle()
     assert world.vms.stats(VM)["pauseCode"] == code
     assert world.events.told[-1][1]["pauseCode"] == code
-    await vm.cont()
+    await vm.running.cont()
     assert "pauseCode" not in world.vms.stats(VM)
-    await vm.pause()
+    await vm.running.pause()
     world.hypervisor.found[VM].reason = "user"
-    await vm.refresh()
+    await vm.look.fresh()
     assert world.vms.stats(VM)["pauseCode"] == "NOERR"
 
 
@@ -135,7 +139,7 @@ async def test_a_pause_of_a_disk_that_was_resumed_is_not_the_reason_of_the_next(
     domain.state, domain.reason = DomainState.PAUSED, "ioerror"
     world.hypervisor.hear(DiskTrouble(VM, "ua-1", "/x", "enospc"))
     await settle()
-    await vm.cont()
+    await vm.running.cont()
     domain.state = DomainState.PAUSED
     world.hypervisor.tell(VM, Change.SUSPENDED_IOERROR)
     await settle()
@@ -159,14 +163,14 @@ async def test_what_stops_no_guest_changes_no_state(world: World, event: VmEvent
     await settle()
     assert (vm.status.reported, world.events.told) == ("Up", told)
     world.hypervisor.found[VM].state, world.hypervisor.found[VM].reason = DomainState.PAUSED, "ioerror"
-    await vm.refresh()
+    await vm.look.fresh()
     assert world.vms.stats(VM)["pauseCode"] == "EOTHER"
 
 
 async def test_a_paused_vm_is_not_paused_again(world: World) -> None:
     vm = await runs(world)
-    await vm.pause()
-    await vm.pause()
+    await vm.running.pause()
+    await vm.running.pause()
     assert world.hypervisor.calls.count("pause") == 1
 
 
@@ -199,27 +203,27 @@ async def test_a_balloon_knows_the_memory_that_is_guaranteed(world: World) -> No
 
 async def test_the_agent_is_asked_first_then_the_button(world: World) -> None:
     vm = await runs(world, devices=CONNECTED)
-    vm.shut_down(short())
+    await vm.power.shut_down(short())
     await until(lambda: asked(world) == ["ask_agent_shutdown", "ask_shutdown"])
 
 
 async def test_a_way_that_fails_is_followed_by_the_next_at_once(world: World) -> None:
     vm = await runs(world, devices=CONNECTED)
     world.hypervisor.before["ask_agent_shutdown"] = refuse("no agent")
-    vm.shut_down(LONG)
+    await vm.power.shut_down(LONG)
     await until(lambda: "ask_shutdown" in asked(world))
 
 
-async def test_a_reboot_asks_no_agent(world: World) -> None:
+async def test_a_reboot_asks_the_agent_first(world: World) -> None:
     vm = await runs(world, devices=CONNECTED)
-    vm.shut_down(short(reboot=True))
-    await until(lambda: asked(world) == ["ask_reboot"])
-    assert vm.status.reported == "Up"
+    await vm.power.shut_down(short(reboot=True))
+    await until(lambda: asked(world) == ["ask_agent_reboot", "ask_reboot"])
+    assert vm.status.reported == "RebootInProgress"
 
 
 async def test_a_guest_that_obeys_is_not_ended_by_force(world: World) -> None:
     vm = await runs(world)
-    vm.shut_down(PowerdownRequest(0, 0.05, reboot=True, force=True))
+    await vm.power.shut_down(PowerdownRequest(0, 0.05, reboot=True, force=True))
     await until(lambda: "ask_reboot" in asked(world))
     world.hypervisor.tell(VM, Change.REBOOTED)
     await asyncio.sleep(0.1)
@@ -228,8 +232,8 @@ async def test_a_guest_that_obeys_is_not_ended_by_force(world: World) -> None:
 
 async def test_a_second_request_replaces_the_first(world: World) -> None:
     vm = await runs(world)
-    vm.shut_down(PowerdownRequest(0, 0.05, reboot=False, force=True))
-    vm.shut_down(LONG)
+    await vm.power.shut_down(PowerdownRequest(0, 0.05, reboot=False, force=True))
+    await vm.power.shut_down(LONG)
     await asyncio.sleep(0.1)
     assert asked(world) == ["ask_shutdown"]
     assert VM in world.hypervisor.found
@@ -239,9 +243,9 @@ async def test_a_guest_without_a_way_is_refused_and_stays_up(world: World) -> No
     vm = await world.vms.create(VM, xml_of().replace("<acpi/>", ""))
     await until(lambda: vm.status.reported == "Up")
     with pytest.raises(NoPowerdownWay):
-        vm.shut_down(short())
+        await vm.power.shut_down(short())
     assert vm.status.reported == "Up"
-    vm.shut_down(short(force=True))
+    await vm.power.shut_down(short(force=True))
     await until(lambda: vm.status.down)
     assert "ask_shutdown" not in asked(world)
 

@@ -18,6 +18,11 @@ CODES: dict[type[AgentError], int] = {
     # the field answers "exist" here; the engine treats both as a plain failure
     errors.NoPowerdownWay: 4,
     errors.DestroyFailed: 42,
+    errors.CalledBack: 16,
+    errors.Superseded: 16,
+    errors.VmBusy: 16,
+    errors.NoGuestAgent: 19,
+    errors.ClaimedByJob: 51,
     errors.UnsupportedParameter: 44,
     errors.Recovering: 99,
 }

@@ -28,6 +28,7 @@ class Interface:
     device: str
     mac: str
     model: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Description:
     agent_connected: bool
     domain_type: str
     devices_digest: str
+    # seconds that the guest's clock is ahead of the host's, as libvirt keeps it while the guest sets its clock
+    clock_offset_s: int = 0
+    memory_kib: int = 0
+    cpus: int = 0
+    host_devices: tuple[str, ...] = ()
 
     @property
     def kvm(self) -> bool:
@@ -77,6 +83,10 @@ def describe(root: etree._Element) -> Description:
         agent_connected=any(t.get("state") == "connected" for t in channels),
         domain_type=root.get("type", ""),
         devices_digest=_digest(root.find("devices")),
+        clock_offset_s=_clock_offset_s(root),
+        memory_kib=_kib(root.find("memory")),
+        cpus=_number(text_of(root, "vcpu"), 1),
+        host_devices=tuple(_host_device(device) for device in root.findall("devices/hostdev")),
     )
 
 
@@ -90,7 +100,11 @@ def is_ours(root: etree._Element) -> bool:
 
 
 def _interface(element: etree._Element) -> Interface:
-    return Interface(_attribute(element, "target", "dev"), _attribute(element, "mac", "address"), _model(element))
+    source = element.find("source")
+    network = "" if source is None else source.get("bridge") or source.get("network") or source.get("dev") or ""
+    return Interface(
+        _attribute(element, "target", "dev"), _attribute(element, "mac", "address"), _model(element), network
+    )
 
 
 def _model(element: etree._Element) -> str:
@@ -100,6 +114,36 @@ def _model(element: etree._Element) -> str:
 def _display(element: etree._Element) -> Display:
     address = _attribute(element, "listen", "address") or element.get("listen", "")
     return Display(element.get("type", ""), element.get("port", "-1"), element.get("tlsPort", "-1"), address)
+
+
+def _clock_offset_s(root: etree._Element) -> int:
+    clock = root.find("clock")
+    return 0 if clock is None or clock.get("offset") != "variable" else _number(clock.get("adjustment", ""), 0)
+
+
+_UNITS = {"b": 1, "bytes": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30}
+
+
+def _kib(element: etree._Element | None) -> int:
+    """An amount of memory; 0 for a unit that libvirt may know and we don't: it is shown, not reckoned with."""
+    if element is None:
+        return 0
+    return _number(element.text or "", 0) * _UNITS.get(element.get("unit", "KiB").lower(), 0) >> 10
+
+
+def _number(text: str, default: int) -> int:
+    try:
+        return int(text[:20])
+    except ValueError:
+        return default
+
+
+def _host_device(element: etree._Element) -> str:
+    """Its kind and where it is on the host."""
+    address = element.find("source/address")
+    source = address if address is not None else element.find("source/adapter")
+    where = "" if source is None else " ".join(f"{name}={source.get(name)}" for name in sorted(map(str, source.keys())))
+    return f"{element.get('type', '')} {where}".strip()
 
 
 def _attribute(element: etree._Element, child: str, name: str) -> str:

@@ -45,6 +45,8 @@ class VmMetadata:
     min_guaranteed_memory_mib: int | None = None
     destroy_on_reboot: bool = False
     started_at_s: float | None = None
+    # auto_resume, leave_paused or kill (virt.md §5.4); what nobody knows counts as the first
+    resume_behaviour: str = "auto_resume"
 
 
 def read_metadata(root: etree._Element) -> VmMetadata:
@@ -60,6 +62,7 @@ def read_metadata(root: etree._Element) -> VmMetadata:
         min_guaranteed_memory_mib=_whole_number(vm, "minGuaranteedMemoryMb"),
         destroy_on_reboot=_bool(vm, "destroy_on_reboot", default="false"),
         started_at_s=_seconds(vm, "startTime"),
+        resume_behaviour=vm_text(vm, "resumeBehavior") or "auto_resume",
     )
 
 

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disks of one VM: their images, and what happens when one of them fails under the guest.
+
+The images stand in the record before the first is prepared and until the last is torn down. Which trouble stopped the
+guest is heard of once, by an event; it is on record, so a restart of the agent still knows it, and libvirt is asked
+where no event was heard.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+
+from vdsm.common.errors import DeadlineExceeded
+from vdsm.virt.capability import Capability, Handle, Json, Reaction
+from vdsm.virt.domain_xml.metadata import ImageId
+from vdsm.virt.errors import VirtError
+from vdsm.virt.hypervisor import DiskTrouble, Domain, Troubles, VmEvent
+from vdsm.virt.images import SharedImages
+from vdsm.virt.records import Trouble
+from vdsm.virt.states import DISK_TROUBLE, PauseCode
+
+log = logging.getLogger("vdsm.virt")
+
+# IO_ERROR_REASON's words (virt.md §5.3); an empty one says only that there is trouble
+_CODES = {
+    "enospc": PauseCode.NO_SPACE,
+    "eio": PauseCode.IO_ERROR,
+    "eperm": PauseCode.NO_PERMISSION,
+    "eother": PauseCode.OTHER,
+}
+# words of libvirt's list of disk errors, which is coarser
+_ERRORS = {"no space": PauseCode.NO_SPACE, "unspecified": PauseCode.IO_ERROR}
+
+
+class Disks(Capability):
+    def __init__(self, vm: Handle, images: SharedImages, hypervisor: Troubles) -> None:
+        self._vm = vm
+        self._images = images
+        self._hypervisor = hypervisor
+
+    @property
+    def trouble(self) -> PauseCode:
+        trouble = self._vm.record.trouble
+        return PauseCode.NONE if trouble is None else trouble.code
+
+    def hears(self) -> Mapping[type[VmEvent], Reaction]:
+        return {DiskTrouble: self._failed}
+
+    async def recover(self, domain: Domain) -> None:
+        await self._images.resume(self._vm.vm_id, self._vm.record.images)
+        if domain.reason == "ioerror" and self._vm.record.trouble is None:
+            await self._vm.change(trouble=Trouble(await self._ask(), time.monotonic()))
+
+    def told(self) -> Json:
+        """What the event of a pause says of the disk that caused it (virt.md §8)."""
+        trouble = self._vm.record.trouble
+        if trouble is None or self._vm.status.pause_code not in DISK_TROUBLE or not trouble.alias:
+            return {}
+        drives = self._vm.description.drives
+        name = next((drive.target for drive in drives if drive.path and drive.path == trouble.path), "")
+        return {"ioerror": {"alias": trouble.alias, "name": name, "path": trouble.path}}
+
+    async def runs(self) -> None:
+        """The guest's CPUs run: whatever it was, it is over."""
+        if self._vm.record.trouble is not None:
+            await self._vm.change(trouble=None)
+
+    async def release(self) -> list[ImageId]:
+        """Tear down what is prepared for the VM; the images for which that failed."""
+        return await self._images.release(self._vm.vm_id, self._vm.record.images)
+
+    async def _failed(self, event: DiskTrouble) -> None:
+        vm = self._vm
+        if not event.paused:
+            log.warning("VM %s: disk %s (%s): %s, told to the guest", vm.vm_id, event.alias, event.path, event.reason)
+            return
+        code = _CODES.get(event.reason, PauseCode.OTHER)
+        log.warning("VM %s is paused: disk %s (%s): %s", vm.vm_id, event.alias, event.path, event.reason or code)
+        before = vm.record.trouble
+        since_s = time.monotonic() if before is None else before.since_s
+        await vm.change(trouble=Trouble(code, since_s, event.alias, event.path))
+        vm.look.soon()
+
+    async def _ask(self) -> PauseCode:
+        try:
+            errors = await self._hypervisor.disk_errors(self._vm.vm_id)
+        except (VirtError, DeadlineExceeded) as e:
+            log.warning("VM %s: which disk paused it: %s", self._vm.vm_id, e)
+            return PauseCode.OTHER
+        found = {_ERRORS.get(word, PauseCode.OTHER) for word in errors.values()}
+        return next((code for code in (PauseCode.NO_SPACE, PauseCode.IO_ERROR) if code in found), PauseCode.OTHER)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Domains on this host that are not the agent's (virsh, virt-manager): reported while they run, and left alone.
+
+Engines show them as external VMs (virt.md §28). What they are is what libvirt says of them; nothing of them is ever
+changed, and nothing is kept on record.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+
+from vdsm.common.errors import AgentError
+from vdsm.common.xml import parse
+from vdsm.virt import report
+from vdsm.virt.domain_xml.description import Description, describe
+from vdsm.virt.hypervisor import Domain, Domains, DomainState
+from vdsm.virt.look import Look
+from vdsm.virt.recovery import is_foreign
+from vdsm.virt.states import PauseCode, VmState
+
+log = logging.getLogger("vdsm.virt")
+
+_PREFIXES = ("guestfs-",)  # appliances that live for seconds
+Json = report.Json
+
+
+class ExternalVm:
+    """As `report` shows it."""
+
+    def __init__(self, domain: Domain, description: Description) -> None:
+        self.vm_id = domain.vm_id
+        self.description = description
+        self.paused = domain.state is DomainState.PAUSED
+
+    def brief(self) -> Json:
+        status = VmState.PAUSED if self.paused else VmState.UP
+        told = report.stamped(self.vm_id, status) | {"hash": self.description.devices_digest}
+        return told | ({"pauseCode": str(PauseCode.NO_ERROR)} if self.paused else {})
+
+    def stats(self) -> Json:
+        kvm = "true" if self.description.kvm else "false"
+        return self.brief() | {"vmName": self.description.name, "vmType": "kvm", "kvmEnable": kvm, "vmJobs": {}}
+
+
+class ExternalVms:
+    def __init__(self, hypervisor: Domains) -> None:
+        self._hypervisor = hypervisor
+        self._found: dict[str, ExternalVm] = {}
+        self._looks: dict[str, Look] = {}
+
+    def all(self) -> list[ExternalVm]:
+        return list(self._found.values())
+
+    def get(self, vm_id: str) -> ExternalVm | None:
+        return self._found.get(vm_id)
+
+    def take(self, domains: Iterable[Domain]) -> None:
+        """What was seen in a list of all domains."""
+        self._found.clear()
+        for domain in domains:
+            self._take_one(domain)
+
+    def hear(self, vm_id: str) -> None:
+        """Something happened to a domain that is none of ours: one look at a time, the last after the last event."""
+        look = self._looks.get(vm_id)
+        if look is None:
+            look = self._looks[vm_id] = Look(vm_id, self._hypervisor.domain, partial(self._seen, vm_id))
+        look.soon()
+
+    def close(self) -> None:
+        for look in self._looks.values():
+            look.close()
+
+    def _seen(self, vm_id: str, domain: Domain | None, _number: int) -> None:
+        if domain is not None:
+            self._take_one(domain)
+        else:
+            self._found.pop(vm_id, None)
+            self._looks.pop(vm_id, None)
+
+    def _take_one(self, domain: Domain) -> None:
+        self._found.pop(domain.vm_id, None)
+        if not domain.active or domain.name.startswith(_PREFIXES) or not is_foreign(domain):
+            return
+        try:
+            description = describe(parse(domain.xml, what=f"libvirt's XML of domain {domain.vm_id}"))
+        except AgentError as e:
+            log.info("the foreign domain %s is not shown: %s", domain.name, e)
+            return
+        self._found[domain.vm_id] = ExternalVm(domain, description)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The QEMU process of a VM, and the proof that it is gone.
+
+libvirt that knows no such domain proves nothing: it may have been restarted without its state, and it forgets a domain
+whose process it could not kill. A process that hangs in the kernel (dead storage) still has the disks open, and images
+torn down or started elsewhere under it are lost data. So the process is looked for by what its command line says
+(``-uuid <id>``, readable by everybody), remembered by number and start time, and gone when the kernel says so: when
+there is no such process, or a zombie whose last thread has ended.
+
+A host whose /proc hides other users' processes shows nothing: there libvirt's word has to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import select
+
+import msgspec
+
+
+class QemuProcess(msgspec.Struct, frozen=True):
+    """``started``: ticks since boot, from /proc/<pid>/stat: with the number it names one process for ever."""
+
+    pid: int
+    started: int
+
+
+def find(vm_id: str, proc: str = "/proc") -> QemuProcess | None:
+    """The process that was started with ``-uuid vm_id``. Reads each command line of the host: use a thread."""
+    wanted = vm_id.encode()
+    for name in os.listdir(proc):
+        if name.isdecimal() and _is_of(os.path.join(proc, name, "cmdline"), wanted):
+            started = _started(int(name), proc)
+            if started is not None:
+                return QemuProcess(int(name), started)
+    return None
+
+
+def lives(process: QemuProcess, proc: str = "/proc") -> bool:
+    """Whether any thread of it may still touch a disk."""
+    if _started(process.pid, proc) != process.started:
+        return False
+    if _state(process.pid, proc) not in ("Z", "X"):
+        return True
+    with contextlib.suppress(OSError):
+        return len(os.listdir(os.path.join(proc, str(process.pid), "task"))) > 1
+    return False
+
+
+async def wait_gone(process: QemuProcess, timeout_s: float) -> bool:
+    """Wait for its end; False when it still lives after ``timeout_s``."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except OSError:  # no such process, or a kernel without: what /proc says has to do
+        return not lives(process)
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    try:
+        if not lives(process):  # it ended before, or the number is somebody else's by now
+            return True
+        loop.add_reader(fd, ended.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await ended.wait()
+        return _readable(fd) or not lives(process)
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _is_of(path: str, vm_id: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            arguments = file.read(1 << 20).split(b"\0")
+    except OSError:  # it ended, or is hidden
+        return False
+    return any(a == b"-uuid" and b == vm_id for a, b in itertools.pairwise(arguments))
+
+
+def _stat(pid: int, proc: str) -> list[str]:
+    """The fields after the name, which may hold anything."""
+    try:
+        with open(os.path.join(proc, str(pid), "stat"), encoding="ascii", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _started(pid: int, proc: str) -> int | None:
+    fields = _stat(pid, proc)
+    return int(fields[19]) if len(fields) > 19 else None
+
+
+def _state(pid: int, proc: str) -> str:
+    fields = _stat(pid, proc)
+    return fields[0] if fields else "X"

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What failed once is tried again: all VMs of the host are gone over every `PERIOD_S`.
+
+    a release that failed           again: QEMU may have come back from its dead storage, and ended
+    images that stayed prepared     torn down, also of VMs that the engine has let go
+    paused too long by a disk       ended, where its resume behaviour says so
+
+Each is bounded by its own deadlines; one VM's trouble never ends the round, and a round never ends the rounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+
+from vdsm.common.errors import AgentError
+from vdsm.virt.parts import Parts
+from vdsm.virt.records import Phase, Record
+from vdsm.virt.vm import Vm
+
+log = logging.getLogger("vdsm.virt")
+
+PERIOD_S = 15.0
+
+
+class Reconciler:
+    def __init__(self, parts: Parts, vms: dict[str, Vm], *, period_s: float = PERIOD_S) -> None:
+        self._parts = parts
+        self._vms = vms
+        self._period_s = period_s
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="vm reconciler")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.round()
+            except Exception:  # a defect: told, and the next round comes
+                log.exception("going over the VMs failed")
+            await asyncio.sleep(self._period_s)
+
+    async def round(self) -> None:
+        for vm in list(self._vms.values()):
+            vm.resume_behaviour.kill_if_overdue()
+            if vm.ending.failed:
+                log.info("VM %s: its release is tried again", vm.vm_id)
+                vm.ending.retry()
+        await asyncio.gather(*(self._tear_down(record) for record in self._parts.records.all()))
+
+    async def _tear_down(self, record: Record) -> None:
+        if record.phase not in (Phase.DOWN, Phase.LEFT):
+            return
+        if not record.images and record.phase is Phase.DOWN:
+            return
+        try:
+            left = await self._parts.images.release(record.vm_id, record.images)
+            await self._keep(record, left)
+        except AgentError as e:
+            log.error("VM %s: %s", record.vm_id, e)
+
+    async def _keep(self, record: Record, left: Collection[object]) -> None:
+        now = self._parts.records.get(record.vm_id)
+        if now is None or now.phase is not record.phase:  # started anew meanwhile, or let go
+            return
+        if left or record.phase is Phase.DOWN:
+            await self._parts.records.change(record.vm_id, images=tuple(left))
+        else:
+            await self._parts.records.forget(record.vm_id)

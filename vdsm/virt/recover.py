@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finding the VMs again after a restart of the agent: what `recovery` decides is done here, in two phases.
+
+    1. before any verb about VMs is answered, from libvirt and the records alone: who is there, what runs. Nothing
+       here waits for storage or a hook; libvirt that does not answer is asked again every 2 s.
+    2. afterwards, VM by VM, tried again until it succeeds: what needs storage.
+
+Until the first phase is over verbs answer `Recovering`: a list that lacks a VM tells the engine that the VM has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from vdsm.common.errors import AgentError
+from vdsm.virt.hypervisor import Domain
+from vdsm.virt.parts import Parts
+from vdsm.virt.records import Phase
+from vdsm.virt.recovery import Action, Decision, decide
+from vdsm.virt.startup import run_after_start
+from vdsm.virt.states import ExitReason, exit_for
+from vdsm.virt.vm import Vm
+
+log = logging.getLogger("vdsm.virt")
+
+RETRY_S = 2.0
+STORAGE_RETRY_FIRST_S, STORAGE_RETRY_LAST_S = 2.0, 60.0
+_AT_ONCE = 16  # slices: the loop has others to serve
+
+Make = Callable[[Decision], Vm]
+
+
+class Recovery:
+    def __init__(self, parts: Parts, vms: dict[str, Vm], make: Make, spawn: Callable[[Awaitable[None], str], object]):
+        """``make`` makes the owner of a VM; ``spawn`` runs what goes on afterwards."""
+        self._parts = parts
+        self._vms = vms
+        self._make = make
+        self._spawn = spawn
+        self.problems: dict[str, str] = {}
+        self.external: list[Domain] = []
+
+    async def first_phase(self) -> None:
+        """Returns when every VM is there."""
+        while True:
+            try:
+                await self._recover()
+                return
+            except (AgentError, OSError) as e:
+                log.error("VMs can't be recovered yet: %s", e)
+            except Exception:  # whatever it was: without VMs this host answers code 99, so it is tried again
+                log.exception("VMs can't be recovered yet")
+            await asyncio.sleep(RETRY_S)
+
+    def second_phase(self) -> None:
+        for vm in self._vms.values():
+            if vm.launched and not vm.status.ending:
+                self._spawn(self._reach_storage(vm), f"storage of VM {vm.vm_id}")
+
+    async def _recover(self) -> None:
+        records = await asyncio.to_thread(self._parts.records.load)
+        domains = await self._parts.hypervisor.domains()
+        unreadable = self._parts.records.unreadable
+        decisions = await asyncio.to_thread(decide, records, unreadable, domains)
+        self.problems = dict(unreadable)
+        left = [decision for decision in decisions if decision.record.vm_id not in self._vms]
+        for first in range(0, len(left), _AT_ONCE):
+            some = left[first : first + _AT_ONCE]
+            results = await asyncio.gather(*(self._recover_one(decision) for decision in some), return_exceptions=True)
+            for result in results:  # the others are there; a further attempt is for these only
+                if isinstance(result, BaseException):
+                    raise result
+        ours = {decision.record.vm_id for decision in decisions}
+        self.external = [domain for domain in domains if domain.vm_id not in ours]
+        log.info("recovered %d VMs; %d domains are not ours", len(self._vms), len(self.external))
+
+    async def _recover_one(self, decision: Decision) -> None:
+        record = decision.record
+        vm_id = record.vm_id
+        if decision.problem:
+            self.problems[vm_id] = decision.problem
+            log.error("VM %s: %s", vm_id, decision.problem)
+        if decision.action is Action.CLEAN:
+            return  # the reconciler's
+        if self._parts.records.get(vm_id) is None:
+            self._parts.records.take_over(record)
+        vm = self._make(decision)
+        if decision.action is Action.ADOPT and decision.domain is not None:
+            await self._adopt(vm, decision, decision.domain)
+        elif decision.action is Action.RELEASE:
+            vm.end(decision.exit or exit_for(ExitReason.GENERIC_ERROR))
+            if record.forget:
+                self._spawn(self._finish_destroy(vm), f"destroy {vm_id}")
+        else:
+            vm.report_down()
+            if not record.told:
+                vm.tell()
+                await vm.change(told=True)
+        self._vms[vm_id] = vm
+        log.info("VM %s: %s, reported as %s", vm_id, decision.action, vm.status.reported)
+
+    async def _adopt(self, vm: Vm, decision: Decision, domain: Domain) -> None:
+        process = decision.record.process
+        if process is None or decision.start_unfinished:
+            process = await asyncio.to_thread(self._parts.find_process, vm.vm_id)
+        await vm.change(phase=Phase.RUNNING, process=process, forget=False, exit=None, told=False)
+        await vm.adopt(domain)
+        vm.tell()
+        if decision.start_unfinished:
+            self._spawn(run_after_start(self._parts, vm.hook_vm, domain.xml), f"after start {vm.vm_id}")
+
+    async def _reach_storage(self, vm: Vm) -> None:
+        pause_s = STORAGE_RETRY_FIRST_S
+        while not vm.status.ending:
+            try:
+                await vm.reach_storage()
+                return
+            except (AgentError, OSError) as e:
+                log.warning("VM %s: its storage is not there yet: %s", vm.vm_id, e)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, STORAGE_RETRY_LAST_S)
+
+    async def _finish_destroy(self, vm: Vm) -> None:
+        """The engine asked for the end before the agent died: forget the VM once it has ended."""
+        try:
+            await vm.ending.destroy(0)
+        except AgentError as e:
+            log.error("VM %s: %s", vm.vm_id, e)
+            return
+        self._vms.pop(vm.vm_id, None)

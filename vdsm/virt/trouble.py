@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What becomes of a VM that a disk has paused: its resume behaviour (virt.md §5.4).
+
+    auto_resume   it goes on when a storage domain that it uses is well again
+    leave_paused  a person decides
+    kill          as auto_resume, but not after `KILL_AFTER_S`: by then the engine may have started it elsewhere, where
+                  it holds the VM's lease; so it is ended without grace (exit reason 14)
+
+Only VMs paused by trouble of a disk: what somebody paused stays paused. The time counts from the first trouble, and is
+on record, so a restart of the agent does not begin it anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from vdsm.common.errors import AgentError
+from vdsm.virt.capability import Capability, Handle
+from vdsm.virt.running import Running
+from vdsm.virt.states import DISK_TROUBLE, ExitReason, VmState, exit_for
+
+log = logging.getLogger("vdsm.virt")
+
+KILL_AFTER_S = 80.0  # 8 x sanlock's io_timeout: a lease that is not renewed is free then
+
+
+class ResumeBehaviour(Capability):
+    def __init__(self, vm: Handle, running: Running) -> None:
+        self._vm = vm
+        self._running = running
+
+    @property
+    def troubled(self) -> bool:
+        return self._vm.status.stored is VmState.PAUSED and self._vm.status.pause_code in DISK_TROUBLE
+
+    def uses(self, domain_id: str) -> bool:
+        return any(image.domain_id == domain_id for image in self._vm.record.images)
+
+    async def storage_is_back(self) -> None:
+        """A storage domain that the VM uses became valid."""
+        behaviour = self._vm.description.metadata.resume_behaviour
+        if not self.troubled or behaviour == "leave_paused" or self.overdue():
+            return
+        try:
+            await self._running.cont()
+            log.info("VM %s goes on: its storage is back", self._vm.vm_id)
+        except AgentError as e:
+            log.error("VM %s can't go on though its storage is back: %s", self._vm.vm_id, e)
+
+    def overdue(self) -> bool:
+        """It must not go on any more."""
+        trouble = self._vm.record.trouble
+        if not self.troubled or trouble is None or self._vm.description.metadata.resume_behaviour != "kill":
+            return False
+        return time.monotonic() - trouble.since_s > KILL_AFTER_S
+
+    def kill_if_overdue(self) -> None:
+        if self.overdue():
+            log.error("VM %s is ended: paused by an I/O error for more than %.0f s", self._vm.vm_id, KILL_AFTER_S)
+            self._vm.end(exit_for(ExitReason.PAUSED_TOO_LONG))
