@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Answers and events as bytes for one reader: those below admin get them without secrets (`vdsm.common.masking`)."""
+"""Answers and events as bytes for one reader: those below admin get them without secrets (`vdsm.common.masking`).
+
+What was encoded before (`vdsm.common.encoded`) has a form for them already: it is not searched again.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import msgspec
 
 from vdsm.api.roles import Role
 from vdsm.common import masking
+from vdsm.common.encoded import Encoded
 from vdsm.common.events import Event
 from vdsm.rpc import protocol
 
@@ -24,6 +28,8 @@ _searching = asyncio.Lock()  # one large answer at a time: bounds memory, and th
 
 async def result(identifier: Any, value: Any, role: Role) -> bytes:
     """Raises TypeError or ValueError when ``value`` is no JSON. A large answer is searched in a worker thread."""
+    if isinstance(value, Encoded):
+        return protocol.result(identifier, msgspec.Raw(value.full if role is Role.ADMIN else value.masked))
     reply = protocol.result(identifier, value)
     if role is Role.ADMIN:
         return reply

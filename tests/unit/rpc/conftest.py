@@ -17,6 +17,7 @@ from vdsm.api.registry import Verbs, verb
 from vdsm.api.roles import Identity, Role
 from vdsm.api.types import NoParams, Params, Uuid
 from vdsm.certificates import places
+from vdsm.common.encoded import Encoded
 from vdsm.common.errors import AgentError
 from vdsm.common.events import Events
 from vdsm.rpc import tls
@@ -104,6 +105,10 @@ def verbs(server: Server) -> Verbs:
     @reader("get_secrets")
     async def get_secrets(call: Call, params: NoParams) -> Any:
         return {"numbers": [1, 2.5, None, True], "texts": ["<graphics passwd='swordfish'/>"] * 10_000}
+
+    @reader("get_encoded")
+    async def get_encoded(call: Call, params: NoParams) -> Encoded:
+        return Encoded(b"""[{"full":"passwd='swordfish'"}]""", b'[{"masked":1}]')
 
     @reader("Host.ping2", urgent=True)
     async def ping2(call: Call, params: NoParams) -> None:
