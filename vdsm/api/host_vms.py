@@ -10,7 +10,7 @@ from msgspec import field
 from vdsm.api.call import Call
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
-from vdsm.api.types import JsonDict, JsonList, NoParams, Params, Uuid, WireBool
+from vdsm.api.types import EncodedList, JsonDict, JsonList, NoParams, Params, Uuid, WireBool
 from vdsm.common.xml import without_secrets
 
 
@@ -41,9 +41,9 @@ async def host_get_vm_full_list(call: Call, params: VmFullList) -> JsonList:
 
 
 @verb("Host.getAllVmStats", role=Role.READER, lacks="what only a guest agent knows, jobs of disks")
-async def host_get_all_vm_stats(call: Call, params: NoParams) -> JsonList:
+async def host_get_all_vm_stats(call: Call, params: NoParams) -> EncodedList:
     """State and statistics of every VM. Answered from caches: never waits for libvirt."""
-    return call.agent.vms.all_stats()
+    return await call.agent.vms.all_encoded_stats()
 
 
 class DumpXmls(Params):

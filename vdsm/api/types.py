@@ -9,7 +9,7 @@ numbers and booleans only; plain ``str`` takes at most `MAX_TEXT` characters.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -47,6 +47,12 @@ Xml = Annotated[str, Meta(max_length=MAX_XML)]
 TaskId = Annotated[str, Meta(pattern=UUID_PATTERN, description="id of the started task; poll Task.getStatus")]
 JsonDict = dict[str, Any]
 JsonList = list[Any]
+if TYPE_CHECKING:
+    from vdsm.common.encoded import Encoded
+
+    EncodedList = Encoded
+else:
+    EncodedList = JsonList  # on the wire, and so in the verb's documentation, it is a list
 
 
 def done() -> JsonDict:

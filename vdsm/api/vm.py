@@ -11,7 +11,7 @@ from msgspec import Meta, field
 from vdsm.api.call import Call
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
-from vdsm.api.types import JsonDict, JsonList, Params, Part, Secret, Text, Uuid, WireBool, WireInt, Xml
+from vdsm.api.types import EncodedList, JsonDict, Params, Part, Secret, Text, Uuid, WireBool, WireInt, Xml
 from vdsm.virt.domain_xml import allowlist
 from vdsm.virt.errors import UnsupportedParameter
 from vdsm.virt.power import PowerdownRequest
@@ -69,9 +69,9 @@ class VmOnly(Params):
 
 
 @verb("VM.getStats", role=Role.READER, lacks="what only a guest agent knows, jobs of disks")
-async def vm_get_stats(call: Call, params: VmOnly) -> JsonList:
+async def vm_get_stats(call: Call, params: VmOnly) -> EncodedList:
     """State and statistics of one VM, in a list of one. Answered from caches: never waits for libvirt."""
-    return [call.agent.vms.stats(params.vm_id)]
+    return call.agent.vms.encoded_stats(params.vm_id)
 
 
 @verb("VM.getInfo", role=Role.READER)

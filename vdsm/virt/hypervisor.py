@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
+
+from vdsm.virt.stats.counters import Counters
 
 
 class DomainState(StrEnum):
@@ -145,7 +147,18 @@ class Reconnected:
 
 VmEvent = DomainEvent | ClockShift | DiskTrouble | Watchdog | BalloonChanged | DeviceAdded | DeviceRemoved
 HypervisorEvent = VmEvent | Reconnected
-Stats = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a domain's statistics say; ``state`` is None when they say nothing of it."""
+
+    state: DomainState | None
+    reason: str
+    counters: Counters
+
+
+Stats = Mapping[str, Sampled]
 
 
 class Domains(Protocol):
@@ -217,6 +230,9 @@ class Troubles(Protocol):
 class StatisticsSource(Protocol):
     async def statistics(self) -> Stats:
         """Statistics of all running domains by id, in one call that does not wait for stuck ones."""
+
+    async def statistics_of(self, vm_id: str) -> Sampled:
+        """Statistics of one domain: for when the call for all hangs or fails."""
 
 
 class HostObjects(Protocol):

@@ -7,6 +7,7 @@ and nowhere else in `vdsm.virt`, because events carry them as well as verbs.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from vdsm.virt.domain_xml.drives import Drive
 from vdsm.virt.lifecycle import Lifecycle
 from vdsm.virt.states import VmState
 from vdsm.virt.stats import figures
-from vdsm.virt.stats.samples import Samples
+from vdsm.virt.stats.samples import Samples, Window
 
 Json = dict[str, Any]
 
@@ -57,27 +58,40 @@ def event(vm: Shown) -> Json:
 
 
 def stats(vm: Shown, samples: Samples) -> Json:
-    """All that is known, from caches only: this never waits for libvirt."""
-    told = event(vm) | _identity(vm)
+    """All that is known, from caches only: this never waits for libvirt. As `now` and `lasting` have it."""
+    told = now(vm, samples)
+    return told if vm.status.down else lasting(vm.description, samples.window(vm.vm_id)) | told
+
+
+def now(vm: Shown, samples: Samples) -> Json:
+    """What is the owner's, or the clock's, at the moment of the answer: an engine drops what is older than its last."""
+    told = event(vm)
     if vm.status.down:
-        return told
-    told |= {
-        "monitorResponse": "0" if samples.responsive(vm.vm_id) else "-1",
-        "elapsedTime": str(_elapsed_s(vm)),
-        "displayInfo": _displays(vm),
-        "clientIp": "",
-        "vmJobs": {},
-    } | vm.report()
-    return told | _sampled(vm, samples)
+        return told | _identity(vm.description) | {"timeOffset": str(vm.time_offset_s)}
+    return (
+        told
+        | {
+            "timeOffset": str(vm.time_offset_s),
+            "monitorResponse": "0" if samples.responsive(vm.vm_id) else "-1",
+            "elapsedTime": str(_elapsed_s(vm)),
+            "vmJobs": {},
+        }
+        | vm.report()
+    )
 
 
-def _identity(vm: Shown) -> Json:
+def lasting(description: Description, window: Window | None) -> Json:
+    """What stays as it is until the next sample or the next look at the domain's XML; shares no key with `now`."""
+    told = _identity(description) | {"displayInfo": _displays(description), "clientIp": ""}
+    return told | ({"memUsage": "0"} if window is None else _sampled(description, window))
+
+
+def _identity(description: Description) -> Json:
     return {
-        "vmName": vm.description.name,
+        "vmName": description.name,
         "vmType": "kvm",
-        "kvmEnable": "true" if vm.description.kvm else "false",
-        "acpiEnable": "true" if vm.description.acpi else "false",
-        "timeOffset": str(vm.time_offset_s),
+        "kvmEnable": "true" if description.kvm else "false",
+        "acpiEnable": "true" if description.acpi else "false",
     }
 
 
@@ -93,14 +107,11 @@ def _exit(vm: Shown) -> Json:
     }
 
 
-def _sampled(vm: Shown, samples: Samples) -> Json:
-    window = samples.window(vm.vm_id)
-    if window is None:
-        return {"memUsage": "0"}
-    ids = {drive.target: _shown_by(drive) for drive in vm.description.drives}
-    vnics = {i.device: (i.mac, i.model) for i in vm.description.interfaces if i.device}
+def _sampled(description: Description, window: Window) -> Json:
+    ids = {drive.target: _shown_by(drive) for drive in description.drives}
+    vnics = {i.device: (i.mac, i.model) for i in description.interfaces if i.device}
     memory = figures.memory(window)
-    metadata = vm.description.metadata
+    metadata = description.metadata
     parts = {
         "balloonInfo": figures.balloon(
             window,
@@ -123,11 +134,13 @@ def _shown_by(drive: Drive) -> Json:
 
 def _elapsed_s(vm: Shown) -> int:
     started_at_s = vm.started_at_s
-    return 0 if started_at_s is None else max(0, int(time.time() - started_at_s))
+    if started_at_s is None or not math.isfinite(started_at_s):
+        return 0
+    return max(0, int(time.time() - started_at_s))
 
 
-def _displays(vm: Shown) -> list[Json]:
+def _displays(description: Description) -> list[Json]:
     return [
         {"type": d.kind, "port": d.port, "tlsPort": d.tls_port, "ipAddress": d.address or "0"}
-        for d in vm.description.displays
+        for d in description.displays
     ]

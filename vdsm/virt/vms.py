@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from vdsm.common.crashpoints import crash_point
+from vdsm.common.encoded import Encoded, as_list, encode
 from vdsm.common.errors import AgentError, InvalidParameter
 from vdsm.common.ids import check_uuid
 from vdsm.common.paths import Paths
@@ -24,7 +25,7 @@ from vdsm.virt.domain_xml.errors import BadDomainXml
 from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.errors import ForeignDomain, NoSuchVm, Recovering, VmExists, VmIdDiffers
 from vdsm.virt.external import ExternalVms
-from vdsm.virt.hypervisor import Hypervisor, HypervisorEvent, Reconnected
+from vdsm.virt.hypervisor import DomainState, Hypervisor, HypervisorEvent, Reconnected
 from vdsm.virt.images import SharedImages
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import Hooks, Images, Publisher
@@ -36,6 +37,7 @@ from vdsm.virt.recover import Recovery
 from vdsm.virt.recovery import Decision
 from vdsm.virt.slots import Slots, fitting
 from vdsm.virt.startup import adapt
+from vdsm.virt.stats.answers import Answers
 from vdsm.virt.stats.sampler import PERIOD_S, Sampler
 from vdsm.virt.stats.samples import Samples
 from vdsm.virt.vm import Vm
@@ -83,7 +85,10 @@ class Vms:
         )
         self._external = ExternalVms(hypervisor)
         self._samples = Samples()
-        self._sampler = Sampler(hypervisor, self._samples, self._running, period_s=stats_interval_s)
+        self._answers = Answers(self._samples)
+        self._sampler = Sampler(
+            hypervisor, self._samples, self._answers, self._running, seen=self._seen, period_s=stats_interval_s
+        )
         self._recovery = Recovery(self._parts, self._vms, self._recovered_vm, self._spawn)
         self._reconciler = Reconciler(self._parts, self._vms, period_s=reconcile_s)
         self._recovered = asyncio.Event()
@@ -197,6 +202,16 @@ class Vms:
         """All VMs as lists show them, also those that are not ours."""
         return [report.brief(vm) for vm in self.all()] + [vm.brief() for vm in self._external.all()]
 
+    def encoded_stats(self, vm_id: str) -> Encoded:
+        """As `stats`, in a list of one."""
+        vm = self._vms.get(vm_id) if self.recovered else None
+        return as_list([self._answers.one(vm) if vm is not None else encode(self.stats(vm_id))])
+
+    async def all_encoded_stats(self) -> Encoded:
+        """As `all_stats`."""
+        ours = await self._answers.all(self.all())
+        return as_list([*ours, *(encode(vm.stats()) for vm in self._external.all())])
+
     def stats(self, vm_id: str) -> dict[str, Any]:
         external = self._external.get(vm_id)
         if external is not None and vm_id not in self._vms:
@@ -230,8 +245,12 @@ class Vms:
         self._samples.watch(vm_id)
         self._sampler.soon()
 
-    def _running(self) -> set[str]:
-        return {vm_id for vm_id, vm in self._vms.items() if vm.launched and not vm.status.down}
+    def _running(self) -> dict[str, Vm]:
+        return {vm_id: vm for vm_id, vm in self._vms.items() if vm.launched and not vm.status.down}
+
+    def _seen(self, vm_id: str, _state: DomainState, _reason: str) -> None:
+        """libvirt has it in another state than we do."""
+        self._vms[vm_id].look.soon()
 
     def _check_recovered(self) -> None:
         if not self._recovered.is_set():

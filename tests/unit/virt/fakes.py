@@ -14,7 +14,8 @@ from vdsm.common.paths import Paths
 from vdsm.common.xml import parse
 from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.errors import DomainMissing, HypervisorError
-from vdsm.virt.hypervisor import Change, Domain, DomainEvent, DomainState, HypervisorEvent, Stats
+from vdsm.virt.hypervisor import Change, Domain, DomainEvent, DomainState, HypervisorEvent, Sampled, Stats
+from vdsm.virt.libvirt_edge.counters import read
 from vdsm.virt.qemu_process import QemuProcess
 from vdsm.virt.vms import Vms
 
@@ -143,7 +144,13 @@ class FakeHypervisor:
         del self.found[vm_id]
 
     async def statistics(self) -> Stats:
-        return self.statistics_now
+        return {vm_id: read(values) for vm_id, values in self.statistics_now.items()}
+
+    async def statistics_of(self, vm_id: str) -> Sampled:
+        await self._called("statistics_of", vm_id)
+        if vm_id not in self.statistics_now:
+            raise DomainMissing(vm_id)
+        return read(self.statistics_now[vm_id])
 
     async def active_networks(self) -> frozenset[str]:
         return frozenset(self.networks)

@@ -7,6 +7,7 @@ from typing import Any
 
 from contrib.contract.casts import wrong
 from vdsm.common.errors import AgentError
+from vdsm.virt.libvirt_edge.counters import read
 
 from .fakes import VM, World, disk, until, xml_of
 
@@ -34,7 +35,7 @@ async def test_stats_hold_what_engines_cast_at_every_age_of_a_vm(world: World) -
     assert wrong("Host.getAllVmStats", world.vms.all_stats()) == []
     await until(lambda: vm.status.reported == "Up")
     for _ in range(2):
-        world.vms._samples.put({VM: SAMPLE}, {VM})
+        world.vms._samples.take(VM, read(SAMPLE).counters)
         assert wrong("Host.getAllVmStats", world.vms.all_stats()) == []
     assert world.vms.stats(VM)["disks"]["vda"]["truesize"]
     assert world.vms.stats(VM)["displayInfo"][0]["port"] == "5900"

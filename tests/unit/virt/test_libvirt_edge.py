@@ -125,7 +125,7 @@ async def test_all_domains_are_listed_with_their_state(edge: Edge) -> None:
 
 async def test_statistics_come_by_id(edge: Edge) -> None:
     await edge.start_domain()
-    assert (await edge.hypervisor.statistics())[edge.vm_id]["state.state"] == 1
+    assert (await edge.hypervisor.statistics())[edge.vm_id].state is DomainState.RUNNING
 
 
 async def test_networks_are_the_active_ones(edge: Edge) -> None:

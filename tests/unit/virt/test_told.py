@@ -24,6 +24,7 @@ from vdsm.virt.hypervisor import (
     Watchdog,
 )
 from vdsm.virt.power import PowerdownRequest
+from vdsm.virt.stats.counters import Counters
 from vdsm.virt.vm import Vm
 
 from .fakes import IMAGE, VM, FakeDomain, World, disk, new_id, refuse, settle, until, xml_of
@@ -194,7 +195,7 @@ async def test_consoles_are_told_as_text(world: World) -> None:
 
 async def test_a_balloon_knows_the_memory_that_is_guaranteed(world: World) -> None:
     await runs(world, metadata="<ovirt-vm:minGuaranteedMemoryMb type='int'>512</ovirt-vm:minGuaranteedMemoryMb>")
-    world.vms._samples.put({VM: {"balloon.current": 1, "balloon.maximum": 2}}, {VM})
+    world.vms._samples.take(VM, Counters(balloon=True, memory=1, memory_maximum=2))
     assert world.vms.stats(VM)["balloonInfo"]["balloon_min"] == str(512 * 1024)
 
 

@@ -15,8 +15,9 @@ import libvirt
 
 from vdsm.virt.domain_xml.names import VM_NAMESPACE
 from vdsm.virt.errors import HypervisorError
-from vdsm.virt.hypervisor import Domain, HypervisorEvent, Reconnected, Stats
+from vdsm.virt.hypervisor import Domain, HypervisorEvent, Reconnected, Sampled, Stats
 from vdsm.virt.libvirt_edge.connection import Connection
+from vdsm.virt.libvirt_edge.statistics import StatisticsCalls
 from vdsm.virt.libvirt_edge.subscriptions import Subscriptions
 from vdsm.virt.libvirt_edge.translation import contradicts, disk_error, domain_state
 from vdsm.virt.libvirt_edge.workers import Workers
@@ -26,18 +27,8 @@ T = TypeVar("T")
 _READ_S = 20.0
 _CHANGE_S = 60.0
 _LAUNCH_S = 180.0
-_STATISTICS_S = 60.0
 _METADATA_PREFIX = "ovirt-vm"
 _CONTRADICTIONS = 5
-_GROUPS = (
-    libvirt.VIR_DOMAIN_STATS_STATE
-    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
-    | libvirt.VIR_DOMAIN_STATS_BALLOON
-    | libvirt.VIR_DOMAIN_STATS_VCPU
-    | libvirt.VIR_DOMAIN_STATS_INTERFACE
-    | libvirt.VIR_DOMAIN_STATS_BLOCK
-)
-_STATISTICS_FLAGS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 _UNDEFINE_FLAGS = (
     libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
@@ -53,6 +44,7 @@ class LibvirtHypervisor:
         self._uri = uri
         self._reads = Workers("libvirt/read", readers)
         self._changes = Workers("libvirt/change", changers)
+        self._statistics = StatisticsCalls()
         self._connection: Connection | None = None
 
     async def start(self, hear: Callable[[HypervisorEvent], None]) -> None:
@@ -65,6 +57,7 @@ class LibvirtHypervisor:
             await self._connection.stop()
         self._reads.stop()
         self._changes.stop()
+        self._statistics.stop()
 
     async def domains(self) -> list[Domain]:
         return await self._call(self._reads, "list domains", _READ_S, _read_all)
@@ -140,10 +133,10 @@ class LibvirtHypervisor:
         await self._change(vm_id, "undefine the domain", lambda d: d.undefineFlags(_UNDEFINE_FLAGS))
 
     async def statistics(self) -> Stats:
-        def run(connect: libvirt.virConnect) -> Stats:
-            return {d.UUIDString(): values for d, values in connect.getAllDomainStats(_GROUPS, _STATISTICS_FLAGS)}
+        return await self._statistics.all(self._started("read statistics"))
 
-        return await self._call(self._reads, "read statistics", _STATISTICS_S, run)
+    async def statistics_of(self, vm_id: str) -> Sampled:
+        return await self._statistics.one(self._started("read statistics of the domain"), vm_id)
 
     async def active_networks(self) -> frozenset[str]:
         return await self._call(self._reads, "list networks", _READ_S, lambda c: frozenset(c.listNetworks()))
@@ -180,9 +173,12 @@ class LibvirtHypervisor:
         run: Callable[[libvirt.virConnect], T],
         vm_id: str = "",
     ) -> T:
+        return await self._started(what).call(workers, what, timeout_s, run, vm_id=vm_id)
+
+    def _started(self, what: str) -> Connection:
         if self._connection is None:
             raise HypervisorError(what, 0, "the connection was not started")
-        return await self._connection.call(workers, what, timeout_s, run, vm_id=vm_id)
+        return self._connection
 
 
 def _read_all(connect: libvirt.virConnect) -> list[Domain]:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The last two samples of each VM, and how old they are.
 
-A VM that a sample lacks did not answer in time (the bulk call does not wait for stuck ones): its age grows,
-and past `UNRESPONSIVE_S` it is reported as not responding.
+A VM whose QEMU is busy or hangs stands in a sample, too, but only with what the kernel knows of it. Such a sample of a
+VM that was told wholly before is no answer: its figures stay as they were and its age grows, as of one that a sample
+lacks. Past `UNRESPONSIVE_S` the VM is reported as not responding. (Of a VM that was never told wholly it is one: QEMU
+is not asked before a memory that comes from another host is there.)
 
 Kept are samples of the VMs that run here and are ours; the bulk call tells of foreign domains, too, and may have begun
 before a VM ended.
@@ -13,20 +15,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from vdsm.virt.hypervisor import Stats
+from vdsm.virt.stats.counters import Block, Counters
 
 UNRESPONSIVE_S = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     taken_s: float
-    values: Mapping[str, Any]
+    counters: Counters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
     """``first`` is None until there are two samples."""
 
@@ -37,22 +38,9 @@ class Window:
     def seconds(self) -> float:
         return 0.0 if self.first is None else self.last.taken_s - self.first.taken_s
 
-    def value(self, key: str) -> int | None:
-        found = self.last.values.get(key)
-        return found if isinstance(found, int) else None
-
-    def growth(self, key: str) -> int | None:
-        """By how much a counter grew in the window; None when unknown or when it started anew."""
-        after = self.value(key)
-        before = None if self.first is None else self.first.values.get(key)
-        if after is None or not isinstance(before, int) or after < before:
-            return None
-        return after - before
-
-    def rate(self, key: str) -> float | None:
-        """Growth of a counter per second."""
-        growth = self.growth(key)
-        return None if growth is None or self.seconds <= 0 else growth / self.seconds
+    def blocks_before(self) -> Mapping[str, Block]:
+        """Of the first sample, by target: a disk that was plugged or unplugged moves the others' places."""
+        return {} if self.first is None else {block.name: block for block in self.first.counters.blocks}
 
 
 class Samples:
@@ -61,16 +49,16 @@ class Samples:
         self._windows: dict[str, Window] = {}
         self._since: dict[str, float] = {}
 
-    def put(self, stats: Stats, running: Collection[str]) -> None:
-        """What was sampled just now; of VMs that are not ``running`` nothing is kept."""
-        taken_s = self._now()
+    def take(self, vm_id: str, counters: Counters) -> None:
+        """What was sampled of a VM just now."""
+        old = self._windows.get(vm_id)
+        if old is not None and old.last.counters.whole and not counters.whole:
+            return
+        self._windows[vm_id] = Window(None if old is None else old.last, Sample(self._now(), counters))
+
+    def keep_only(self, running: Collection[str]) -> None:
         for vm_id in (self._windows.keys() | self._since.keys()) - set(running):
             self.forget(vm_id)
-        for vm_id, values in stats.items():
-            if vm_id not in running:
-                continue
-            old = self._windows.get(vm_id)
-            self._windows[vm_id] = Window(None if old is None else old.last, Sample(taken_s, values))
 
     def watch(self, vm_id: str) -> None:
         """A VM began to run: from now on it must answer."""
@@ -83,7 +71,11 @@ class Samples:
     def window(self, vm_id: str) -> Window | None:
         return self._windows.get(vm_id)
 
-    def responsive(self, vm_id: str) -> bool:
+    def answered_s(self, vm_id: str) -> float | None:
+        """When the VM answered last, or began to run; None: nothing is expected of it."""
         window = self._windows.get(vm_id)
-        last_s = self._since.get(vm_id) if window is None else window.last.taken_s
+        return self._since.get(vm_id) if window is None else window.last.taken_s
+
+    def responsive(self, vm_id: str) -> bool:
+        last_s = self.answered_s(vm_id)
         return last_s is None or self._now() - last_s <= UNRESPONSIVE_S
