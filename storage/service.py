@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from storage.access import Identity, qemu_identities
@@ -103,6 +103,11 @@ class Storage:
         self.tasks = PoolTasks(self.pool, self._code_of)
         self.volumes = VolumeReader(self.domains)
         self._beside: set[asyncio.Task[None]] = set()
+        self._tell_valid: Callable[[str], None] = lambda _domain_id: None
+
+    def when_valid(self, tell: Callable[[str], None]) -> None:
+        """``tell`` hears of each domain that becomes valid, also by the first look at it."""
+        self._tell_valid = tell
 
     async def start(self) -> None:
         """Remove links of pools that an earlier run was connected to; engines connect again.
@@ -183,6 +188,7 @@ class Storage:
     def _domain_changed(self, domain_id: str, valid: bool) -> None:
         if valid:
             self._run_beside(self.pool.link_domain(domain_id))
+            self._tell_valid(domain_id)
 
     def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -6,9 +6,10 @@ what an earlier run left (its commands and SPM process), hooks before the start,
 gets an answer from the first second), network, storage, VMs, host statistics. Until the VMs are found again, verbs
 that would lie answer "recovering".
 
-Stop (SIGTERM, SIGINT): the listener first, so that nobody is answered by parts that have ended; then statistics, VMs
-(they keep running), storage (SPM role given back), network, hooks after the stop. Each part has `STOP_S` seconds. Then
-the process ends by `os._exit`: a thread that hangs in a dead edge must not keep it alive.
+Stop (SIGTERM, SIGINT): when the host goes down, the engine has a while to see how VMs ended. Then the listener first,
+so that nobody is answered by parts that have ended; then statistics, VMs (they keep running), storage (SPM role given
+back), network, hooks after the stop. Each part has `STOP_S` seconds. Then the process ends by `os._exit`: a thread that
+hangs in a dead edge must not keep it alive.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ async def serve(paths: Paths, settings: Settings) -> int:
             log.warning("the agent answers at %s; VMs are not found yet: until then it is not ready", paths.socket)
         await stop.wait()
         log.info("stopping")
+        await agent.vms.farewell()
     finally:
         await _stop(stops)
     return 0
@@ -152,6 +154,7 @@ def build(paths: Paths, settings: Settings) -> Agent:
         start_slots=settings.vm_start_slots,
         stats_interval_s=settings.stats_interval_s,
     )
+    storage.when_valid(vms.storage_is_back)
 
     async def emulates() -> Hypervisor:
         return Hypervisor(*await hypervisor.host_documents("kvm" if can_use_kvm() else "qemu"))

@@ -54,7 +54,7 @@ class Settings:
     # custom properties of VMs that an operator may set: each can start hook scripts
     operator_custom_properties: frozenset[str] = frozenset()
     libvirt_uri: str = "qemu:///system"
-    vm_start_slots: int = 4
+    vm_start_slots: int = 0
     stats_interval_s: float = 15.0
     warnings: tuple[str, ...] = ()
 
@@ -162,7 +162,9 @@ OURS: dict[str, dict[str, Key]] = {
     },
     "virt": {
         "libvirt_uri": Key("libvirt_uri", str.strip, "the libvirt daemon"),
-        "start_slots": Key("vm_start_slots", _between(1, 64), "VMs that start at the same time; further ones wait"),
+        "start_slots": Key(
+            "vm_start_slots", _between(0, 64), "VMs launched at the same time; 0: two a core, as memory goes"
+        ),
     },
 }
 HOOK_TIMEOUTS = "hook_timeouts"  # section of ours: hook point = seconds

@@ -115,8 +115,9 @@ class Ending:
 
     async def _run(self) -> None:
         vm = self._vm
-        assert self._exit is not None  # set before the task was made
         await self._start_ended()
+        await self._look_behind_the_guest()
+        assert self._exit is not None
         change = vm.status.apply(Cause.ENDS)
         if change is not None and change.news:
             vm.tell()
@@ -127,6 +128,11 @@ class Ending:
             log.error("VM %s is not released: %s", vm.vm_id, e, exc_info=not isinstance(e, AgentError))
             raise
         await self._down(self._exit, left)
+
+    async def _look_behind_the_guest(self) -> None:
+        """A guest that seems to have ended by itself was asked to when the host goes down."""
+        if self._exit == exit_for(ExitReason.USER_SHUTDOWN) and await self._parts.host_shutdown.goes_down():
+            self._exit = exit_for(ExitReason.HOST_SHUTDOWN)
 
     async def _down(self, exit_: Exit, left: list[ImageId]) -> None:
         vm = self._vm

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vdsm.virt.domain_xml.placeholders import HostFacts
+from vdsm.virt.host_shutdown import HostShutdown
 from vdsm.virt.hypervisor import Hypervisor
 from vdsm.virt.images import SharedImages
 from vdsm.virt.ports import Hooks, Publisher
@@ -31,5 +32,6 @@ class Parts:
     slots: Slots
     # so many hooks run at once behind events
     hook_slots: asyncio.Semaphore
+    host_shutdown: HostShutdown
     # the QEMU process of a VM; reads all of /proc
     find_process: Callable[[str], QemuProcess | None]

@@ -22,6 +22,7 @@ from vdsm.common.xml import parse
 from vdsm.virt import audit, report, sight
 from vdsm.virt.capability import Capability, Json
 from vdsm.virt.claims import Claims
+from vdsm.virt.devices import Devices
 from vdsm.virt.disks import Disks
 from vdsm.virt.domain_xml.description import Description, describe
 from vdsm.virt.ending import Ending
@@ -86,6 +87,7 @@ class Vm:
             self.running,
             self.resume_behaviour,
             WatchdogDevice(self),
+            Devices(self),
         )
 
     # What others see

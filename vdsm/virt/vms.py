@@ -8,6 +8,7 @@ and statistics, the reconciler and the second phase of the recovery run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -15,16 +16,14 @@ from typing import Any
 
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.encoded import Encoded, as_list, encode
-from vdsm.common.errors import AgentError, InvalidParameter
+from vdsm.common.errors import AgentError
 from vdsm.common.ids import check_uuid
 from vdsm.common.paths import Paths
-from vdsm.common.xml import InvalidXml, hide_secrets, parse, to_text
-from vdsm.virt import qemu_process, report
-from vdsm.virt.domain_xml.description import Description, describe
-from vdsm.virt.domain_xml.errors import BadDomainXml
+from vdsm.virt import accept, host_shutdown, qemu_process, report
 from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.errors import ForeignDomain, NoSuchVm, Recovering, VmExists, VmIdDiffers
 from vdsm.virt.external import ExternalVms
+from vdsm.virt.host_shutdown import HostShutdown
 from vdsm.virt.hypervisor import DomainState, Hypervisor, HypervisorEvent, Reconnected
 from vdsm.virt.images import SharedImages
 from vdsm.virt.parts import Parts
@@ -32,11 +31,10 @@ from vdsm.virt.ports import Hooks, Images, Publisher
 from vdsm.virt.qemu_process import QemuProcess
 from vdsm.virt.reconcile import PERIOD_S as RECONCILE_S
 from vdsm.virt.reconcile import Reconciler
-from vdsm.virt.records import Phase, Record, Store
+from vdsm.virt.records import Store
 from vdsm.virt.recover import Recovery
 from vdsm.virt.recovery import Decision
 from vdsm.virt.slots import Slots, fitting
-from vdsm.virt.startup import adapt
 from vdsm.virt.stats.answers import Answers
 from vdsm.virt.stats.sampler import PERIOD_S, Sampler
 from vdsm.virt.stats.samples import Samples
@@ -48,8 +46,8 @@ RECORDED = crash_point("vm.create.recorded", "the VM is on record, nothing of it
 FORGOTTEN = crash_point("vm.destroy.forgotten", "the record is gone, the caller has no answer yet")
 
 _RECOVERY_WAIT_S = 10.0
-_LARGE_XML = 1 << 20  # takes a while to read, and the loop has others to serve
 _HOOKS_AT_ONCE = 8
+FAREWELL_S = 15.0  # an engine asks every 15 s (virt.md §31)
 
 
 class Vms:
@@ -67,9 +65,11 @@ class Vms:
         reconcile_s: float = RECONCILE_S,
         host_root: str = "/",
         find_process: Callable[[str], QemuProcess | None] = qemu_process.find,
+        host_goes_down: Callable[[], Awaitable[bool]] = host_shutdown.ask,
     ) -> None:
         """``start_slots``: VMs that are launched at once; 0 for what suits the host."""
         self._vms: dict[str, Vm] = {}
+        self._host_shutdown = HostShutdown(host_goes_down)
         self._parts = Parts(
             hypervisor,
             SharedImages(storage),
@@ -81,6 +81,7 @@ class Vms:
             host_root,
             Slots(start_slots or fitting()),
             asyncio.Semaphore(_HOOKS_AT_ONCE),
+            self._host_shutdown,
             find_process,
         )
         self._external = ExternalVms(hypervisor)
@@ -92,6 +93,7 @@ class Vms:
         self._recovery = Recovery(self._parts, self._vms, self._recovered_vm, self._spawn)
         self._reconciler = Reconciler(self._parts, self._vms, period_s=reconcile_s)
         self._recovered = asyncio.Event()
+        self._let_go = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Future[Any]] = set()
 
@@ -115,6 +117,17 @@ class Vms:
         await self._sampler.stop()
         await self._parts.records.stop()
         await self._parts.hypervisor.stop()
+
+    async def farewell(self) -> None:
+        """When the host goes down: stay until the engine has let go of every VM, at most `FAREWELL_S`."""
+        if not self._vms or not await self._host_shutdown.goes_down():
+            return
+        log.info("the host goes down: the engine has %.0f s to see how %d VMs ended", FAREWELL_S, len(self._vms))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                while self._vms:
+                    self._let_go.clear()
+                    await self._let_go.wait()
 
     async def _start(self) -> None:
         await self._recovery.first_phase()
@@ -143,13 +156,12 @@ class Vms:
         `InvalidParameter` (named xml), `VmIdDiffers` and `VmExists` refuse it, with nothing changed.
         """
         self._check_recovered()
-        large = len(xml) > _LARGE_XML
-        description, kept = await asyncio.to_thread(self._read_xml, xml) if large else self._read_xml(xml)
+        description, kept = await accept.read(xml, self._parts.facts)
         if description.vm_id != check_uuid("vmID", vm_id):
             raise VmIdDiffers(vm_id, description.vm_id)
         if vm_id in self._vms:
             raise VmExists(vm_id, str(self._vms[vm_id].status.reported))
-        record = self._new_record(description, kept)
+        record = accept.record(description, kept, self._parts.records.get(vm_id))
         vm = self._vms[vm_id] = Vm(self._parts, record, description, lambda: self._began(vm_id))
         try:
             await self._parts.records.create(record)
@@ -159,24 +171,6 @@ class Vms:
         RECORDED.reach()
         vm.begin(xml)
         return vm
-
-    def _new_record(self, description: Description, xml: str) -> Record:
-        """With the images that an earlier run of this VM could not give back."""
-        left = self._parts.records.get(description.vm_id)
-        wanted = [drive.image for drive in description.drives if drive.image is not None]
-        images = tuple(dict.fromkeys([*wanted, *(left.images if left else ())]))
-        return Record(vm_id=description.vm_id, name=description.name, phase=Phase.STARTING, xml=xml, images=images)
-
-    def _read_xml(self, xml: str) -> tuple[Description, str]:
-        """What it describes, and the XML as it may be kept and shown: fitted to this host, without secrets."""
-        try:
-            root = parse(xml, what="it")
-            description = describe(root)
-            adapt(root, self._parts.facts)  # refuses what could only fail later
-        except (InvalidXml, BadDomainXml, InvalidParameter) as e:
-            raise InvalidParameter("xml", f"{len(xml)} characters", str(e)) from e
-        hide_secrets(root)
-        return description, to_text(root)
 
     async def destroy(self, vm_id: str, graceful_attempts: int = 1) -> None:
         """End and forget a VM; a Down one is only forgotten. Goes on when the caller leaves."""
@@ -237,6 +231,7 @@ class Vms:
         FORGOTTEN.reach()
         if self._vms.get(vm.vm_id) is vm:
             del self._vms[vm.vm_id]
+        self._let_go.set()
         vm.abandon()
         self._samples.forget(vm.vm_id)
         self.problems.pop(vm.vm_id, None)

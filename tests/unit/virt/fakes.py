@@ -285,7 +285,17 @@ class FakeEvents:
 class World:
     """One host whose agent can be killed and started again: edges and files stay, the parts are new."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        reconcile_s: float = 3600.0,
+        start_slots: int = 4,
+        host_goes_down: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        self.reconcile_s = reconcile_s
+        self.start_slots = start_slots
+        self.host_goes_down = host_goes_down or _stays_up
         self.root = folder / "root"
         self.paths = Paths(run=str(folder / "run"), state=str(folder / "state"))
         Path(self.paths.run).mkdir()
@@ -306,6 +316,9 @@ class World:
             facts=FACTS,
             stats_interval_s=0.05,
             find_process=self.processes.get,
+            reconcile_s=self.reconcile_s,
+            start_slots=self.start_slots,
+            host_goes_down=self.host_goes_down,
             host_root=str(self.root),
         )
 
@@ -318,6 +331,10 @@ class World:
 
     def records(self) -> list[str]:
         return sorted(path.stem for path in Path(self.paths.state, "vms").glob("*.json"))
+
+
+async def _stays_up() -> bool:
+    return False
 
 
 async def until(look: Callable[[], Any], timeout_s: float = 5.0) -> None:
