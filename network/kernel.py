@@ -2,7 +2,8 @@
 """The netlink edge: reads the kernel's state, does one step. Only root-side processes load it.
 
 pyroute2 drops keywords that it does not know without a word: so every step takes named arguments, and `do`
-reads back what it wrote. A step that finds its work done already is no error: inverses run more than once.
+reads back what it wrote; of its device alone, since the whole state takes longer the more networks there are. A step
+that finds its work done already is no error: inverses run more than once.
 Calls block; the helper makes them in a worker thread.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,6 +56,29 @@ class Kernel:
         except (NetlinkError, OSError) as e:
             raise StepFailed("reading what the kernel has", str(e)) from e
 
+    def link(self, name: str) -> Link | None:
+        """One device; None when there is none. Raises `StepFailed`."""
+        try:
+            return self._link(name)
+        except (NetlinkError, OSError) as e:
+            raise StepFailed(f"reading what the kernel has of {name}", str(e)) from e
+
+    def _link(self, name: str) -> Link | None:
+        for message in self._devices(ifname=name):
+            master = message.get_attr("IFLA_MASTER") or 0
+            above = self._devices(index=master) if master else []
+            return _link(message, {found["index"]: found.get_attr("IFLA_IFNAME") for found in above})
+        return None
+
+    def _devices(self, **which: Any) -> Iterable[Any]:
+        try:
+            found: Iterable[Any] = self._netlink.link("get", **which)
+        except NetlinkError as e:
+            if e.code != errno.ENODEV:
+                raise
+            return ()
+        return found
+
     def _state(self) -> State:
         raw = list(self._netlink.get_links())
         names = {message["index"]: message.get_attr("IFLA_IFNAME") for message in raw}
@@ -90,7 +114,7 @@ class Kernel:
         more = {"address": mac} if mac else {}
         with _already(errno.EEXIST):
             self._netlink.link("add", ifname=name, kind="bridge", br_stp_state=int(stp), mtu=mtu, **more)
-        link = self.state().link(name)
+        link = self._link(name)
         if link is None or link.kind != "bridge" or link.mtu != mtu or link.stp != stp or (mac and link.mac != mac):
             raise OSError(errno.EIO, f"the kernel made {link}")
 
@@ -116,13 +140,14 @@ class Kernel:
             self._netlink.link("set", index=index, master=self._index(master) if master else 0)
         if stp is not None:
             self._netlink.link("set", index=index, kind="bridge", br_stp_state=int(stp))
-        link = self.state().link(name)
+        link = self._link(name)
         wanted = {"mtu": mtu, "up": up, "master": master, "stp": stp}
         for key, value in wanted.items():
             if value is not None and getattr(link, key) != value:
                 raise OSError(errno.EIO, f"{key} is {getattr(link, key)!r} afterwards")
 
     def _address(self, verb: str, address: Address, harmless: int) -> None:
+        index = self._index(address.device)
         more: dict[str, Any] = {}
         if verb == "add":
             if address.broadcast:
@@ -134,7 +159,7 @@ class Kernel:
         with _already(harmless):
             self._netlink.addr(
                 verb,
-                index=self._index(address.device),
+                index=index,
                 family=address.family,
                 address=address.peer or address.address,
                 local=address.address,
@@ -142,7 +167,8 @@ class Kernel:
                 scope=address.scope,
                 **more,
             )
-        there = {(a.device, a.address, a.prefix) for a in self.state().addresses}
+        found = (_address(message, {index: address.device}) for message in self._netlink.get_addr(index=index))
+        there = {(a.device, a.address, a.prefix) for a in found}
         if ((address.device, address.address, address.prefix) in there) != (verb == "add"):
             raise OSError(errno.EIO, "the kernel did not do it")
 

@@ -44,7 +44,7 @@ def _of_a_device_that_is_gone(kernel: Kernel, step: Step) -> bool:
     """There is nothing to put back on a bridge that was never made, nor on a NIC that was pulled out meanwhile."""
     device = step.args.get("name") or step.args.get("device")
     try:
-        return step.op != "bridge_add" and device is not None and kernel.state().link(str(device)) is None
+        return step.op != "bridge_add" and device is not None and kernel.link(str(device)) is None
     except StepFailed:  # it may be there
         return False
 

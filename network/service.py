@@ -48,6 +48,11 @@ class Network:
         self._setup: asyncio.Task[None] | None = None
         self._dirty = False
 
+    @property
+    def dirty(self) -> bool:
+        """Whether something was changed and not made persistent."""
+        return self._dirty
+
     async def start(self) -> None:
         """Undo what a predecessor left unconfirmed. A helper that is away does not keep the agent from starting."""
         try:

@@ -15,6 +15,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,10 @@ from network.plan import Change, plan, problems
 from vdsm.common.crashpoints import crash_point
 
 APPLY_S = 20.0
+STEP_S = 0.1
+"""So much longer for each step: of 80 networks there are 500."""
+SPARE_S = 5.0
+"""From when we give up by ourselves until the switch does it for us."""
 # a Python's start, on a host that swaps or has just lost a disk
 ARM_S = 30.0
 LOCK_S = 10.0
@@ -157,7 +162,7 @@ class Transactions:
                 self._disarm(self._switch.journal_id)
             self._switch = Switch(self._folder, journal.id)
             ARMED.reach()
-            self._apply(kernel, changes, wanted)
+            self._apply(kernel, changes, wanted, _apply_s(changes))
         except Exception as e:  # of any kind, for the caller: a journal that stays would refuse every later change
             self._undo(kernel, journal)
             if isinstance(e, StepFailed):
@@ -183,8 +188,12 @@ class Transactions:
             raise NotWritten(e.strerror or str(e)) from e
         self._disarm(journal.id)
 
-    def _apply(self, kernel: Kernel, changes: list[Change], wanted: model.Networks) -> None:
+    def _apply(self, kernel: Kernel, changes: list[Change], wanted: model.Networks, seconds: float) -> None:
+        """Never beside the switch: it waits longer than this goes on."""
+        end = time.monotonic() + seconds
         for change in changes:
+            if time.monotonic() > end:
+                raise SetupFailed(str(change.step), f"all takes longer than {seconds:g} s")
             kernel.do(change.step)
             point = STEPS.get(change.step.op, STEP_REMOVED)
             point.reach()
@@ -212,6 +221,10 @@ class Transactions:
             self._switch = None
 
 
+def _apply_s(changes: list[Change]) -> float:
+    return APPLY_S + STEP_S * len(changes)
+
+
 @contextmanager
 def _failing(step: str) -> Iterator[None]:
     """What the system refuses outside the kernel's networking: a full disk, no more processes."""
@@ -227,7 +240,7 @@ def _journal(
     return Journal(
         id=str(uuid.uuid4()),
         boot_id=boot_id(),
-        hold_s=APPLY_S + wait_s,
+        hold_s=_apply_s(changes) + SPARE_S + wait_s,
         phase=Phase.APPLYING,
         steps=tuple(change.step for change in changes),
         inverses=tuple(step for change in reversed(changes) for step in change.inverses),

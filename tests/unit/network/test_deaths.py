@@ -100,6 +100,9 @@ class Host:
     def state(self) -> object:
         return self.kernel.state()
 
+    def link(self, name: str) -> object:
+        return self.kernel.link(name)
+
     def do(self, step: Step) -> None:
         if self.fails and step.op == "route_add":
             self.fails = False

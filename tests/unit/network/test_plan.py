@@ -49,6 +49,9 @@ class Model:
     def state(self) -> State:
         return State(tuple(self.links.values()), tuple(self.addresses), tuple(self.routes))
 
+    def link(self, name: str) -> Link | None:
+        return self.links.get(name)
+
     def seen(self) -> tuple[Any, ...]:
         return dict(self.links), set(self.addresses), set(self.routes)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -209,6 +210,37 @@ def test_the_switch_waits_longer_than_the_steps_and_the_confirmation_take(host: 
     pending = folder.journal()
     assert pending is not None
     assert 30 + 10 <= pending.hold_s <= 30 + 30
+
+
+def test_the_switch_waits_longer_for_more_steps(host: Host, folder: Folder) -> None:
+    changes, waits = Transactions(folder), []
+    for request in (ask(BLUE), ask(BLUE, RED)):
+        made = changes.setup(request, wait_s=0, persist=False)
+        pending = folder.journal()
+        assert pending is not None
+        waits.append((len(pending.steps), pending.hold_s))
+        changes.undo(made)
+    (few, soon), (many, later) = waits
+    assert later - soon == pytest.approx((many - few) * transaction.STEP_S)
+
+
+def test_a_change_that_takes_too_long_is_undone_before_the_switch_does_it(
+    host: Host, folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, clock = host.seen(), [0.0]
+    monkeypatch.setattr(transaction, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def slow(step: Step) -> None:
+        pending = folder.journal()
+        assert pending is not None
+        assert clock[0] < pending.hold_s, "the switch is at it"
+        clock[0] += 8.0 if clock[0] < 20 else 0.0
+
+    host.broken = slow
+    with pytest.raises(SetupFailed, match=r"longer than 2\d.* s"):
+        Transactions(folder).setup(ask(BLUE), wait_s=0, persist=False)
+    host.broken = lambda step: None
+    assert host.seen() == before
 
 
 def test_a_change_is_refused_while_another_process_does_not_let_go(

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from network.errors import BadParams, NotPending
+from network.kernel import Kernel
 from vdsm.root.server import network, verbs
 from vdsm.root.server.registry import Helper, dispatch
 
@@ -167,3 +168,16 @@ async def test_a_host_whose_gateway_is_outside_its_network_gets_it_back(helper):
     assert routes() != before
     await dispatch(helper, "Network.undo", {"id": change})
     assert routes() == before
+
+
+async def test_no_step_reads_all_networks(helper, monkeypatch):
+    """It would take longer the more of them there are."""
+    wanted = {"red": {**RED["red"], "ipv6addr": "2001:db8::1/64", "gateway": "192.0.2.254", "defaultRoute": True}}
+    read = Kernel.state
+    reads = []
+    monkeypatch.setattr(Kernel, "state", lambda kernel: reads.append(1) or read(kernel))
+    change = await setup(helper, wanted)
+    assert links()["eth0"]["master"] == "red"
+    await dispatch(helper, "Network.undo", {"id": change})
+    assert "red" not in links()
+    assert len(reads) == 2, "before the first step and after the last"
