@@ -164,6 +164,7 @@ def build(paths: Paths, settings: Settings) -> Agent:
         period_s=settings.stats_interval_s,
         hypervisor=emulates,
         network=network.capabilities,
+        network_dirty=lambda: network.dirty,
         hooks=hooks.installed,
         storage_domains=storage.repo_stats,
         vm_states=lambda: [str(vm.status.reported) for vm in vms.all()],

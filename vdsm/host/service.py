@@ -60,6 +60,7 @@ class Host:
         hypervisor: Callable[[], Awaitable[Hypervisor]] = _no_hypervisor,
         network: Provider[Mapping[str, Any]] = _nothing,
         network_statistics: Provider[Mapping[str, Any]] | None = None,
+        network_dirty: Callable[[], bool] = lambda: False,
         hooks: Provider[Mapping[str, Any]] = _nothing,
         storage_domains: Provider[Mapping[str, Any]] = _nothing,
         vm_states: Provider[Sequence[str]] = _no_vms,
@@ -73,6 +74,7 @@ class Host:
         self._ask_hypervisor = hypervisor
         self._network = network
         self._network_statistics = network_statistics
+        self._network_dirty = network_dirty
         self._hooks = hooks
         self._storage_domains = storage_domains
         self._vm_states = vm_states
@@ -137,7 +139,7 @@ class Host:
             "storageDomains": dict(await _ask(self._storage_domains)),
             **vm_counts(states),
             "momStatus": "inactive",
-            "netConfigDirty": "False",
+            "netConfigDirty": str(self._network_dirty()),
             "haScore": 0,
             "haStats": {
                 "configured": False,

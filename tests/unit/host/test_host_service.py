@@ -212,3 +212,8 @@ async def test_samples_are_taken_by_themselves_and_end_with_stop(tmp_path):
     last = host._samples[1]
     await asyncio.sleep(0.05)
     assert host._samples[1] is last
+
+
+@pytest.mark.parametrize("dirty", [True, False])
+async def test_statistics_tell_whether_networks_are_to_be_made_persistent(tmp_path, dirty):
+    assert (await new(tmp_path, network_dirty=lambda: dirty).stats())["netConfigDirty"] == str(dirty)
