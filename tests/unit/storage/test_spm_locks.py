@@ -45,6 +45,12 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, when: Callab
     return stopped
 
 
+def stop_first(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, when: Callable[..., bool]) -> Stopped:
+    """The calls after it go on: what waits then waits for something else."""
+    stopped = stop_at(monkeypatch, owner, name, lambda *args: when(*args) and not stopped.reached.is_set())
+    return stopped
+
+
 async def _still(task: asyncio.Future[Any], seconds: float = 0.1) -> bool:
     done, _ = await asyncio.wait([task], timeout=seconds)
     return not done
@@ -82,7 +88,7 @@ async def test_nothing_changes_an_image_while_a_failed_change_is_undone(
     image, base, one, two = ids(4)
     await inside.create(image, base)
     making = stop_at(monkeypatch, qemu_img, "create", lambda path, *_: path.endswith(one))
-    undoing = stop_at(monkeypatch, DomainFiles, "children", lambda _files, _image, volume: volume == base)
+    undoing = stop_first(monkeypatch, DomainFiles, "children", lambda _files, _image, volume: volume == base)
     making.error = StorageNotResponding("x", "write", 60.0)
     first = await inside.begin(image, one, base)
     await making.reached.wait()
@@ -125,11 +131,14 @@ async def test_a_task_of_a_dead_spm_is_undone_before_a_new_change_of_its_image(
     await making.reached.wait()
     await inside.stop()
     next_spm = Spm(inside.world)
-    undoing = stop_at(monkeypatch, DomainFiles, "children", lambda _files, _image, volume: volume == base)
+    undoing = stop_first(monkeypatch, DomainFiles, "children", lambda _files, _image, volume: volume == base)
     await next_spm.start()
     await undoing.reached.wait()
+    begun = stop_at(monkeypatch, qemu_img, "create", lambda path, *_: path.endswith(two))
+    begun.go.set()
     second = asyncio.ensure_future(next_spm.wait(await next_spm.begin(image, two, base)))
-    assert await _still(second)
+    assert await _still(second, 1.0)
+    assert not begun.reached.is_set()
     undoing.go.set()
     assert (await second).state == "finished"
     assert next_spm.server.role.tasks.status(first)["taskResult"] == "cleanSuccess"
