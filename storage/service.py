@@ -151,13 +151,19 @@ class Storage:
         """Undo `prepare_image` for one consumer; needs neither the pool nor the storage."""
         await self.images.teardown(domain_id, image_id, consumer=consumer)
 
-    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]], *, consumer: str = API) -> None:
-        """After a restart: these (pool, domain, image, volume) are in use. Their links are there already."""
-        for _, domain_id, image_id, _ in images:
+    async def resume_prepared(
+        self, images: Sequence[tuple[str, str, str, str]], *, consumer: str = API
+    ) -> list[tuple[str, str, str, str]]:
+        """After a restart: these (pool, domain, image, volume) are in use. Those that were not on record."""
+        lost = []
+        for image in images:
+            _, domain_id, image_id, _ = image
             if consumer not in self.in_use.users(domain_id, image_id):
                 log.error("image %s of domain %s is used by %s: that was not on record", image_id, domain_id, consumer)
                 # which volumes lie below it is not known before the storage is there: all of the image
                 self.in_use.add(domain_id, image_id, consumer, [])
+                lost.append(image)
+        return lost
 
     # For statistics
 

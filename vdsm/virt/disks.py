@@ -39,6 +39,7 @@ class Disks(Capability):
         self._vm = vm
         self._images = images
         self._hypervisor = hypervisor
+        self._lost: list[ImageId] = []
 
     @property
     def trouble(self) -> PauseCode:
@@ -49,7 +50,7 @@ class Disks(Capability):
         return {DiskTrouble: self._failed}
 
     async def recover(self, domain: Domain) -> None:
-        await self._images.resume(self._vm.vm_id, self._vm.record.images)
+        self._lost = await self._images.resume(self._vm.vm_id, self._vm.record.images)
         if domain.reason == "ioerror" and self._vm.record.trouble is None:
             await self._vm.change(trouble=Trouble(await self._ask(), time.monotonic()))
 
@@ -61,6 +62,12 @@ class Disks(Capability):
         drives = self._vm.description.drives
         name = next((drive.target for drive in drives if drive.path and drive.path == trouble.path), "")
         return {"ioerror": {"alias": trouble.alias, "name": name, "path": trouble.path}}
+
+    async def reach_storage(self) -> None:
+        """Prepare what the VM uses and nobody has on record: its layers are not known, and its links may be lost."""
+        while self._lost:
+            await self._images.prepare(self._vm.vm_id, self._lost[-1])
+            self._lost.pop()
 
     async def runs(self) -> None:
         """The guest's CPUs run: whatever it was, it is over."""

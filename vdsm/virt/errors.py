@@ -112,6 +112,15 @@ class HostLacks(VirtError):
     remedy = "Make it as the message says, or start the VM on a host that has it"
 
 
+class StillRuns(VirtError):
+    """libvirt knows no such domain, and a QEMU of that id is there all the same."""
+
+    vm_id: str
+    pid: int
+    msg = "VM {self.vm_id} can't start: an earlier QEMU of it, process {self.pid}, still has its disks open"
+    remedy = "It hangs in the kernel on dead storage, or libvirt lost it: mend the storage, or end that process"
+
+
 class DestroyFailed(VirtError):
     vm_id: str
     reason: str

@@ -27,11 +27,12 @@ class SharedImages:
             image.pool_id, image.domain_id, image.image_id, image.volume_id, consumer=_user(vm_id)
         )
 
-    async def resume(self, vm_id: str, images: Iterable[ImageId]) -> None:
-        """After a restart of the agent: a running VM uses these, which are prepared."""
+    async def resume(self, vm_id: str, images: Iterable[ImageId]) -> list[ImageId]:
+        """After a restart of the agent: a running VM uses these. Those that nobody knows as prepared."""
         wanted = [(image.pool_id, image.domain_id, image.image_id, image.volume_id) for image in images]
-        if wanted:
-            await self._storage.resume_prepared(wanted, consumer=_user(vm_id))
+        if not wanted:
+            return []
+        return [ImageId(*lost) for lost in await self._storage.resume_prepared(wanted, consumer=_user(vm_id))]
 
     async def release(self, vm_id: str, images: Iterable[ImageId]) -> list[ImageId]:
         """Give up the VM's use of them; the images for which that failed."""

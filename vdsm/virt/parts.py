@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vdsm.virt.domain_xml.placeholders import HostFacts
@@ -33,5 +33,8 @@ class Parts:
     # so many hooks run at once behind events
     hook_slots: asyncio.Semaphore
     host_shutdown: HostShutdown
-    # the QEMU process of a VM; reads all of /proc
-    find_process: Callable[[str], QemuProcess | None]
+    # the QEMU processes of this host by the id of their VM; reads all of /proc
+    processes: Callable[[], Mapping[str, QemuProcess]]
+
+    async def process_of(self, vm_id: str) -> QemuProcess | None:
+        return (await asyncio.to_thread(self.processes)).get(vm_id)

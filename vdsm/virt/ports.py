@@ -39,8 +39,11 @@ class Images(Protocol):
     async def teardown_image(self, pool_id: str, domain_id: str, image_id: str, *, consumer: str) -> None:
         """Undo the preparation for this user; done already is fine."""
 
-    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]], *, consumer: str) -> None:
-        """After a restart: these (pool, domain, image, volume) are in use by running VMs."""
+    async def resume_prepared(
+        self, images: Sequence[tuple[str, str, str, str]], *, consumer: str
+    ) -> list[tuple[str, str, str, str]]:
+        """After a restart: these (pool, domain, image, volume) are in use by running VMs, from memory and this host's
+        records alone. Those that were not on record as prepared."""
 
 
 @dataclass(frozen=True)

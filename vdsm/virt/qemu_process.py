@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import select
 
@@ -28,15 +27,15 @@ class QemuProcess(msgspec.Struct, frozen=True):
     started: int
 
 
-def find(vm_id: str, proc: str = "/proc") -> QemuProcess | None:
-    """The process that was started with ``-uuid vm_id``. Reads each command line of the host: use a thread."""
-    wanted = vm_id.encode()
+def find_all(proc: str = "/proc") -> dict[str, QemuProcess]:
+    """All processes that were started with ``-uuid <id>``, by that id. Reads each command line: use a thread."""
+    found = {}
     for name in os.listdir(proc):
-        if name.isdecimal() and _is_of(os.path.join(proc, name, "cmdline"), wanted):
+        if name.isdecimal() and (vm_id := _uuid_of(os.path.join(proc, name, "cmdline"))):
             started = _started(int(name), proc)
             if started is not None:
-                return QemuProcess(int(name), started)
-    return None
+                found[vm_id] = QemuProcess(int(name), started)
+    return found
 
 
 def lives(process: QemuProcess, proc: str = "/proc") -> bool:
@@ -77,13 +76,15 @@ def _readable(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _is_of(path: str, vm_id: bytes) -> bool:
+def _uuid_of(path: str) -> str:
+    """What follows ``-uuid``; empty for other commands."""
     try:
         with open(path, "rb") as file:
-            arguments = file.read(1 << 20).split(b"\0")
+            arguments = file.read(1 << 20)
     except OSError:  # it ended, or is hidden
-        return False
-    return any(a == b"-uuid" and b == vm_id for a, b in itertools.pairwise(arguments))
+        return ""
+    _, found, rest = arguments.partition(b"\0-uuid\0")
+    return rest.partition(b"\0")[0].decode(errors="replace") if found else ""
 
 
 def _stat(pid: int, proc: str) -> list[str]:

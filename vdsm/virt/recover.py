@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from vdsm.common.errors import AgentError
+from vdsm.virt import qemu_process
 from vdsm.virt.hypervisor import Domain
 from vdsm.virt.parts import Parts
+from vdsm.virt.qemu_process import QemuProcess
 from vdsm.virt.records import Phase
 from vdsm.virt.recovery import Action, Decision, decide
 from vdsm.virt.startup import run_after_start
@@ -40,6 +42,7 @@ class Recovery:
         self._make = make
         self._spawn = spawn
         self.problems: dict[str, str] = {}
+        self._processes: Mapping[str, QemuProcess] = {}
         self.external: list[Domain] = []
 
     async def first_phase(self) -> None:
@@ -63,6 +66,7 @@ class Recovery:
         records = await asyncio.to_thread(self._parts.records.load)
         domains = await self._parts.hypervisor.domains()
         unreadable = self._parts.records.unreadable
+        self._processes = await asyncio.to_thread(self._parts.processes)
         decisions = await asyncio.to_thread(decide, records, unreadable, domains)
         self.problems = dict(unreadable)
         left = [decision for decision in decisions if decision.record.vm_id not in self._vms]
@@ -103,8 +107,8 @@ class Recovery:
 
     async def _adopt(self, vm: Vm, decision: Decision, domain: Domain) -> None:
         process = decision.record.process
-        if process is None or decision.start_unfinished:
-            process = await asyncio.to_thread(self._parts.find_process, vm.vm_id)
+        if process is None or not qemu_process.lives(process):
+            process = self._processes.get(vm.vm_id)
         await vm.change(phase=Phase.RUNNING, process=process, forget=False, exit=None, told=False)
         await vm.adopt(domain)
         vm.tell()

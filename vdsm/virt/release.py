@@ -102,7 +102,7 @@ class Release:
         return record is not None and record.forget
 
     async def _prove_gone(self) -> None:
-        process = self._record.process or await asyncio.to_thread(self._parts.find_process, self._vm_id)
+        process = self._record.process or await self._parts.process_of(self._vm_id)
         if process is not None and not await qemu_process.wait_gone(process, GONE_S):
             reason = f"its QEMU, process {process.pid}, hangs in the kernel and has its disks open"
             raise DestroyFailed(self._vm_id, reason)

@@ -62,12 +62,18 @@ def judge(domain: Domain | None, trouble: PauseCode, stored: VmState, claims: Cl
     return Sight(cause=Cause.STANDS, code=PauseCode.NO_ERROR)
 
 
+def asked_of(record: Record) -> ExitReason | None:
+    """What somebody asked for and may still get."""
+    return record.asked if time.monotonic() < record.asked_until_s else None
+
+
 def exit_of(domain: Domain | None, record: Record) -> Exit:
     """Why the VM that ran has ended: what an event of its end said, what libvirt is sure of, what was asked for."""
     if record.heard is not None:
         return exit_for(record.heard)
     if domain is not None and domain.reason in _CERTAIN:
         return exit_for(reason_of_off(domain.reason))
-    if record.asked is not None and time.monotonic() < record.asked_until_s:
-        return exit_for(record.asked)
+    asked = asked_of(record)
+    if asked is not None:
+        return exit_for(asked)
     return exit_for(ExitReason.DOMAIN_MISSING if domain is None else reason_of_off(domain.reason))

@@ -24,7 +24,7 @@ from vdsm.common.clocks import Clock
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError, DeadlineExceeded
 from vdsm.common.xml import parse, to_text
-from vdsm.virt import host_objects
+from vdsm.virt import host_objects, qemu_process
 from vdsm.virt.domain_xml.description import Description, is_ours, read_vm_id
 from vdsm.virt.domain_xml.drives import Source, set_source
 from vdsm.virt.domain_xml.errors import BadDomainXml
@@ -32,7 +32,7 @@ from vdsm.virt.domain_xml.machine import fit_to_emulation, keep_through_reboot
 from vdsm.virt.domain_xml.metadata import write_value
 from vdsm.virt.domain_xml.named import read_named
 from vdsm.virt.domain_xml.placeholders import HostFacts, fill_placeholders
-from vdsm.virt.errors import DomainMissing, ForeignDomain, StartStopped, VirtError, VmExists
+from vdsm.virt.errors import DomainMissing, ForeignDomain, StartStopped, StillRuns, VirtError, VmExists
 from vdsm.virt.hypervisor import Domain, Hypervisor
 from vdsm.virt.launch_flags import START_PAUSED, LaunchFlags
 from vdsm.virt.parts import Parts
@@ -158,14 +158,20 @@ class Startup:
         self._check_not_stopped()
         domain = await hypervisor.launch(vm_id, flags)
         LAUNCHED.reach()
-        process = await asyncio.to_thread(self._parts.find_process, vm_id)
+        process = await self._parts.process_of(vm_id)
         await self._parts.records.change(vm_id, phase=Phase.RUNNING, started_at_s=time.time(), process=process)
         RUNNING.reach()
         return domain
 
     async def _make_way(self) -> None:
-        """Remove a stale definition of ours; refuse what runs and what is not ours."""
+        """Remove a stale definition of ours; refuse what runs and what is not ours.
+
+        A process that libvirt has lost, or could not kill, has the disks open as well.
+        """
         vm_id = self._record.vm_id
+        process = await self._parts.process_of(vm_id)
+        if process is not None and qemu_process.lives(process):
+            raise StillRuns(vm_id, process.pid)
         try:
             old = await self._parts.hypervisor.domain(vm_id)
         except DomainMissing:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from vdsm.virt.capability import Capability, Handle, Reaction
 from vdsm.virt.hypervisor import Change, ClockShift, DomainEvent, VmEvent
+from vdsm.virt.sight import asked_of
 from vdsm.virt.states import ExitReason
 
 _STOPS = {
@@ -35,7 +36,7 @@ class Stops(Capability):
     async def _changed(self, event: DomainEvent) -> None:
         vm, change = self._vm, event.change
         self._heard_at = vm.look.wished
-        if change in _SHUTDOWNS and vm.record.asked is None:
+        if change in _SHUTDOWNS and asked_of(vm.record) is None:
             await vm.change(heard=_SHUTDOWNS[change])
         elif change in _STOPS:
             if (reason := _STOPS[change]) is not None:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from vdsm.common.crashpoints import crash_point
@@ -64,7 +64,7 @@ class Vms:
         stats_interval_s: float = PERIOD_S,
         reconcile_s: float = RECONCILE_S,
         host_root: str = "/",
-        find_process: Callable[[str], QemuProcess | None] = qemu_process.find,
+        processes: Callable[[], Mapping[str, QemuProcess]] = qemu_process.find_all,
         host_goes_down: Callable[[], Awaitable[bool]] = host_shutdown.ask,
     ) -> None:
         """``start_slots``: VMs that are launched at once; 0 for what suits the host."""
@@ -82,7 +82,7 @@ class Vms:
             Slots(start_slots or fitting()),
             asyncio.Semaphore(_HOOKS_AT_ONCE),
             self._host_shutdown,
-            find_process,
+            processes,
         )
         self._external = ExternalVms(hypervisor)
         self._samples = Samples()

@@ -231,9 +231,13 @@ class FakeStorage:
         self.calls.append(f"teardown {image_id}")
         self.users.get(image_id, set()).discard(consumer)
 
-    async def resume_prepared(self, images: Sequence[tuple[str, str, str, str]], *, consumer: str) -> None:
+    async def resume_prepared(
+        self, images: Sequence[tuple[str, str, str, str]], *, consumer: str
+    ) -> list[tuple[str, str, str, str]]:
+        lost = [image for image in images if consumer not in self.users.get(image[2], ())]
         for _, _, image_id, _ in images:
             self.users.setdefault(image_id, set()).add(consumer)
+        return lost
 
 
 @dataclass
@@ -315,7 +319,7 @@ class World:
             hypervisor=self.hypervisor,
             facts=FACTS,
             stats_interval_s=0.05,
-            find_process=self.processes.get,
+            processes=lambda: self.processes,
             reconcile_s=self.reconcile_s,
             start_slots=self.start_slots,
             host_goes_down=self.host_goes_down,

@@ -46,9 +46,8 @@ async def test_down_is_told_when_the_process_is_gone_not_when_libvirt_says_so(
 ) -> None:
     monkeypatch.setattr(release, "GONE_S", 0.05)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as qemu:
-        found = QemuProcess(qemu.pid, _started(qemu.pid))
-        world.processes[VM] = found
         vm = await up(world)
+        world.processes[VM] = QemuProcess(qemu.pid, _started(qemu.pid))
         with pytest.raises(DestroyFailed, match=f"process {qemu.pid}"):
             await world.vms.destroy(VM)
         assert vm.status.reported == "Powering down"
@@ -277,7 +276,7 @@ def _started(pid: int) -> int:
 async def test_a_process_is_found_by_the_uuid_of_its_command_line_and_waited_for() -> None:
     argv = [sys.executable, "-c", "input()", "-name", "x", "-uuid", VM]
     with subprocess.Popen(argv, stdin=subprocess.PIPE) as qemu:
-        found = await asyncio.to_thread(qemu_process.find, VM)
+        found = (await asyncio.to_thread(qemu_process.find_all))[VM]
         assert found == QemuProcess(qemu.pid, _started(qemu.pid))
         assert qemu_process.lives(found)
         assert not await qemu_process.wait_gone(found, 0.01)
@@ -288,7 +287,7 @@ async def test_a_process_is_found_by_the_uuid_of_its_command_line_and_waited_for
         assert Path(f"/proc/{qemu.pid}").exists()
         assert not qemu_process.lives(found)
     assert await qemu_process.wait_gone(found, 0.01)
-    assert qemu_process.find(VM) is None
+    assert VM not in qemu_process.find_all()
 
 
 async def test_a_number_that_somebody_else_has_by_now_is_not_the_process() -> None:
@@ -309,11 +308,11 @@ def test_a_zombie_whose_threads_still_hang_lives(tmp_path: Path) -> None:
 
 
 def test_a_uuid_that_is_no_argument_of_uuid_is_not_it(tmp_path: Path) -> None:
-    for pid, argv in ((1, ["x", VM]), (2, ["x", "-uuid"]), (3, ["x", "-uuid", "other", VM])):
+    for pid, argv in ((1, ["x", VM]), (2, ["x", "-uuid"]), (3, ["x", "a-uuid", VM])):
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "cmdline").write_bytes("\0".join(argv).encode())
     (tmp_path / "self").mkdir()
-    assert qemu_process.find(VM, str(tmp_path)) is None
+    assert qemu_process.find_all(str(tmp_path)) == {}
 
 
 async def test_a_domain_that_is_off_but_whose_process_lives_is_not_undefined(
@@ -321,11 +320,23 @@ async def test_a_domain_that_is_off_but_whose_process_lives_is_not_undefined(
 ) -> None:
     monkeypatch.setattr(release, "GONE_S", 0.01)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as qemu:
-        world.processes[VM] = QemuProcess(qemu.pid, _started(qemu.pid))
         await up(world)
+        world.processes[VM] = QemuProcess(qemu.pid, _started(qemu.pid))
         world.hypervisor.found[VM].state = DomainState.OFF
         with pytest.raises(DestroyFailed):
             await world.vms.destroy(VM)
         assert "undefine" not in world.hypervisor.calls
         qemu.kill()
     await until(lambda: world.vms.all() == [] or world.vms.get(VM).status.down)
+
+
+async def test_a_vm_whose_earlier_qemu_still_hangs_is_not_started_over_it(world: World) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as qemu:
+        world.processes[VM] = QemuProcess(qemu.pid, _started(qemu.pid))
+        vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+        await until(lambda: vm.status.reported in ("Down", "Powering down"))
+        assert "define" not in world.hypervisor.calls
+        qemu.kill()
+        qemu.wait()
+        await until(lambda: vm.status.down)
+        assert f"process {qemu.pid}" in world.events.downs()[0]["exitMessage"]

@@ -172,10 +172,10 @@ async def test_one_vm_that_cannot_be_recovered_is_tried_again_and_hides_no_other
     await until(lambda: world.vms.get(other).status.reported == "Up")
     real, failures = world.storage.resume_prepared, ["odd"]
 
-    async def odd(images: Any, *, consumer: str) -> None:
+    async def odd(images: Any, *, consumer: str) -> Any:
         if failures:
             raise ValueError(failures.pop())
-        await real(images, consumer=consumer)
+        return await real(images, consumer=consumer)
 
     world.storage.resume_prepared = odd  # type: ignore[method-assign]
     await world.restart()

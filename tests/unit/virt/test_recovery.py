@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from vdsm.common.errors import DeadlineExceeded
 from vdsm.virt.errors import Recovering
 from vdsm.virt.hypervisor import Change, Domain, DomainState, Reconnected
 
-from .fakes import IMAGE, VM, FakeDomain, World, disk, new_id, until, xml_of
+from .fakes import IMAGE, VM, FakeDomain, World, disk, new_id, settle, until, xml_of
 
 
 async def up(world: World) -> None:
@@ -248,3 +249,31 @@ async def test_a_domain_that_cannot_be_read_and_is_off_is_nobodys(world: World) 
     world.hypervisor.found[VM].state = DomainState.RUNNING
     await world.restart()
     assert world.vms.stats(VM)["status"] == "Up"
+
+
+async def test_images_of_a_running_vm_that_nobody_has_on_record_are_prepared_again_once_storage_is_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vdsm.virt.recover.STORAGE_RETRY_FIRST_S", 0.01)
+    await world.vms.create(VM, xml_of(disks=[disk()]))
+    await until(lambda: world.vms.get(VM).status.reported == "Up")
+    world.storage.users.clear()
+    world.storage.calls.clear()
+    world.storage.fails[IMAGE] = DeadlineExceeded("prepare", 30)
+    await world.restart()
+    assert world.vms.stats(VM)["status"] == "Up"
+    await until(lambda: world.storage.calls.count(f"prepare {IMAGE}") >= 2)
+    world.storage.fails.clear()
+    calls = len(world.storage.calls)
+    await until(lambda: len(world.storage.calls) > calls)
+    await settle()
+    assert len(world.storage.calls) == calls + 1
+
+
+async def test_images_that_are_on_record_are_not_prepared_again(world: World) -> None:
+    await world.vms.create(VM, xml_of(disks=[disk()]))
+    await until(lambda: world.vms.get(VM).status.reported == "Up")
+    world.storage.calls.clear()
+    await world.restart()
+    await settle()
+    assert world.storage.calls == []
