@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vdsm.common.errors import AgentError
+from vdsm.common.errors import AgentError, DeadlineExceeded
 
 
 class VirtError(AgentError):
@@ -160,8 +160,29 @@ class HypervisorLost(VirtError):
     msg = "The connection to libvirt broke during {self.call}: whether it was done is not known yet"
 
 
+class NotBegun(DeadlineExceeded):
+    """Its turn did not come in time: nothing was done, and nothing will be."""
+
+    msg = "{self.what} did not begin within {self.seconds:g} s: nothing was done"
+    remedy = "Look for calls that hang in the log ('hangs'); restarting libvirtd ends them without stopping VMs"
+
+
 class TooManyStuckCalls(VirtError):
+    """``calls``: what hangs, and for how long."""
+
     pool: str
     count: int
-    msg = "{self.count} calls to libvirt hang ({self.pool}): no further one is started"
+    calls: str
+    msg = "{self.count} calls to libvirt hang ({self.pool}: {self.calls}): no further one is started"
     remedy = "Look for a hung QEMU or storage; restarting libvirtd ends such calls without stopping VMs"
+
+
+class VmCallsHang(VirtError):
+    """``calls``: what hangs, and for how long."""
+
+    vm_id: str
+    pool: str
+    count: int
+    calls: str
+    msg = "VM {self.vm_id}: {self.count} calls to libvirt hang ({self.pool}: {self.calls}): no further one is started"
+    remedy = "Look at its QEMU and its storage; VM.destroy still gets through, and restarting libvirtd ends such calls"

@@ -34,6 +34,7 @@ BY_VERB = {
     "vdsm.common.hanging:PlaceHangs",
     "vdsm.common.link:LinkClosed",
     "vdsm.root.client:RootHelperUnreachable",
+    "vdsm.virt.errors:NotBegun",
 }
 # classes that end a start or a command line, or that their only caller turns into another
 NEVER_ON_THE_WIRE = {

@@ -14,17 +14,14 @@ import libvirt
 import pytest
 
 from vdsm.common.errors import DeadlineExceeded
-from vdsm.virt.errors import DomainMissing, HypervisorError, HypervisorLost
+from vdsm.virt.errors import DomainMissing, HypervisorError
 from vdsm.virt.hypervisor import (
     Change,
     DomainEvent,
     DomainState,
     HypervisorEvent,
-    Reconnected,
 )
-from vdsm.virt.libvirt_edge.connection import Connection
 from vdsm.virt.libvirt_edge.libvirt_hypervisor import LibvirtHypervisor
-from vdsm.virt.libvirt_edge.workers import Workers
 
 from .fakes import new_id, until
 
@@ -54,10 +51,6 @@ class Edge:
     def changes(self) -> list[Change]:
         return [e.change for e in self.heard if isinstance(e, DomainEvent) and e.vm_id == self.vm_id]
 
-    @property
-    def reconnected(self) -> int:
-        return sum(isinstance(e, Reconnected) for e in self.heard)
-
     async def start_domain(self) -> None:
         await self.hypervisor.define(xml_of(self.vm_id))
         await self.hypervisor.launch(self.vm_id, 0)
@@ -66,11 +59,6 @@ class Edge:
         """The changes, once there are ``count``; they come through two threads."""
         await until(lambda: len(self.changes) >= count)
         return self.changes
-
-    async def lose(self) -> None:
-        """A call finds that the connection broke."""
-        with pytest.raises(HypervisorLost):
-            await self.call(lambda _connect: libvirt.open(NOWHERE))
 
     async def call(self, run: Callable[[libvirt.virConnect], Any]) -> Any:
         return await self.hypervisor._call(self.hypervisor._reads, "try it", 5.0, run)
@@ -291,12 +279,44 @@ async def test_a_refusal_has_libvirts_words_and_code(edge: Edge) -> None:
     with pytest.raises(HypervisorError, match=r"failed to kill QEMU: .*not running") as refused:
         await edge.hypervisor.kill(edge.vm_id)
     assert refused.value.code == libvirt.VIR_ERR_OPERATION_INVALID
-    assert edge.reconnected == 0
 
 
 async def test_an_xml_that_libvirt_cannot_read_is_refused(edge: Edge) -> None:
     with pytest.raises(HypervisorError, match="failed to define the domain"):
         await edge.hypervisor.define("<domain")
+
+
+async def test_a_failure_leaves_none_of_libvirts_objects_to_the_garbage_collector(edge: Edge) -> None:
+    """It may run between a failure and the making of its exception, and freeing an object clears libvirt's error."""
+
+    def domains() -> int:
+        return sum(isinstance(thing, libvirt.virDomain) for thing in gc.get_objects())
+
+    await edge.hypervisor.define(xml_of(edge.vm_id))
+    gc.collect()
+    before = domains()
+    gc.disable()
+    try:
+        for _ in range(5):
+            with pytest.raises(HypervisorError):
+                await edge.hypervisor.kill(edge.vm_id)
+        assert domains() == before
+    finally:
+        gc.enable()
+
+
+async def test_a_look_that_failed_without_a_word_is_made_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tries = libvirt.virDomain.state, []
+
+    def fails_once(domain: libvirt.virDomain, flags: int) -> object:
+        tries.append(1)
+        if len(tries) == 1:
+            raise libvirt.libvirtError("virDomainGetState() failed")  # no error of the thread: it was cleared
+        return real(domain, flags)
+
+    await edge.start_domain()
+    monkeypatch.setattr(libvirt.virDomain, "state", fails_once)
+    assert (await edge.hypervisor.domain(edge.vm_id)).active
 
 
 async def test_a_call_that_hangs_ends_at_its_deadline_and_others_go_on(edge: Edge) -> None:
@@ -307,82 +327,109 @@ async def test_a_call_that_hangs_ends_at_its_deadline_and_others_go_on(edge: Edg
     release.set()
 
 
-# The connection
+# Pools
 
 
-async def test_a_connection_that_broke_comes_back_and_is_told_once(edge: Edge) -> None:
-    await edge.hypervisor.domains()
-    assert edge.reconnected == 0
-    await edge.lose()
-    assert await edge.hypervisor.domains()
-    assert edge.reconnected == 1
+class Hung:
+    """libvirt calls that hang until they are released."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *calls: str) -> None:
+        self.release = threading.Event()
+        self.begun = 0
+        for call in calls:
+            monkeypatch.setattr(libvirt.virDomain, call, self._hang)
+
+    def _hang(self, *_: object) -> int:
+        self.begun += 1
+        self.release.wait(30)
+        return 0
 
 
-async def test_after_a_reconnect_events_are_heard_once(edge: Edge) -> None:
-    await edge.lose()
-    await edge.hypervisor.domains()
-    await until(lambda: not edge.hypervisor._connection._leaving)  # type: ignore[union-attr]
+@pytest.fixture
+async def vms(edge: Edge) -> AsyncIterator[list[str]]:
+    """Many domains that run."""
+    ids = [new_id() for _ in range(20)]
+    for vm_id in ids:
+        await edge.hypervisor.define(xml_of(vm_id))
+        await edge.hypervisor.launch(vm_id, 0)
+    yield ids
+
+    def clean(connect: libvirt.virConnect) -> None:
+        for domain in map(connect.lookupByUUIDString, ids):
+            if domain.isActive():
+                domain.destroy()
+            domain.undefine()
+
+    await edge.call(clean)
+
+
+async def test_ends_and_looks_get_through_when_all_else_hangs(
+    edge: Edge, vms: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(libvirt.virDomain, "undefineFlags", lambda domain, _flags: domain.undefine())
     await edge.start_domain()
-    await edge.hypervisor.pause(edge.vm_id)
-    await edge.tell(2)
-    await edge.hypervisor.resume(edge.vm_id)
-    assert await edge.tell(3) == [Change.STARTED, Change.SUSPENDED, Change.RESUMED]
+    hypervisor = edge.hypervisor
+    with monkeypatch.context() as patch:
+        hung = Hung(patch, "suspend", "createWithFlags", "fsFreeze")
+        verbs = (hypervisor.pause, hypervisor.freeze, lambda vm_id: hypervisor.launch(vm_id, 0))
+        callers = [asyncio.create_task(verb(vm_id)) for vm_id in vms for verb in verbs]  # type: ignore[operator]
+        await until(lambda: hung.begun >= 10)
+        async with asyncio.timeout(1):
+            assert (await hypervisor.domain(edge.vm_id)).active
+            await hypervisor.terminate(edge.vm_id)
+            await hypervisor.undefine(edge.vm_id)
+        assert await edge.tell(2) == [Change.STARTED, Change.STOPPED]
+        hung.release.set()
+        await asyncio.gather(*callers)
 
 
-async def test_a_connection_that_was_given_up_is_let_go(edge: Edge) -> None:
-    def connections() -> int:
-        gc.collect()
-        return sum(isinstance(thing, libvirt.virConnect) for thing in gc.get_objects())
-
-    await edge.hypervisor.domains()
-    before = connections()
-    for _ in range(3):
-        await edge.lose()
-        await edge.hypervisor.domains()
-    await until(lambda: not edge.hypervisor._connection._leaving)  # type: ignore[union-attr]
-    await until(lambda: connections() <= before)
-
-
-async def test_a_call_waits_for_a_libvirt_that_is_not_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, tries = libvirt.open, []
-
-    def opened(uri: str) -> libvirt.virConnect:
-        tries.append(uri)
-        return real(URI if len(tries) > 2 else NOWHERE)
-
-    monkeypatch.setattr(libvirt, "open", opened)
-    hypervisor, heard = LibvirtHypervisor("some://uri"), []
-    await hypervisor.start(heard.append)
-    assert await hypervisor.domains()
-    assert tries == ["some://uri"] * 3
-    assert heard == []  # the first connection is no reconnect
-    await hypervisor.stop()
+@pytest.mark.parametrize(
+    ("call", "hangs", "goes_on"),
+    [
+        ("createWithFlags", lambda h, vm_id: h.launch(vm_id, 0), lambda h, vm_id: h.pause(vm_id)),
+        ("fsFreeze", lambda h, vm_id: h.freeze(vm_id), lambda h, vm_id: h.pause(vm_id)),
+        ("suspend", lambda h, vm_id: h.pause(vm_id), lambda h, vm_id: h.freeze(vm_id)),
+        ("destroyFlags", lambda h, vm_id: h.kill(vm_id), lambda h, vm_id: h.pause(vm_id)),
+    ],
+    ids=["launches", "agents", "changes", "ends"],
+)
+async def test_what_hangs_starves_nothing_of_another_kind(
+    edge: Edge, vms: list[str], monkeypatch: pytest.MonkeyPatch, call: str, hangs: Any, goes_on: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        hung = Hung(patch, call)
+        callers = [asyncio.create_task(hangs(edge.hypervisor, vm_id)) for vm_id in vms]
+        await until(lambda: hung.begun >= 2)
+        async with asyncio.timeout(1):
+            await goes_on(edge.hypervisor, vms[0])
+        hung.release.set()
+        await asyncio.gather(*callers)
 
 
-async def test_a_call_does_not_wait_longer_than_its_deadline() -> None:
-    hypervisor = LibvirtHypervisor(NOWHERE)
-    await hypervisor.start(lambda _event: None)
-    with pytest.raises(DeadlineExceeded, match="waiting for libvirt to try it"):
-        await hypervisor._call(hypervisor._reads, "try it", 0.1, lambda connect: connect.listAllDomains())
-    async with asyncio.timeout(5):
-        await hypervisor.stop()
+async def test_each_call_that_hangs_has_a_connection_of_its_own(
+    edge: Edge, vms: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """libvirtd serves five calls of one connection at a time."""
+    used, release = [], threading.Event()
+
+    def suspend(domain: libvirt.virDomain) -> int:
+        used.append(domain.connect())
+        release.wait(30)
+        return 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(libvirt.virDomain, "suspend", suspend)
+        callers = [asyncio.create_task(edge.hypervisor.pause(vm_id)) for vm_id in vms]
+        await until(lambda: len(used) == 7)
+        assert len({id(connect) for connect in used}) == 7
+        release.set()
+        await asyncio.gather(*callers)
 
 
-async def test_a_close_that_libvirt_tells_opens_anew() -> None:
-    told: list[str] = []
-    connection = Connection(URI, lambda _connect: lambda: told.append("left"), lambda: told.append("reconnected"))
-    workers = Workers("test", 1)
-    await connection.start()
-    first = await connection.call(workers, "look", 5.0, lambda connect: connect)
-    threading.Thread(target=connection._on_close, args=(first, 3, connection._loop)).start()
-    await until(lambda: "reconnected" in told and "left" in told)
-    second = await connection.call(workers, "look", 5.0, lambda connect: connect)
-    assert second is not first
-    connection._on_close(first, 3, connection._loop)  # of the old one: nothing happens
-    await asyncio.sleep(0.05)
-    assert told.count("reconnected") == 1
-    await connection.stop()
-    workers.stop()
+def test_libvirtd_has_threads_left_when_all_that_may_hang_does() -> None:
+    hypervisor = LibvirtHypervisor(URI)
+    pools = (hypervisor._changes, hypervisor._launches, hypervisor._agents, hypervisor._statistics._workers)
+    assert sum(pool._limit for pool in pools) < 20  # `max_workers` of libvirtd.conf
 
 
 async def test_a_call_before_the_start_is_refused() -> None:

@@ -22,7 +22,7 @@ from vdsm.virt.hypervisor import (
     HypervisorEvent,
     Watchdog,
 )
-from vdsm.virt.libvirt_edge.subscriptions import Subscriptions
+from vdsm.virt.libvirt_edge.subscriptions import Subscription
 from vdsm.virt.libvirt_edge.translation import disk_error, domain_state, lifecycle_change, watchdog_action
 
 # newer than the library that this host may have
@@ -265,16 +265,23 @@ async def test_events_that_the_test_driver_has_not_are_translated(
 ) -> None:
     heard: list[HypervisorEvent] = []
     registered: Any = Registered()
-    end = Subscriptions(asyncio.get_running_loop(), heard.append).register(registered)
+    subscription = Subscription(asyncio.get_running_loop(), heard.append)
+    subscription.register(registered)
+    registered.callbacks[event](registered, NamedDomain(), *arguments, None)
+    await asyncio.sleep(0)
+    assert heard == []  # until the connection is the one that is heard
+    subscription.heard = True
     registered.callbacks[event](registered, NamedDomain(), *arguments, None)
     await asyncio.sleep(0)
     assert heard == [told]
-    end()
+    subscription.end()
     assert registered.callbacks == {}
 
 
 async def test_a_subscription_that_is_refused_leaves_none_behind() -> None:
     registered: Any = Registered(refuse=libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON)
+    subscription = Subscription(asyncio.get_running_loop(), lambda _event: None)
     with pytest.raises(libvirt.libvirtError):
-        Subscriptions(asyncio.get_running_loop(), lambda _event: None).register(registered)
+        subscription.register(registered)
+    subscription.end()
     assert registered.callbacks == {}

@@ -223,7 +223,7 @@ async def test_who_was_not_reached_in_time_comes_first_the_next_time(new: Make) 
     assert host.sampled() == set(host.vms)
 
 
-@pytest.mark.parametrize("error", [HypervisorLost("read"), TooManyStuckCalls("libvirt/statistics", 3)])
+@pytest.mark.parametrize("error", [HypervisorLost("read"), TooManyStuckCalls("libvirt/statistics", 3, "")])
 async def test_a_libvirt_that_is_away_is_not_asked_for_each_vm(new: Make, error: Exception) -> None:
     async def away(_vm_id: str = "") -> Sampled:
         raise error

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import libvirt
 
 log = logging.getLogger("vdsm.virt.libvirt")
 
+_PAUSE_S = 0.5
 _lock = threading.Lock()
 _running = False
 
@@ -38,3 +40,4 @@ def _run() -> None:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError as e:
             log.error("libvirt's event loop: %s", e)
+            time.sleep(_PAUSE_S)  # whatever it is, it may last

@@ -6,8 +6,8 @@ and a look at a VM must not wait behind it. A call that hangs is not made a seco
 question is answered at once with `DeadlineExceeded`. So a hung domain holds one thread, however long it hangs, and is
 asked again as soon as the thread comes back.
 
-libvirt reads nothing more from a connection that has five calls under way, unless its configuration says otherwise. So
-few calls may hang here (`HUNG`), and then none is made until one comes back: looks and changes use the same connection.
+libvirtd works on 20 calls at a time, unless its configuration says otherwise. So few calls may hang here (`HUNG`), and
+then none is made until one comes back: changes need its threads, too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ALL_FLAGS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | _NOWAIT
 
 class StatisticsCalls:
     def __init__(self, *, all_s: float = ALL_S, one_s: float = ONE_S) -> None:
-        self._workers = Workers("libvirt/statistics", THREADS, stuck_limit=HUNG)
+        self._workers = Workers("libvirt/statistics", THREADS, limit=HUNG)
         self._all_s = all_s
         self._one_s = one_s
         # what threads ask just now: a VM's id, nothing for all

@@ -30,20 +30,19 @@ _PAUSED = 1
 _AGENT_STATES = {1: Change.AGENT_CONNECTED, 2: Change.AGENT_DISCONNECTED}
 
 
-class Subscriptions:
+class Subscription:
+    """Events of one connection. They are passed on while ``heard``, which only the event loop sets and reads."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop, hear: Callable[[HypervisorEvent], None]) -> None:
+        self.heard = False
         self._loop = loop
         self._hear = hear
+        self._connect: libvirt.virConnect | None = None
+        self._numbers: list[int] = []
 
-    def register(self, connect: libvirt.virConnect) -> Callable[[], None]:
-        """In a thread, as is what it returns: that ends the subscription, also on a connection that broke."""
-        numbers: list[int] = []
-
-        def end() -> None:
-            for number in numbers:
-                with contextlib.suppress(libvirt.libvirtError):
-                    connect.domainEventDeregisterAny(number)
-
+    def register(self, connect: libvirt.virConnect) -> None:
+        """In a thread. What it began before it failed is left to `end`."""
+        self._connect = connect
         for event_id, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reboot),
@@ -55,12 +54,15 @@ class Subscriptions:
             (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._device_added),
             (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._device_removed),
         ):
-            try:
-                numbers.append(connect.domainEventRegisterAny(None, event_id, callback, None))
-            except libvirt.libvirtError:
-                end()
-                raise
-        return end
+            self._numbers.append(connect.domainEventRegisterAny(None, event_id, callback, None))
+
+    def end(self) -> None:
+        """In a thread; also on a connection that broke."""
+        while self._connect is not None and self._numbers:
+            number = self._numbers.pop()
+            with contextlib.suppress(libvirt.libvirtError):
+                self._connect.domainEventDeregisterAny(number)
+        self._connect = None
 
     def _lifecycle(self, _connect: object, domain: libvirt.virDomain, event: int, detail: int, _opaque: Any) -> None:
         change = lifecycle_change(event, detail)
@@ -103,7 +105,9 @@ class Subscriptions:
         self._tell(DeviceRemoved(domain.UUIDString(), alias))
 
     def _tell(self, event: HypervisorEvent) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._hear, event)
-        except RuntimeError:  # the loop is closed: the agent ends
-            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the agent ends
+            self._loop.call_soon_threadsafe(self._deliver, event)
+
+    def _deliver(self, event: HypervisorEvent) -> None:
+        if self.heard:
+            self._hear(event)
