@@ -152,15 +152,19 @@ class PythonPeer:
     async def call(self, method: str, params: dict[str, Any] | None = None) -> Any:
         identifier = str(uuid.uuid4())
         request = {"jsonrpc": "2.0", "method": method, "params": params or {}, "id": identifier}
-        body = json.dumps([request]).encode()
-        head = f"SEND\ncontent-type:application/json\nreply-to:{self._reply}\ndestination:{REQUESTS}\n"
-        self._writer.write(f"{head}content-length:{len(body)}\n\n".encode() + body + b"\0")
+        self.send(json.dumps([request]).encode())
         while True:
             message = await self.message()
             if "id" in message:
                 assert message["id"] == identifier
                 return message
             self.events.append(message)
+
+    def send(self, *bodies: bytes) -> None:
+        """Each in a frame of its own, all in one write."""
+        head = f"SEND\ncontent-type:application/json\nreply-to:{self._reply}\ndestination:{REQUESTS}\n"
+        frames = [f"{head}content-length:{len(body)}\n\n".encode() + body + b"\0" for body in bodies]
+        self._writer.write(b"".join(frames))
 
     async def message(self) -> dict[str, Any]:
         """The next MESSAGE that is one of its subscriptions; others it drops."""

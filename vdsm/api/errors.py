@@ -48,6 +48,21 @@ class TooManyCalls(AgentError):
     remedy = "Wait for answers before calling again"
 
 
+class SubjectHangs(AgentError):
+    """What a call is about (a domain, a pool, a verb itself) hangs, and enough calls wait for it."""
+
+    about: str
+    verb: str
+    seconds: int
+    waiting: int
+    msg = "{self.about} hangs: {self.verb} has run for {self.seconds} s, and {self.waiting} more calls wait behind it"
+    remedy = "Look at what it waits for (its storage, its guest), or end it; what it was asked before still counts"
+
+
+class VmHangs(SubjectHangs):
+    """The same of a VM."""
+
+
 class RecoveryInProgress(AgentError):
     msg = "The agent is starting and recovers its VMs"
     remedy = "Call again in a few seconds"

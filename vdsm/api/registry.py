@@ -13,7 +13,8 @@ A verb is declared where it is written::
 ``kind``: *sync* is done or started when the reply comes, *task* replies with the id of an SPM task,
 *job* uses an id that the caller chose. A verb whose role is above reader changes something and gets a
 line in the audit log (``changes`` states otherwise). An ``urgent`` verb never waits for its turn: it
-keeps the host alive in its clients' eyes and must end at once. ``lacks`` says what a built verb does not do
+keeps the host alive in its clients' eyes and must end at once. What a call is about, and which verbs keep
+their order, is data of `vdsm.api.lines`. ``lacks`` says what a built verb does not do
 yet, for `coverage`. Verbs of the contract that no function stands for are rows: they have no ``run``, and are
 refused after access and parameters were checked.
 """
@@ -29,7 +30,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from vdsm.api import contract
+from vdsm.api import contract, lines
 from vdsm.api.call import Call
 from vdsm.api.contract import Kind
 from vdsm.api.contract_types import params_of
@@ -46,7 +47,6 @@ VITAL = frozenset(
         "Host.getCapabilities",
         "Host.getStats",
         "Host.getAllVmStats",
-        "VM.destroy",
         "StoragePool.getSpmStatus",
     }
 )
@@ -77,9 +77,21 @@ class Verb:
     def early(self) -> bool:
         return self.name in EARLY
 
-    @property
+    @functools.cached_property
     def vital(self) -> bool:
-        return self.name in VITAL or self.namespace == VITAL_NAMESPACE
+        return self.overtakes or self.name in VITAL or self.namespace == VITAL_NAMESPACE
+
+    @functools.cached_property
+    def overtakes(self) -> bool:
+        return self.name in lines.OVERTAKING
+
+    @functools.cached_property
+    def subject(self) -> lines.Names | None:
+        return lines.subject(self.params)
+
+    @functools.cached_property
+    def line(self) -> lines.Names | None:
+        return lines.line(self.name, self.params)
 
     @property
     def state(self) -> str:

@@ -20,7 +20,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from jsonrpcserver import Error, Success
@@ -37,22 +37,31 @@ from vdsm.api.errors import (
     NoSuchVerb,
     NotBuilt,
     RecoveryInProgress,
+    SubjectHangs,
     TooManyCalls,
+    VmHangs,
     WireError,
     to_wire,
 )
 from vdsm.api.params import Unknown
 from vdsm.api.registry import Verb, Verbs
 from vdsm.api.roles import AccessDenied, Identity
+from vdsm.api.types import Params
 from vdsm.common import logs, masking, metrics
+from vdsm.common.errors import AgentError
 from vdsm.rpc import audit, protocol, shown
-from vdsm.rpc.turns import LineFull, Turns
+from vdsm.rpc.order import Order
+from vdsm.rpc.turns import Kind, LineFull, Turn, Turns
 
 log = logging.getLogger("vdsm.rpc")
 
-# reads and changes have turns of their own: changes that hang on a dead storage never delay monitoring
-READS, READS_PER_CLIENT = 64, 32
-CHANGES, CHANGES_PER_CLIENT = 64, 16
+# reads and changes have turns of their own: changes that hang on a dead storage never delay monitoring.
+# One thing that hangs holds so many of a client's calls, and a verb that is about nothing so many of its own
+READS_OF_SUBJECT, CHANGES_OF_SUBJECT = 8, 4
+READS_OF_VERB, CHANGES_OF_VERB = 32, 16
+# Wide enough for 128 VMs that hang at once. They bound memory: a call that waits costs some 6 KiB and its parameters,
+# whether it waits for a turn or in the middle of its work. Work itself is bounded below (threads, helpers, locks)
+RUNNING, RUNNING_PER_CLIENT = 2048, 512
 MAX_FLOW_ID = 64
 
 _CALLS = metrics.counter("vdsm_rpc_calls", "Calls by verb and result", ("verb", "result"))
@@ -60,6 +69,7 @@ _SECONDS = metrics.histogram("vdsm_rpc_call_seconds", "Duration of calls", ("ver
 # the figures of one verb: looking them up costs more than counting
 _called = functools.cache(_CALLS.labels)
 _took = functools.cache(_SECONDS.labels)
+_FREE: contextlib.nullcontext[None] = contextlib.nullcontext()  # of a call in no line
 _numbers = itertools.count(secrets.randbits(32))
 
 
@@ -80,12 +90,13 @@ ENGINE = Policy(Unknown.IGNORE, hides_recovery=True, unwraps_single=True)
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a message, on what: made by the transport."""
+    """Who sent a message, on what: made by the transport. ``order``: of a connection that sends without waiting."""
 
     identity: Identity
     transport: str
     policy: Policy = OWN
     flow_id: str = ""
+    order: Order | None = None
 
 
 @dataclass
@@ -95,11 +106,13 @@ class _Member:
     caller: Caller
     name: str
     flow_id: str
+    unread: Unread = None
     error: WireError | None = None
     forbidden: bool = False
 
 
 T = TypeVar("T")
+Unread = asyncio.Future[None] | None  # done when what came before on the connection is decoded
 Route = Callable[..., Awaitable[Any]]
 Done = Callable[[bytes | None], None]
 
@@ -130,8 +143,8 @@ class Dispatcher:
         self._started = started
         self._routes = _Routes(self, verbs)
         self._running: set[asyncio.Task[Any]] = set()
-        self._reads = Turns(READS, READS_PER_CLIENT)
-        self._changes = Turns(CHANGES, CHANGES_PER_CLIENT)
+        self._reads = Turns(RUNNING, RUNNING_PER_CLIENT)
+        self._changes = Turns(RUNNING, RUNNING_PER_CLIENT)
         self.defects = Defects()
         self._forbidden = audit.Forbidden()
         self._decoding = asyncio.Lock()  # one large message at a time: bounds memory
@@ -144,32 +157,60 @@ class Dispatcher:
             return protocol.failure(None, refused.error)
         if not isinstance(message, list):
             return await asyncio.shield(self._start(self._serve(message, caller)))
-        members = [self._start(self._serve(member, caller)) for member in message]
-        replies = [reply for reply in await asyncio.shield(asyncio.gather(*members)) if reply is not None]
-        if caller.policy.unwraps_single and len(message) == 1:
-            return replies[0] if replies else None
-        return protocol.batch(replies) if replies else None
+        if caller.order is None:
+            caller = replace(caller, order=Order())
+        return await asyncio.shield(self._joined(self._members(message, caller, None), caller.policy))
 
     def begin(self, data: bytes, caller: Caller, done: Done) -> None:
-        """As `answer`, for who has a place for the reply and need not wait for it: ``done`` gets it."""
-        if len(data) > protocol.LARGE or data.startswith(b"["):
-            self._start(self._answer_later(data, caller, done))
+        """As `answer`, for who has a place for the reply and need not wait for it: ``done`` gets it.
+
+        Calls begin in the order in which they came here, those of a batch in its order.
+        """
+        if len(data) > protocol.LARGE:
+            decoded = asyncio.get_running_loop().create_future()
+            if caller.order is not None:
+                caller.order.unread = decoded
+            self._start(self._begin_large(data, caller, done, decoded))
             return
         try:
             message = protocol.decode(data)
         except protocol.Refused as refused:
             done(protocol.failure(None, refused.error))
             return
+        unread = caller.order.unread if caller.order is not None else None
+        self._begin(message, caller, done, None if unread is None or unread.done() else unread)
+
+    def _begin(self, message: Any, caller: Caller, done: Done, unread: Unread) -> None:
+        if isinstance(message, list) and len(message) == 1 and caller.policy.unwraps_single:
+            (message,) = message
         if isinstance(message, list):
-            self._start(self._answer_later(data, caller, done))
+            self._start(self._collect(self._members(message, caller, unread), caller.policy, done))
         else:
-            self._start(self._serve_later(message, caller, done))
+            self._start(self._serve_later(message, caller, unread, done))
 
-    async def _answer_later(self, data: bytes, caller: Caller, done: Done) -> None:
-        done(await self.answer(data, caller))
+    async def _begin_large(self, data: bytes, caller: Caller, done: Done, decoded: asyncio.Future[None]) -> None:
+        try:
+            # one after the other, and in order: what came before it is decoded when this is
+            self._begin(await self._decode(data), caller, done, None)
+        except protocol.Refused as refused:
+            done(protocol.failure(None, refused.error))
+        finally:
+            decoded.set_result(None)  # whoever waits comes after the calls that have just been started
 
-    async def _serve_later(self, member: Any, caller: Caller, done: Done) -> None:
-        done(await self._serve(member, caller))
+    def _members(self, batch: list[Any], caller: Caller, unread: Unread) -> list[asyncio.Task[bytes | None]]:
+        return [self._start(self._serve(member, caller, unread)) for member in batch]
+
+    async def _joined(self, members: list[asyncio.Task[bytes | None]], policy: Policy) -> bytes | None:
+        replies = [reply for reply in await asyncio.gather(*members) if reply is not None]
+        if policy.unwraps_single and len(members) == 1:
+            return replies[0] if replies else None
+        return protocol.batch(replies) if replies else None
+
+    async def _collect(self, members: list[asyncio.Task[bytes | None]], policy: Policy, done: Done) -> None:
+        done(await self._joined(members, policy))
+
+    async def _serve_later(self, member: Any, caller: Caller, unread: Unread, done: Done) -> None:
+        done(await self._serve(member, caller, unread))
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for running calls; what is not done after ``timeout_s`` is told that the agent stops."""
@@ -193,7 +234,7 @@ class Dispatcher:
         task.add_done_callback(self._running.discard)
         return task
 
-    async def _serve(self, member: Any, caller: Caller) -> bytes | None:
+    async def _serve(self, member: Any, caller: Caller, unread: Unread = None) -> bytes | None:
         """In a task of its own: what is set here is set for this call, and for what it starts."""
         try:
             protocol.check(member)
@@ -201,7 +242,7 @@ class Dispatcher:
             return protocol.failure(None, refused.error)
         name, identifier = member["method"], member.get("id", NOID)
         params = member.get("params", ())
-        context = _Member(caller, name, _flow_id(member.get("flow_id") or caller.flow_id))
+        context = _Member(caller, name, _flow_id(member.get("flow_id") or caller.flow_id), unread)
         logs.flow_id.set(context.flow_id)
         route = self._routes[name]
         try:
@@ -261,11 +302,16 @@ class Dispatcher:
         about = Call(self._agent, caller.identity, context.flow_id, caller.transport)
         if entry.urgent:
             return await entry.run(about, params)
+        if context.unread is not None and entry.changes:
+            await asyncio.wait([context.unread])
+        order = caller.order
+        lines = entry.line(params) if order is not None and entry.line is not None else ()
         try:
-            async with self._turn(entry, caller.identity.client):
+            place = order.place(lines, entry.name, overtakes=entry.overtakes) if order is not None and lines else _FREE
+            async with place, self._turn(entry, caller.identity.client, params):
                 return await entry.run(about, params)
         except LineFull as full:
-            raise TooManyCalls(caller.identity.name, full.waiting) from None
+            raise _refusal(full, caller.identity.name) from None
 
     def hides_from(self, caller: Caller) -> bool:
         """Whether the caller is told to wait until VMs are found again; until then it hears no events, either."""
@@ -282,9 +328,22 @@ class Dispatcher:
             return False
         return self._started() or not entry.changes
 
-    def _turn(self, entry: Verb, client: str) -> contextlib.AbstractAsyncContextManager[None]:
-        turns = self._changes if entry.changes else self._reads
-        return turns.vital_turn(client) if entry.vital else turns.turn(client)
+    def _turn(self, entry: Verb, client: str, params: Params) -> Turn:
+        names = entry.subject(params) if entry.subject is not None else ()
+        if entry.changes:
+            turns, width = self._changes, CHANGES_OF_SUBJECT if names else CHANGES_OF_VERB
+        else:
+            turns, width = self._reads, READS_OF_SUBJECT if names else READS_OF_VERB
+        about = names[0] if names else entry.name
+        kind = Kind.OVERTAKING if entry.overtakes else Kind.VITAL if entry.vital else Kind.COMMON
+        return turns.turn(client, about, entry.name, width, kind)
+
+
+def _refusal(full: LineFull, who: str) -> AgentError:
+    if not full.about:
+        return TooManyCalls(who, full.waiting)
+    kind = VmHangs if "VM " in full.about else SubjectHangs
+    return kind(api_params.printable(full.about), full.verb, round(full.for_s), full.waiting)
 
 
 def _masked(error: WireError) -> WireError:

@@ -18,6 +18,7 @@ import asyncio
 import functools
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -27,9 +28,11 @@ from vdsm.common.stomp import Frame, NotStomp
 from vdsm.rpc import protocol, shown
 from vdsm.rpc.dispatcher import ENGINE, Caller, Dispatcher
 from vdsm.rpc.intake import Intake, Taker
+from vdsm.rpc.order import Order
 from vdsm.rpc.outbox import Outbox, Outboxes
 from vdsm.rpc.pace import Pace
 from vdsm.rpc.refusals import Refusals
+from vdsm.rpc.room import Room
 
 REQUESTS = ("jms.topic.vdsm_requests", "jms.topic.vdsm_irs_requests")
 _BELOW_REQUESTS = tuple(f"{queue}." for queue in REQUESTS)
@@ -41,7 +44,8 @@ LIMITS = stomp.Limits(body_bytes=protocol.MAX_MESSAGE)
 BEAT_EARLY = 0.9
 # a beat is sent when its time has come, not before, and then it travels: STOMP 1.2 wants receivers to grant a margin
 LEAST_MARGIN_S = 2.0
-MAX_CALLS = 256
+# as many as may wait of one client (`vdsm.rpc.turns`): a connection alone is slowed, never refused
+MAX_CALLS = 1000
 MAX_SUBSCRIPTIONS = 64
 MAX_EVENTS = 1000
 # the engine's parser wants a whole header block within 1024 bytes: ids and queue names that fit
@@ -85,12 +89,11 @@ class StompSession(asyncio.Protocol):
         """``pace``: None for who has proved who it is."""
         self._dispatcher = dispatcher
         self._events = events
-        self._caller = caller
+        self._caller = replace(caller, order=Order())
         self._outboxes = outboxes
         self._refusals = refusals
         self._pace = pace
         self._subscriptions: dict[str, _Subscribed] = {}
-        self._calls = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._telling: Subscription | None = None
         self._beats: list[asyncio.TimerHandle] = []
@@ -103,8 +106,9 @@ class StompSession(asyncio.Protocol):
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(transport, self._does_not_read, self._outboxes)
-        taker = Taker(self._take, self._refuse_stream, lambda: self._calls < MAX_CALLS)
+        taker = Taker(self._take, self._refuse_stream, lambda: self._room.is_open)
         self._intake = Intake(transport, taker, LIMITS, self._pace)
+        self._room = Room(MAX_CALLS, self._intake.go_on)
 
     def data_received(self, data: bytes) -> None:
         self._intake.add(data)
@@ -117,6 +121,7 @@ class StompSession(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._intake.close()
+        self._room.close()
         self._outbox.close()
         for timer in self._beats:
             timer.cancel()
@@ -186,17 +191,17 @@ class StompSession(asyncio.Protocol):
         if destination not in REQUESTS and not destination.startswith(_BELOW_REQUESTS):
             self._refuse("Subscription not available")
             return
-        self._calls += 1
         caller = self._caller
         if FLOW_HEADER in frame.headers:
-            caller = Caller(caller.identity, caller.transport, ENGINE, frame.headers[FLOW_HEADER])
+            caller = Caller(caller.identity, caller.transport, ENGINE, frame.headers[FLOW_HEADER], caller.order)
+        number = self._room.enter(len(frame.body))
         reply_to = frame.headers.get("reply-to", "")
         # a call may outlive its connection, and keeps nothing of it
         session = weakref.ref(self)
 
         def answered(reply: bytes | None) -> None:
             if (still := session()) is not None:
-                still._answered(reply_to, reply)
+                still._answered(number, reply_to, reply)
 
         self._dispatcher.begin(frame.body, caller, answered)
 
@@ -209,10 +214,10 @@ class StompSession(asyncio.Protocol):
 
     # -- calls and events
 
-    def _answered(self, reply_to: str, reply: bytes | None) -> None:
+    def _answered(self, number: int, reply_to: str, reply: bytes | None) -> None:
         if self._transport.is_closing():
             return
-        self._calls -= 1
+        self._room.answered(number)
         self._intake.go_on()
         if reply is None:
             return

@@ -3,7 +3,8 @@
 
 Each connection subscribes to all events. What is sent waits for the peer at most `SEND_S`; events queue up to
 `MAX_EVENTS`. A peer that does not read is dropped with a line in the log, and its calls go on. At most
-`MAX_CALLS` calls of a connection are under way or wait to be sent: then its next message is read when one has left.
+`MAX_CALLS` calls of a connection are under way or wait to be sent: then its next message is read when one has left
+(`vdsm.rpc.room`: what is stuck counts no more).
 What all connections have not sent is at most `MAX_UNSENT`: then the one with most is dropped.
 """
 
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
@@ -21,6 +24,8 @@ from vdsm.common.repeats import Repeats
 from vdsm.rpc import protocol, shown
 from vdsm.rpc.dispatcher import Caller, Dispatcher
 from vdsm.rpc.http_server import SERVER, refused
+from vdsm.rpc.order import Order
+from vdsm.rpc.room import Room
 
 log = logging.getLogger("vdsm.rpc")
 
@@ -85,11 +90,12 @@ class _Connection:
     ) -> None:
         self._socket = socket
         self._transport = transport
-        self._caller = caller
+        self._caller = replace(caller, order=Order())
         self._dispatcher = dispatcher
         self._bound = bound
         self._told = told
-        self._room = asyncio.Semaphore(MAX_CALLS)
+        self._may_read = asyncio.Event()
+        self._room = Room(MAX_CALLS, self._may_read.set)
         self._answering: set[asyncio.Task[None]] = set()
 
     async def run(self, subscription: Subscription) -> None:
@@ -98,16 +104,34 @@ class _Connection:
             async for message in self._socket:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                     data = message.data.encode() if isinstance(message.data, str) else message.data
-                    await self._room.acquire()
-                    task = asyncio.get_running_loop().create_task(self._answer(data))
-                    self._answering.add(task)
-                    task.add_done_callback(self._answering.discard)
-                    if len(data) > protocol.LARGE:  # one at a time: bounds what a connection holds in memory
-                        await asyncio.wait([task])
+                    while not self._room.is_open:
+                        self._may_read.clear()
+                        await self._may_read.wait()
+                    self._call(data)
         finally:
+            self._room.close()
             subscription.close()
             for task in (telling, *self._answering):  # they only wait and send: the calls are the dispatcher's
                 task.cancel()
+
+    def _call(self, data: bytes) -> None:
+        number = self._room.enter(len(data))
+        # a call may outlive its connection, and keeps nothing of it
+        connection = weakref.ref(self)
+
+        def answered(reply: bytes | None) -> None:
+            if (still := connection()) is not None:
+                still._answered(number, reply)
+
+        self._dispatcher.begin(data, self._caller, answered)
+
+    def _answered(self, number: int, reply: bytes | None) -> None:
+        self._room.answered(number, unsent=reply is not None)
+        self._may_read.set()
+        if reply is not None and not self._transport.is_closing():
+            task = asyncio.get_running_loop().create_task(self._reply(reply))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
 
     @property
     def unsent(self) -> int:
@@ -116,13 +140,12 @@ class _Connection:
     async def close(self) -> None:
         await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the agent stops")
 
-    async def _answer(self, data: bytes) -> None:
+    async def _reply(self, reply: bytes) -> None:
         try:
-            reply = await self._dispatcher.answer(data, self._caller)
-            if reply is not None:
-                await self._send(reply)
+            await self._send(reply)
         finally:
-            self._room.release()
+            self._room.sent()
+            self._may_read.set()
 
     async def _tell(self, subscription: Subscription) -> None:
         async for event in subscription:

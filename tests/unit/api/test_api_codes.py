@@ -15,7 +15,7 @@ from storage import errors as store
 from storage.spm import errors as pool
 from storage.tasks import runner
 from vdsm.api import codes, default_codes, errors_page, registry
-from vdsm.api.errors import NotBuilt, RecoveryInProgress, TooManyCalls, to_wire
+from vdsm.api.errors import NotBuilt, RecoveryInProgress, SubjectHangs, TooManyCalls, VmHangs, to_wire
 from vdsm.common.errors import _CLASSES, AgentError, CommandFailed, DeadlineExceeded, InvalidParameter
 from vdsm.common.jobs import NoSuchJob
 from vdsm.virt import errors as virt
@@ -149,6 +149,7 @@ def test_failure_without_a_code_has_the_verbs(verb, error, defect):
         (RecoveryInProgress, 99),
         (virt.Recovering, 99),
         (TooManyCalls, 1100),
+        (VmHangs, 40),
         (NotBuilt, 44),
     ],
 )
@@ -157,10 +158,15 @@ def test_engine_acts_on_what_happened(error, code):
 
 
 @pytest.mark.parametrize(
-    "error", [NotBuilt, InvalidParameter, runner.TaskNotFinished, store.VolumeExists, store.NoSpaceLeft]
+    "error", [NotBuilt, SubjectHangs, InvalidParameter, runner.TaskNotFinished, store.VolumeExists, store.NoSpaceLeft]
 )
 def test_what_a_caller_can_put_right_moves_no_spm(error):
     assert codes.table()[codes.code_of(error)].reaction == "K"
+
+
+@pytest.mark.parametrize("error", [VmHangs, SubjectHangs])
+def test_one_thing_that_hangs_is_no_trouble_of_the_network(error):
+    assert codes.table()[codes.code_of(error)].reaction in ("F", "K")
 
 
 def test_timeout_of_a_storage_verb_is_a_storage_error():

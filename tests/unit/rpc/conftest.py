@@ -41,6 +41,7 @@ class Server:
     def __init__(self, folder: str) -> None:
         self.done: list[Any] = []
         self.gate = asyncio.Event()
+        self.held: dict[str, asyncio.Event] = {}  # verbs of VMs that wait until somebody sets theirs
         self.flows: list[str] = []
         self.is_ready = True
         self.events = Events()
@@ -70,6 +71,10 @@ class Many(Params):
     c: int = 0
     d: int = 0
     e: int = 0
+
+
+class OfVm(Params):
+    vm_id: Uuid = field(name="vmID")
 
 
 class Delete(Params):
@@ -160,8 +165,21 @@ def verbs(server: Server) -> Verbs:
         except OSError as e:
             raise DiskGone("sda") from e
 
+    for name in ("pause", "cont", "create", "freeze", "thaw", "migrationCreate", "destroy", "getStats"):
+        of_vm(server, table, f"VM.{name}")
     table["VM.reset"] = registry.load()["VM.reset"]
     return table
+
+
+def of_vm(server: Server, table: Verbs, name: str) -> None:
+    role = Role.READER if name.startswith("VM.get") else Role.OPERATOR
+
+    @verb(name, role=role, into=table)
+    async def run(call: Call, params: OfVm) -> None:
+        server.done.append(f"{name} begins")
+        if name in server.held:
+            await server.held[name].wait()
+        server.done.append(f"{name} ends")
 
 
 @pytest.fixture
@@ -171,6 +189,8 @@ async def server(tmp_path: Any) -> Any:
     await server.tcp.start()
     yield server
     server.gate.set()
+    for held in server.held.values():
+        held.set()
     await server.unix.stop()
     await server.tcp.stop()
     await server.dispatcher.drain(5)

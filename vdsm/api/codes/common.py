@@ -9,7 +9,9 @@ from vdsm.api.errors import (
     NoSuchVerb,
     NotBuilt,
     RecoveryInProgress,
+    SubjectHangs,
     TooManyCalls,
+    VmHangs,
 )
 from vdsm.api.params import BadParameter
 from vdsm.api.roles import AccessDenied
@@ -38,4 +40,8 @@ CODES: dict[type[AgentError], int] = {
     RecoveryInProgress: 99,
     # engines take it for trouble of the network: only for a client that floods its own line
     TooManyCalls: 1100,
+    # one thing that hangs is trouble neither of the network nor of the host: 1100 could get the host fenced. 851 is a
+    # known failure on the SPM's channel, too; VMs are on the host's, where 40 is one that some flows try again
+    SubjectHangs: 851,
+    VmHangs: 40,
 }
