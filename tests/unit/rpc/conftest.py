@@ -167,7 +167,7 @@ def verbs(server: Server) -> Verbs:
 
     for name in ("pause", "cont", "create", "freeze", "thaw", "migrationCreate", "destroy", "getStats"):
         of_vm(server, table, f"VM.{name}")
-    table["VM.reset"] = registry.load()["VM.reset"]
+    table["VM.desktopLock"] = registry.load()["VM.desktopLock"]
     return table
 
 

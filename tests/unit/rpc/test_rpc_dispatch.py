@@ -126,12 +126,12 @@ async def test_own_port_reads_from_the_first_moment_and_changes_when_the_parts_r
 
 async def test_verb_that_is_not_built_says_so_after_access_and_parameters(server):
     params = {"vmID": VOLUME}
-    assert (await ask(server, "VM.reset", params, role=Role.READER))["error"]["code"] == -32001
-    bad = (await ask(server, "VM.reset", {"vmID": "x"}))["error"]
+    assert (await ask(server, "VM.desktopLock", params, role=Role.READER))["error"]["code"] == -32001
+    bad = (await ask(server, "VM.desktopLock", {"vmID": "x"}))["error"]
     assert (bad["code"], "'vmID'" in bad["message"]) == (-32602, True)
-    error = (await ask(server, "VM.reset", params))["error"]
+    error = (await ask(server, "VM.desktopLock", params))["error"]
     assert error["code"] == 44
-    assert "VM.reset is not built yet" in error["message"]
+    assert "VM.desktopLock is not built yet" in error["message"]
     assert "doctor --api" in error["data"]["remedy"]
 
 
