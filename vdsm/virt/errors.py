@@ -44,6 +44,12 @@ class VmStarting(VirtError):
     msg = "Can't {self.action} VM {self.vm_id}: it is still being started"
 
 
+class NoSuchVmJob(VirtError):
+    vm_id: str
+    job_id: str
+    msg = "VM {self.vm_id} has no job {self.job_id}"
+
+
 class ClaimedByJob(VirtError):
     """Something longer goes on with the VM that this must not meet."""
 

@@ -28,6 +28,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -65,6 +66,16 @@ class Trouble(msgspec.Struct, frozen=True):
     path: str = ""
 
 
+class SavedJob(msgspec.Struct, frozen=True):
+    """Long work that goes on: what a new agent needs to see to its end. ``on``: its drive, empty for the whole VM."""
+
+    job_id: str
+    kind: str
+    on: str = ""
+    image_id: str = ""
+    state: Mapping[str, str] = {}
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     vm_id: str
     name: str
@@ -86,6 +97,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     trouble: Trouble | None = None
     destroy_on_reboot: bool = False
     process: QemuProcess | None = None
+    jobs: tuple[SavedJob, ...] = ()
 
 
 class Store:

@@ -74,7 +74,6 @@ def now(vm: Shown, samples: Samples) -> Json:
             "timeOffset": str(vm.time_offset_s),
             "monitorResponse": "0" if samples.responsive(vm.vm_id) else "-1",
             "elapsedTime": str(_elapsed_s(vm)),
-            "vmJobs": {},
         }
         | vm.report()
     )

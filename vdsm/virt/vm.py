@@ -29,6 +29,7 @@ from vdsm.virt.ending import Ending
 from vdsm.virt.errors import StartStopped, VmIsDown, VmStarting
 from vdsm.virt.guest_agent import Agent
 from vdsm.virt.hypervisor import Domain, DomainState, VmEvent
+from vdsm.virt.jobs import VmJobs
 from vdsm.virt.lifecycle import POWERING_UP_S, Cause, Change, Lifecycle
 from vdsm.virt.look import Look
 from vdsm.virt.mailbox import Mailbox
@@ -88,6 +89,7 @@ class Vm:
             self.resume_behaviour,
             WatchdogDevice(self),
             Devices(self),
+            VmJobs(self, {}),
         )
 
     # What others see
