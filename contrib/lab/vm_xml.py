@@ -42,6 +42,11 @@ class Vm:
     custom: Mapping[str, str] = field(default_factory=dict)
     # domain type; empty: what this machine can run
     kind: str = ""
+    # further devices, each an element's text
+    devices: Sequence[str] = ()
+    on_reboot: str = "destroy"
+    on_crash: str = "destroy"
+    resume_behaviour: str = "auto_resume"
 
     @property
     def serial_log(self) -> str:
@@ -73,8 +78,8 @@ def to_xml(vm: Vm) -> str:
         X.features(X.acpi()),
         X.os(*os_parts),
         X.on_poweroff("destroy"),
-        X.on_reboot("destroy"),
-        X.on_crash("destroy"),
+        X.on_reboot(vm.on_reboot),
+        X.on_crash(vm.on_crash),
         _devices(vm),
         X.metadata(Q.qos(), _metadata(vm)),
         type=vm.kind or domain_type(),
@@ -126,7 +131,7 @@ def _devices(vm: Vm) -> etree._Element:
                 type="bridge",
             )
         )
-    element: etree._Element = X.devices(*devices)
+    element: etree._Element = X.devices(*devices, *map(etree.fromstring, vm.devices))
     return element
 
 
@@ -136,7 +141,7 @@ def _metadata(vm: Vm) -> etree._Element:
         V.minGuaranteedMemoryMb(str(vm.memory_mib), type="int"),
         V.ballooningEnabled("false", type="bool"),
         V.launchPaused("false", type="bool"),
-        V.resumeBehavior("auto_resume"),
+        V.resumeBehavior(vm.resume_behaviour),
         V.custom(*[V(name, value) for name, value in vm.custom.items()]),
     )
     for number in range(len(vm.bridges)):
