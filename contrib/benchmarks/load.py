@@ -6,7 +6,8 @@ A process of its own, with as little client code as possible, so that the agent 
     python -m contrib.benchmarks.load http|ws|stomp ADDRESS CONNECTIONS SECONDS [PKI [VERB [AT_ONCE]]]
 
 ADDRESS is ``host:port`` or the path of a unix socket; ``stomp`` is STOMP over TLS with the certificate below PKI (this
-host's own). Prints one JSON object: requests, all (with the warm-up's), seconds, errors, p50_us, p99_us.
+host's own). Prints one JSON object: requests, all (with the warm-up's), seconds, errors, bytes (of the largest
+answer), p50_us, p99_us.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Asker(asyncio.Protocol, abc.ABC):
     def __init__(self) -> None:
         self.latencies_ns: list[int] = []
         self.answers = 0
+        self.largest = 0
         self.errors = 0
         self.counting = False
         self.stopped = False
@@ -74,6 +76,7 @@ class Asker(asyncio.Protocol, abc.ABC):
 
     def answered(self, answer: bytes) -> None:
         self.answers += 1
+        self.largest = max(self.largest, len(answer))
         sent_ns = self._sent_ns.popleft()
         if self.counting:
             self.latencies_ns.append(time.perf_counter_ns() - sent_ns)
@@ -87,11 +90,11 @@ class Asker(asyncio.Protocol, abc.ABC):
 
 
 class HttpAsker(Asker):
-    request = (
-        b"POST /jsonrpc HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-        % len(BODY)
-        + BODY
-    )
+    def __init__(self, verb: str = "Host.ping2") -> None:
+        super().__init__()
+        body = BODY.replace(b"Host.ping2", verb.encode())
+        head = b"POST /jsonrpc HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        self.request = head % len(body) + body
 
     def answer_end(self, buffer: bytes) -> int | None:
         head = buffer.find(b"\r\n\r\n")
@@ -205,6 +208,7 @@ async def measure(
         "all": sum(asker.answers for asker in askers),
         "seconds": elapsed,
         "errors": sum(asker.errors for asker in askers),
+        "bytes": max(asker.largest for asker in askers),
         "p50_us": latencies[len(latencies) // 2] / 1000,
         "p99_us": latencies[len(latencies) * 99 // 100] / 1000,
     }
@@ -216,6 +220,8 @@ def main() -> None:
     kind: Callable[[], Asker] = KINDS[way]
     if way == "stomp":
         kind = functools.partial(StompAsker, verb, int(at_once))
+    if way == "http":
+        kind = functools.partial(HttpAsker, verb)
     print(json.dumps(asyncio.run(measure(kind, address, int(connections), float(seconds), pki))))
 
 

@@ -31,7 +31,7 @@ ONE_S = 5.0
 THREADS = 2
 # the call for all, and two of domains
 HUNG = 3
-_GROUPS = (
+GROUPS = (
     libvirt.VIR_DOMAIN_STATS_STATE
     | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
     | libvirt.VIR_DOMAIN_STATS_BALLOON
@@ -40,7 +40,7 @@ _GROUPS = (
     | libvirt.VIR_DOMAIN_STATS_BLOCK
 )
 _NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-_ALL_FLAGS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | _NOWAIT
+ALL_FLAGS = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | _NOWAIT
 
 
 class StatisticsCalls:
@@ -55,12 +55,12 @@ class StatisticsCalls:
         self._workers.stop()
 
     async def all(self, connection: Connection) -> Stats:
-        return await self._call(connection, "", "read statistics", self._all_s, _read_all)
+        return await self._call(connection, "", "read statistics", self._all_s, read_all)
 
     async def one(self, connection: Connection, vm_id: str) -> Sampled:
         def run(connect: libvirt.virConnect) -> Sampled:
             domain = connect.lookupByUUIDString(vm_id)
-            for _, values in connect.domainListGetStats([domain], _GROUPS, _NOWAIT):
+            for _, values in connect.domainListGetStats([domain], GROUPS, _NOWAIT):
                 return read(values)
             raise DomainMissing(vm_id)  # it ended meanwhile
 
@@ -82,8 +82,9 @@ class StatisticsCalls:
         return await connection.call(self._workers, what, timeout_s, asked, vm_id=about)
 
 
-def _read_all(connect: libvirt.virConnect) -> Stats:
-    entries = connect.getAllDomainStats(_GROUPS, _ALL_FLAGS)
+def read_all(connect: libvirt.virConnect) -> Stats:
+    """In a thread."""
+    entries = connect.getAllDomainStats(GROUPS, ALL_FLAGS)
     found = {}
     while entries:  # one by one: to free all at the end would hold the interpreter for long
         domain, values = entries.pop()

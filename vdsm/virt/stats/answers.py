@@ -62,9 +62,12 @@ class Answers:
     def _lasting_of(self, vm: Shown) -> Encoded:
         description, window = vm.description, self._samples.window(vm.vm_id)
         known = self._lasting.get(vm)
-        if known is not None and known.window is window and known.description == description:
-            known.description = description  # every look makes a new one, mostly equal: compare them once
-            return known.text
+        if known is not None and known.window is window:
+            if known.description is description:
+                return known.text
+            if known.description == description:  # every look makes a new one, mostly equal: compare them once
+                known.description = description
+                return known.text
         text = self._encode(vm.vm_id, description, window)
         self._lasting[vm] = _Lasting(description, window, text)
         return text
