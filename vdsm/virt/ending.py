@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from vdsm.common.errors import AgentError
+from vdsm.virt import qemu_process
 from vdsm.virt.capability import Handle
 from vdsm.virt.domain_xml.metadata import ImageId
 from vdsm.virt.lifecycle import Cause
@@ -27,6 +29,7 @@ from vdsm.virt.states import Exit, ExitReason, exit_for
 log = logging.getLogger("vdsm.virt")
 
 _START_HANGS_S = 2.0
+RETRY_FIRST_S, RETRY_LAST_S = 15.0, 240.0
 
 
 class Ending:
@@ -37,6 +40,8 @@ class Ending:
         self._stopped = stopped
         self._exit: Exit | None = None
         self._graceful_attempts = 0
+        self._pause_s = RETRY_FIRST_S
+        self._next_try_s = 0.0
         self._start: asyncio.Task[None] | None = None
         self._release: asyncio.Task[None] | None = None
         self._destroying: asyncio.Task[None] | None = None
@@ -66,8 +71,14 @@ class Ending:
         return self._release
 
     def retry(self) -> None:
-        """Try a release that failed once more."""
-        if self.failed and self._exit is not None:
+        """Try a release that failed once more: when QEMU has ended at last, or it is time to kill it again."""
+        if not self.failed or self._exit is None:
+            return
+        process = self._vm.record.process
+        gone = process is not None and not qemu_process.lives(process)
+        if gone or time.monotonic() >= self._next_try_s:
+            log.info("VM %s: its release is tried again", self._vm.vm_id)
+            self._pause_s = min(2 * self._pause_s, RETRY_LAST_S)
             self.begin(self._exit)
 
     async def destroy(self, graceful_attempts: int) -> None:
@@ -126,6 +137,7 @@ class Ending:
             left = await release.run(self._exit, vm.xml, self._graceful_attempts)
         except Exception as e:  # whatever it was, it is tried again
             log.error("VM %s is not released: %s", vm.vm_id, e, exc_info=not isinstance(e, AgentError))
+            self._next_try_s = time.monotonic() + self._pause_s
             raise
         await self._down(self._exit, left)
 

@@ -49,6 +49,11 @@ def lives(process: QemuProcess, proc: str = "/proc") -> bool:
     return False
 
 
+def hangs(process: QemuProcess, proc: str = "/proc") -> bool:
+    """Whether it was killed and can't end: asleep in the kernel, or a zombie whose threads are."""
+    return lives(process, proc) and _state(process.pid, proc) in ("D", "Z", "X")
+
+
 async def wait_gone(process: QemuProcess, timeout_s: float) -> bool:
     """Wait for its end; False when it still lives after ``timeout_s``."""
     try:

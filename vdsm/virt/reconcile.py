@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What failed once is tried again: all VMs of the host are gone over every `PERIOD_S`.
 
-    a release that failed           again: QEMU may have come back from its dead storage, and ended
+    a release that failed           at once when its QEMU has ended, else after 15, 30 ... 240 s
+    a VM that libvirt has lost      looked at: libvirt may know it again
     images that stayed prepared     torn down, also of VMs that the engine has let go
     paused too long by a disk       ended, where its resume behaviour says so
 
@@ -50,9 +51,9 @@ class Reconciler:
     async def round(self) -> None:
         for vm in list(self._vms.values()):
             vm.resume_behaviour.kill_if_overdue()
-            if vm.ending.failed:
-                log.info("VM %s: its release is tried again", vm.vm_id)
-                vm.ending.retry()
+            vm.ending.retry()
+            if vm.lost.now:
+                vm.look.soon()
         await asyncio.gather(*(self._tear_down(record) for record in self._parts.records.all()))
 
     async def _tear_down(self, record: Record) -> None:
@@ -61,14 +62,18 @@ class Reconciler:
         if not record.images and record.phase is Phase.DOWN:
             return
         try:
-            left = await self._parts.images.release(record.vm_id, record.images)
+            left = await self._parts.images.release(record.vm_id, record.images, wanted=lambda: self._is_still(record))
             await self._keep(record, left)
         except AgentError as e:
             log.error("VM %s: %s", record.vm_id, e)
 
-    async def _keep(self, record: Record, left: Collection[object]) -> None:
+    def _is_still(self, record: Record) -> bool:
+        """False when it was started anew meanwhile, or let go."""
         now = self._parts.records.get(record.vm_id)
-        if now is None or now.phase is not record.phase:  # started anew meanwhile, or let go
+        return now is not None and now.phase is record.phase
+
+    async def _keep(self, record: Record, left: Collection[object]) -> None:
+        if not self._is_still(record):
             return
         if left or record.phase is Phase.DOWN:
             await self._parts.records.change(record.vm_id, images=tuple(left))

@@ -93,6 +93,10 @@ class Recovery:
         vm = self._make(decision)
         if decision.action is Action.ADOPT and decision.domain is not None:
             await self._adopt(vm, decision, decision.domain)
+        elif decision.action is Action.RELEASE and self._runs_without_libvirt(decision):
+            log.error("VM %s: libvirt knows no such domain, but its QEMU runs: it is left as it is", vm_id)
+            vm.adopt_lost()
+            vm.tell()
         elif decision.action is Action.RELEASE:
             vm.end(decision.exit or exit_for(ExitReason.GENERIC_ERROR))
             if record.forget:
@@ -104,6 +108,12 @@ class Recovery:
                 await vm.change(told=True)
         self._vms[vm_id] = vm
         log.info("VM %s: %s, reported as %s", vm_id, decision.action, vm.status.reported)
+
+    def _runs_without_libvirt(self, decision: Decision) -> bool:
+        if decision.domain is not None or decision.record.phase is not Phase.RUNNING:
+            return False
+        process = decision.record.process or self._processes.get(decision.record.vm_id)
+        return process is not None and qemu_process.lives(process)
 
     async def _adopt(self, vm: Vm, decision: Decision, domain: Domain) -> None:
         process = decision.record.process

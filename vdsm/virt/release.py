@@ -104,7 +104,10 @@ class Release:
     async def _prove_gone(self) -> None:
         process = self._record.process or await self._parts.process_of(self._vm_id)
         if process is not None and not await qemu_process.wait_gone(process, GONE_S):
-            reason = f"its QEMU, process {process.pid}, hangs in the kernel and has its disks open"
+            if qemu_process.hangs(process):
+                reason = f"its QEMU, process {process.pid}, hangs in the kernel and has its disks open"
+            else:
+                reason = f"libvirt has lost it, and its QEMU runs on: end process {process.pid}"
             raise DestroyFailed(self._vm_id, reason)
 
     async def _stop(self, graceful_attempts: int) -> None:

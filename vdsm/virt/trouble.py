@@ -12,6 +12,7 @@ on record, so a restart of the agent does not begin it anew.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -26,8 +27,10 @@ KILL_AFTER_S = 80.0  # 8 x sanlock's io_timeout: a lease that is not renewed is 
 
 
 class ResumeBehaviour(Capability):
-    def __init__(self, vm: Handle, running: Running) -> None:
+    def __init__(self, vm: Handle, running: Running, slots: asyncio.Semaphore) -> None:
+        """``slots``: so many VMs of the host go on at once, with their hooks."""
         self._vm = vm
+        self._slots = slots
         self._running = running
 
     @property
@@ -43,7 +46,8 @@ class ResumeBehaviour(Capability):
         if not self.troubled or behaviour == "leave_paused" or self.overdue():
             return
         try:
-            await self._running.cont()
+            async with self._slots:
+                await self._running.cont()
             log.info("VM %s goes on: its storage is back", self._vm.vm_id)
         except AgentError as e:
             log.error("VM %s can't go on though its storage is back: %s", self._vm.vm_id, e)

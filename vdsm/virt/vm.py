@@ -32,6 +32,7 @@ from vdsm.virt.hypervisor import Domain, DomainState, VmEvent
 from vdsm.virt.jobs import VmJobs
 from vdsm.virt.lifecycle import POWERING_UP_S, Cause, Change, Lifecycle
 from vdsm.virt.look import Look
+from vdsm.virt.lost import Lost
 from vdsm.virt.mailbox import Mailbox
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import HookVm
@@ -67,6 +68,7 @@ class Vm:
         self._turn = Lane(f"VM {record.vm_id}")
         self._mailbox = Mailbox(record.vm_id, parts.hook_slots)
         self.stands = False
+        self.lost = Lost(self)
         self._launched = False
         self._start: asyncio.Task[None] | None = None
         # after_vm_start runs: the VM takes verbs, and is told as Up when that hook has ended
@@ -78,7 +80,7 @@ class Vm:
         self.agent = Agent(self, parts.hypervisor)
         self.power = PowerButton(self, parts.hypervisor, self.agent, self.running, self._turn)
         self.stops = Stops(self)
-        self.resume_behaviour = ResumeBehaviour(self, self.running)
+        self.resume_behaviour = ResumeBehaviour(self, self.running, parts.hook_slots)
         # in the order in which they hear, recover and report
         self._capabilities: tuple[Capability, ...] = (
             self.disks,
@@ -166,8 +168,13 @@ class Vm:
         for capability in self._capabilities:
             await capability.reach_storage()
 
+    def adopt_lost(self) -> None:
+        """It runs, and libvirt does not know it: it is shown, and looked for."""
+        self._launched = self.lost.now = True
+        self.status.apply(Cause.RUNS)
+
     def report_down(self) -> None:
-        """It is Down from before. Who was not told is told now."""
+        """It is Down from before: report its exit."""
         self.status.apply(Cause.ENDS)
         exit_ = self.record.exit or exit_for(ExitReason.GENERIC_ERROR, "The reason was not recorded")
         self.status.apply(Cause.GONE, exit_=exit_)
@@ -213,6 +220,8 @@ class Vm:
 
     def hear(self, event: VmEvent) -> None:
         """An event of libvirt: it says that something happened; what is, a look finds."""
+        if self.ending.begun:
+            return
         reactions = [hears[type(event)] for c in self._capabilities if type(event) in (hears := c.hears())]
 
         async def react() -> None:
@@ -231,6 +240,8 @@ class Vm:
         if not self._launched or self.ending.begun:
             return
         seen = sight.judge(domain, self.disks.trouble, self.status.stored, self.claims)
+        if self.lost.check(domain):
+            return
         if seen.ended or domain is None:
             self.end(sight.exit_of(domain, self.record))
             return

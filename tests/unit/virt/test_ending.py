@@ -16,7 +16,7 @@ from vdsm.common.errors import CommandNotFound, DeadlineExceeded
 from vdsm.virt import qemu_process, release, vms
 from vdsm.virt.errors import DestroyFailed, VmIsDown
 from vdsm.virt.host_shutdown import HostShutdown, is_going_down
-from vdsm.virt.hypervisor import DomainState
+from vdsm.virt.hypervisor import DomainState, Reconnected
 from vdsm.virt.qemu_process import QemuProcess
 from vdsm.virt.records import Phase
 from vdsm.virt.vm import Vm
@@ -27,7 +27,9 @@ CONNECTED = "<channel type='unix'><target type='virtio' name='org.qemu.guest_age
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr("vdsm.virt.ending.RETRY_FIRST_S", 0.02)
+    monkeypatch.setattr(release, "GONE_S", 0.05)
     world = World(tmp_path, reconcile_s=0.02)
     await world.vms.start()
     yield world
@@ -44,7 +46,6 @@ async def up(world: World, devices: str = "") -> Vm:
 async def test_down_is_told_when_the_process_is_gone_not_when_libvirt_says_so(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "GONE_S", 0.05)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as qemu:
         vm = await up(world)
         world.processes[VM] = QemuProcess(qemu.pid, _started(qemu.pid))
@@ -318,7 +319,6 @@ def test_a_uuid_that_is_no_argument_of_uuid_is_not_it(tmp_path: Path) -> None:
 async def test_a_domain_that_is_off_but_whose_process_lives_is_not_undefined(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "GONE_S", 0.01)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as qemu:
         await up(world)
         world.processes[VM] = QemuProcess(qemu.pid, _started(qemu.pid))
@@ -340,3 +340,64 @@ async def test_a_vm_whose_earlier_qemu_still_hangs_is_not_started_over_it(world:
         qemu.wait()
         await until(lambda: vm.status.down)
         assert f"process {qemu.pid}" in world.events.downs()[0]["exitMessage"]
+
+
+async def test_a_vm_that_libvirt_lost_is_left_as_it_is_while_its_qemu_runs(world: World) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as qemu:
+        world.hypervisor.before["launch"] = lambda _vm_id: _known(world, qemu.pid)
+        vm = await up(world)
+        lost = world.hypervisor.found.pop(VM)
+        world.hypervisor.hear(Reconnected())
+        await settle()
+        assert vm.status.reported == "Up"
+        await world.restart()
+        vm = world.vms.get(VM)
+        assert vm.status.reported == "Up"
+        world.hypervisor.found[VM] = lost
+        world.hypervisor.found[VM].state = DomainState.PAUSED
+        await until(lambda: vm.status.reported == "Paused")
+        del world.hypervisor.found[VM]
+        with pytest.raises(DestroyFailed, match=f"end process {qemu.pid}"):
+            await world.vms.destroy(VM)
+        assert world.storage.prepared
+        qemu.kill()
+        qemu.wait()
+    await until(lambda: vm.status.down)
+
+
+async def _known(world: World, pid: int) -> None:
+    world.processes[VM] = QemuProcess(pid, _started(pid))
+
+
+async def test_a_process_that_was_killed_and_sleeps_in_the_kernel_hangs(tmp_path: Path) -> None:
+    (tmp_path / "7").mkdir()
+    stat = tmp_path / "7/stat"
+    rest = " ".join(str(n) for n in range(1, 40))
+    stat.write_text(f"7 (q) D {rest}")
+    assert qemu_process.hangs(QemuProcess(7, 19), str(tmp_path))
+    stat.write_text(f"7 (q) S {rest}")
+    assert not qemu_process.hangs(QemuProcess(7, 19), str(tmp_path))
+    assert not qemu_process.hangs(QemuProcess(7, 20), str(tmp_path))
+
+
+async def test_a_new_life_waits_for_a_teardown_of_the_old_one_and_no_later_one_takes_its_images(world: World) -> None:
+    await up(world)
+    real, go, failing = world.storage.teardown_image, asyncio.Event(), [True]
+
+    async def teardown(*ids: str, consumer: str) -> None:
+        if failing:
+            raise DeadlineExceeded("teardown", 30)
+        await go.wait()
+        await real(*ids, consumer=consumer)
+
+    world.storage.teardown_image = teardown  # type: ignore[method-assign]
+    await world.vms.destroy(VM)
+    failing.clear()
+    await asyncio.sleep(0.05)  # the reconciler's teardown hangs now
+    vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+    await settle()
+    assert vm.status.reported == "WaitForLaunch"
+    go.set()
+    await until(lambda: vm.status.reported == "Up")
+    await asyncio.sleep(0.05)
+    assert world.storage.prepared
