@@ -155,9 +155,10 @@ class Vm:
         self.ending.after(self._start)
 
     async def adopt(self, domain: Domain) -> None:
-        """It runs already: take it over as it is, before any verb is answered."""
+        """It runs already, as ``domain`` and the description say: take it over before any verb is answered."""
         self._launched = True
         self._given = audit.of(self.description)  # it ran before we came: no news
+        self.xml = domain.xml
         self._read(domain)
         for capability in self._capabilities:
             await capability.recover(domain)
@@ -271,7 +272,10 @@ class Vm:
         return change
 
     def _read(self, domain: Domain) -> None:
-        self.xml, self.stands = domain.xml, domain.state is not DomainState.RUNNING
+        self.stands = domain.state is not DomainState.RUNNING
+        if domain.xml == self.xml:
+            return
+        self.xml = domain.xml
         try:
             self.description = describe(parse(domain.xml, what=f"libvirt's XML of VM {self.vm_id}"))
         except AgentError as e:
