@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from vdsm.virt.capability import Capability, Handle
-from vdsm.virt.errors import CalledBack, Superseded, VmBusy
+from vdsm.virt.errors import CalledBack, HypervisorError, Superseded, VmBusy
 from vdsm.virt.hypervisor import Lifecycle
 from vdsm.virt.ports import Hooks
 from vdsm.virt.records import Trouble
@@ -104,10 +104,18 @@ class Running(Capability):
             self._check_newest(action, number)
             self._doing.add(action)
             try:
-                await call(self._vm.vm_id)
+                await self._ask(action, call)
                 await self._vm.look.fresh()
             finally:
                 self._doing.discard(action)
+
+    async def _ask(self, action: str, call: Callable[[str], Awaitable[None]]) -> None:
+        """libvirt refuses to resume what runs: somebody else's resume was faster, a storage domain's or virsh's."""
+        try:
+            await call(self._vm.vm_id)
+        except HypervisorError:
+            if not await self._vm.look.fresh() or self._vm.stands is not (action == _PAUSE):
+                raise
 
     def _check_newest(self, action: str, number: int) -> None:
         other = _CONT if action == _PAUSE else _PAUSE

@@ -7,11 +7,11 @@ import asyncio
 
 import pytest
 
-from vdsm.virt.errors import CalledBack, Superseded, VmIsDown
+from vdsm.virt.errors import CalledBack, HypervisorError, Superseded, VmIsDown
 from vdsm.virt.hypervisor import DiskTrouble, DomainState
 from vdsm.virt.vm import Vm
 
-from .fakes import VM, World, disk, settle, until, xml_of
+from .fakes import VM, World, disk, refuse, settle, until, xml_of
 
 
 async def up(world: World, metadata: str = "") -> Vm:
@@ -61,6 +61,28 @@ async def test_a_resume_during_the_hook_of_a_pause_wins(world: World) -> None:
     with pytest.raises(Superseded, match="pause was overtaken by resume"):
         await pausing
     assert not paused(world)
+
+
+async def test_two_resumes_at_once_are_both_done(world: World) -> None:
+    vm = await up(world)
+    await vm.running.pause()
+
+    async def refuse_what_runs(_vm_id: str) -> None:
+        if not paused(world):
+            raise HypervisorError("resume the domain", 55, "domain is already running")
+
+    world.hypervisor.before["resume"] = refuse_what_runs
+    await asyncio.gather(vm.running.cont(), vm.running.cont())
+    assert world.hypervisor.calls.count("resume") == 2
+    assert vm.status.reported == "Up"
+
+
+async def test_a_resume_that_libvirt_refuses_is_no_success(world: World) -> None:
+    vm = await up(world)
+    await vm.running.pause()
+    world.hypervisor.before["resume"] = refuse("no")
+    with pytest.raises(HypervisorError):
+        await vm.running.cont()
 
 
 async def test_a_hook_may_destroy_its_own_vm(world: World) -> None:
