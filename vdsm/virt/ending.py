@@ -106,7 +106,11 @@ class Ending:
             await vm.change(forget=True)
             launched = vm.record.phase not in (Phase.STARTING, Phase.LAUNCHING)
             reason = ExitReason.ADMIN_SHUTDOWN if launched else ExitReason.DESTROYED_ON_STARTUP
-            await asyncio.shield(self.begin(exit_for(reason), graceful_attempts))
+            try:
+                await asyncio.shield(self.begin(exit_for(reason), graceful_attempts))
+            except AgentError:  # who asked hears it: when it ends later it is told, and is there until asked again
+                await vm.change(forget=False)
+                raise
         await self._forget()
 
     async def _forget(self) -> None:

@@ -61,6 +61,22 @@ async def test_down_is_told_when_the_process_is_gone_not_when_libvirt_says_so(
     assert len(world.events.downs()) == 1
 
 
+async def test_a_destroy_that_failed_is_down_later_and_told_once_also_by_the_next_agent(world: World) -> None:
+    vm = await up(world)
+    world.hypervisor.before["kill"] = world.hypervisor.before["terminate"] = refuse("it hangs")
+    with pytest.raises(DestroyFailed):
+        await world.vms.destroy(VM)
+    world.hypervisor.before.clear()
+    await until(lambda: vm.status.down)
+    await settle()
+    assert len(world.events.downs()) == 1
+    await world.restart()
+    assert world.vms.stats(VM)["status"] == "Down"
+    assert world.events.downs() == []
+    await world.vms.destroy(VM)
+    assert world.records() == []
+
+
 async def test_an_end_that_failed_is_tried_again_by_itself(world: World) -> None:
     vm = await up(world)
     world.hypervisor.before["kill"] = world.hypervisor.before["terminate"] = refuse("it hangs")
