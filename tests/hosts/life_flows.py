@@ -96,6 +96,17 @@ async def start(client: Client, vm: vm_xml.Vm, status: str = "Up") -> None:
     await engine.wait_vm(client, vm.vm_id, status)
 
 
+async def destroy_told(client: Client, told: Told, vm: vm_xml.Vm) -> None:
+    """Destroy it, and wait for the event, which may come after the answer."""
+    await client.call("VM.destroy", {"vmID": vm.vm_id}, timeout_s=60)
+    await told.until(vm, "Down")
+
+
+def lives(host: PrivateHost, pid: int) -> bool:
+    """Also a process whose first thread has ended: it has no command line any more."""
+    return host.path(f"/proc/{pid}").exists()
+
+
 def qemu_of(host: PrivateHost, vm: vm_xml.Vm) -> int:
     """Its number inside the host; 0 when there is none."""
     found = host.run(["pgrep", "-f", f"guest={vm.name},"], check=False).stdout.split()

@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 import tiny_guest
-from life_flows import check_nothing_left, check_nothing_runs, code_of, listening, qemu_of, start, until_settled
+from life_flows import (
+    check_nothing_left,
+    check_nothing_runs,
+    code_of,
+    destroy_told,
+    listening,
+    qemu_of,
+    start,
+    until_settled,
+)
 from storage_flows import join, lead
 from tiny_guest import PANIC, press, until_says
 from vm_flows import connect, destroy, domains, stats
@@ -63,7 +72,7 @@ async def test_a_guest_that_panics_ends_with_an_error(
         press(agent_host, vm, "p")
         await told.until(vm, "Down")
         check_nothing_runs(agent_host, vm, volume)
-        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, vm)
     assert told.ends(vm) == [(1, 2)]
     check_nothing_left(agent_host, vm, volume)
 
@@ -80,7 +89,7 @@ async def test_a_panicked_guest_that_is_kept_stands_and_can_be_destroyed(
         assert (await told.until(vm, "Paused"))["pauseCode"] == "NOERR"
         assert domains(agent_host)[vm.vm_id] == "crashed"
         assert qemu_of(agent_host, vm)
-        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, vm)
     assert told.ends(vm) == [(0, 6)]
     check_nothing_left(agent_host, vm, volume)
 
@@ -97,7 +106,7 @@ async def test_a_guest_that_switches_itself_off_was_ended_by_its_user(
         await told.until(vm, "Down")
         check_nothing_runs(agent_host, vm, volume)
         assert (await stats(client, vm.vm_id))["status"] == "Down"
-        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, vm)
     assert told.ends(vm) == [(0, 7)]
     check_nothing_left(agent_host, vm, volume)
 
@@ -113,7 +122,7 @@ async def test_a_reboot_is_told_and_qemu_stays(agent_host: PrivateHost, client: 
         await told.until(vm, "RebootInProgress")
         await until_says(agent_host, vm, "RrR")
         assert qemu_of(agent_host, vm) == qemu
-        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, vm)
     assert told.ends(vm) == [(0, 6)]
 
 
@@ -126,7 +135,7 @@ async def test_a_reset_starts_the_guest_anew(agent_host: PrivateHost, client: Cl
         assert await code_of(client, "VM.reset", vm) == 0
         await told.until(vm, "RebootInProgress")
         await until_says(agent_host, vm, "RR")
-        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, vm)
 
 
 @pytest.mark.cost(3)
@@ -143,7 +152,7 @@ async def test_what_must_not_reboot_ends_when_it_does_also_after_the_agents_deat
         press(agent_host, vm, "r")
         await told.until(vm, "Down")
         check_nothing_runs(agent_host, vm, volume)
-        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, vm)
         assert told.ends(vm) == [(0, 13)]
     check_nothing_left(agent_host, vm, volume)
 
@@ -192,7 +201,7 @@ async def test_a_guest_that_ignores_the_power_button_is_forced(
             await told.until(vm, "Down")
             check_nothing_runs(agent_host, vm, volume)
         assert 1 < time.monotonic() - began < 8
-        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, vm)
     assert told.ends(vm) == [(0, 6)]
 
 
@@ -210,7 +219,7 @@ async def test_a_guest_that_ignores_the_power_button_and_is_not_forced_runs_on(
         assert domains(agent_host)[vm.vm_id] == "running"
         press(agent_host, vm, "o")  # later, as if it had obeyed
         await told.until(vm, "Down")
-        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, vm)
     assert told.ends(vm) == [(0, 6)]
 
 
@@ -225,6 +234,6 @@ async def test_a_killed_qemu_is_one_end_by_a_lost_qemu(
         await told.until(vm, "Down")
         check_nothing_runs(agent_host, vm, volume)
         await asyncio.sleep(1)  # a second one would come now
-        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, vm)
     assert told.ends(vm) == [(1, 2)]
     check_nothing_left(agent_host, vm, volume)

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can't be waited for: a QEMU that hangs in the kernel, a guest agent that never answers. Others don't notice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+import tiny_guest
+from life_flows import (
+    check_nothing_left,
+    check_nothing_runs,
+    code_of,
+    destroy_told,
+    faulty_disk,
+    listening,
+    lives,
+    qemu_of,
+    seconds,
+    start,
+)
+from storage_flows import join, lead
+from tiny_guest import press, until_says
+from vm_flows import destroy, domains, is_prepared
+
+from contrib.lab import engine
+from contrib.lab.host import PrivateHost
+from tests.failure_logs import watched
+from vdsm.client import Client
+
+HOST_SETTINGS = "\n[irs]\nsd_health_check_delay = 1\n"
+Behave = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def local_pool_host() -> Iterator[PrivateHost]:
+    with PrivateHost(settings=HOST_SETTINGS) as host, watched(host):
+        host.start_agent()
+        yield host
+
+
+@pytest.fixture
+def agent_host(local_pool_host: PrivateHost) -> PrivateHost:
+    if not local_pool_host.agent_lives:
+        local_pool_host.start_agent()
+    return local_pool_host
+
+
+@pytest.fixture
+async def client(agent_host: PrivateHost, local_pool: engine.Pool) -> AsyncIterator[Client]:
+    async with agent_host.client() as client:
+        yield client
+
+
+@pytest.fixture
+async def volume(agent_host: PrivateHost, client: Client, local_pool: engine.Pool) -> engine.Volume:
+    await join(client, local_pool)  # a test may have restarted the agent
+    await lead(client, local_pool)
+    return await tiny_guest.new_volume(agent_host, client, local_pool)
+
+
+@pytest.fixture
+def disk(agent_host: PrivateHost, local_pool: engine.Pool, volume: engine.Volume) -> Iterator[Behave]:
+    with faulty_disk(agent_host, tiny_guest.inside(local_pool, volume)) as behave:
+        yield behave
+
+
+@pytest.mark.cost(90)
+async def test_a_qemu_that_cannot_be_killed_keeps_its_disks_and_delays_nobody(
+    agent_host: PrivateHost, client: Client, local_pool: engine.Pool, volume: engine.Volume, disk: Behave
+) -> None:
+    vm = tiny_guest.describe(volume)
+    other = tiny_guest.describe(await tiny_guest.new_volume(agent_host, client, local_pool))
+    async with listening(client) as told:
+        await asyncio.gather(start(client, vm), start(client, other))
+        await until_says(agent_host, vm, "R")
+        qemu = qemu_of(agent_host, vm)
+        disk("hang")
+        press(agent_host, vm, "w")
+        await until_says(agent_host, vm, "w")
+        began = time.monotonic()
+        destroying = asyncio.create_task(code_of(client, "VM.destroy", vm, gracefulAttempts=0))
+        slowest = 0.0
+        while not destroying.done():
+            for verb in ("VM.pause", "VM.getStats", "VM.cont", "VM.getInfo"):
+                slowest = max(slowest, await seconds(client, verb, other))
+            await asyncio.sleep(0.2)
+        assert await destroying == 42
+        assert time.monotonic() - began < 65
+        assert slowest < 1
+        assert await engine.vm_status(client, vm.vm_id) == "Powering down"
+        assert lives(agent_host, qemu)
+        assert is_prepared(agent_host, volume)
+        assert told.ends(vm) == []
+        assert told.ends(other) == []
+        disk("well")
+        await told.until(vm, "Down", timeout_s=40)
+        assert not lives(agent_host, qemu)
+        check_nothing_runs(agent_host, vm, volume)
+        assert await engine.vm_status(client, vm.vm_id) == "Down", "who destroyed it heard that it failed"
+        assert domains(agent_host)[other.vm_id] == "running"
+        await destroy(client, vm.vm_id)
+        await destroy_told(client, told, other)
+    assert told.ends(vm) == [(0, 6)]
+    check_nothing_left(agent_host, vm, volume)
