@@ -1,3 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 
-__version__ = "0.1.0"
+from vdsm.version import VERSION as __version__
+
+__all__ = ["__version__"]

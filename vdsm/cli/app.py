@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from vdsm import __version__
 from vdsm.cli import cert, connection, doctor, hooks, output, watching
 from vdsm.cli.calling import call as call_verb
 from vdsm.cli.calling import failed_entries, verb_names
@@ -17,6 +16,7 @@ from vdsm.cli.numbers import pause, seconds
 from vdsm.client.stomp import PORT
 from vdsm.common.paths import Paths
 from vdsm.hooking.points import POINTS, find
+from vdsm.version import VERSION
 
 EXITS = (
     "Exit codes: 0 done, 1 the agent answered with an error, 2 wrong usage, 3 agent not reachable,"
@@ -128,7 +128,7 @@ def doctor_command(
 @app.command()
 def version() -> None:
     """Version of this program."""
-    typer.echo(f"vdsm-agent {__version__}")
+    typer.echo(f"vdsm-agent {VERSION}")
 
 
 @hook_commands.callback()

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from vdsm import __version__
 from vdsm.host import devices, machines, memory, system
 from vdsm.host.cpu import VIRTUALISATION, parse_cpuinfo, read_topology
 from vdsm.host.machines import Hypervisor
 from vdsm.host.system import Packages
 from vdsm.host.tree import Tree
+from vdsm.version import VERSION
 
 # what an engine of the field takes this agent for
 COMPATIBLE_VERSION = "4.50"
@@ -117,7 +117,7 @@ def _system(tree: Tree, host_id: str) -> dict[str, Any]:
 
 
 def _versions(tree: Tree, hypervisor: Hypervisor, packages: Packages) -> dict[str, Any]:
-    own = {"version": f"{COMPATIBLE_VERSION}.0", "release": __version__}
+    own = {"version": f"{COMPATIBLE_VERSION}.0", "release": VERSION}
     running: Packages = {"kernel": system.kernel_package(tree), "vdsm": own}
     for name, number in (("libvirt", hypervisor.libvirt_version), ("qemu-kvm", hypervisor.qemu_version)):
         if number and name not in packages:

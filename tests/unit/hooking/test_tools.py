@@ -337,3 +337,13 @@ def test_the_documentation_has_the_whole_table():
         point = POINTS[name]
         said = (data, result == "yes", aborts == "yes", user == "root", runs == "yes")
         assert said == (str(point.data), point.output_used, point.aborts, point.as_root, point.wired), row
+
+
+@pytest.mark.parametrize("module", ["vdsm.cli", "vdsm.cli.vdsm_client"])
+def test_a_script_may_run_the_agents_commands(module):
+    """Its path has the script library before the agent's packages."""
+    top = Path(SCRIPT_LIBRARY).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{SCRIPT_LIBRARY}:{top}"}
+    argv = [sys.executable, "-m", module, "--help"]
+    done = subprocess.run(argv, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
