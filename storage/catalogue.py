@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from storage.connections import Connections, KindUnsupported, is_connected
 from storage.domain import Domain, Space
 from storage.domains import SEARCH_S, Domains
-from storage.errors import DomainExists, DomainNotFound, StorageError
+from storage.errors import DomainExists, DomainNotFound, DomainUsedByHosts, StorageError
 from storage.file.domain import NewDomain, create_file_domain, finish_format, is_half_formatted, remove_file_domain
 from storage.file.io import FileIo
 from storage.in_use import InUse
+from storage.leases import presence
+from storage.lockspaces import Lockspaces
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainClass, DomainKind
 from storage.pool import Pool
 from storage.spm.errors import DomainAttached, DomainInConnectedPool
+from storage.turns import DomainTurns
 
 log = logging.getLogger("vdsm.storage.catalogue")
 
@@ -51,12 +54,22 @@ class DomainReport:
 
 class Catalogue:
     def __init__(
-        self, connections: Connections, domains: Domains, pool: Pool, in_use: InUse, *, io_timeout_s: int
+        self,
+        connections: Connections,
+        domains: Domains,
+        pool: Pool,
+        in_use: InUse,
+        lockspaces: Lockspaces,
+        turns: DomainTurns,
+        *,
+        io_timeout_s: int,
     ) -> None:
         self._connections = connections
         self._domains = domains
         self._pool = pool
         self._in_use = in_use
+        self._lockspaces = lockspaces
+        self._turns = turns
         self._io_timeout_s = io_timeout_s
         self._creating: dict[str, asyncio.Lock] = {}
 
@@ -72,7 +85,9 @@ class Catalogue:
         block_size: int,
         max_hosts: int,
     ) -> None:
-        """Make a domain on connected storage. Raises `NotConnected`, `DomainExists`, `BlockSizeUnsupported`."""
+        """Make a domain on connected storage. Raises `NotConnected`, `DomainExists`, `BlockSizeUnsupported`,
+        `LockTimeout`.
+        """
         if kind not in FILE_KINDS:
             raise KindUnsupported(kind)
         if domain_class is not DomainClass.DATA:
@@ -84,7 +99,8 @@ class Catalogue:
             raise NotConnected(spec)
         wanted = NewDomain(domain_id, kind, mount, spec, description, block_size, max_hosts)
         # what another creation has made so far looks like the rest of one that died, which is removed
-        async with self._creating.setdefault(mount, asyncio.Lock()):
+        one_on_the_mount = self._creating.setdefault(mount, asyncio.Lock())
+        async with self._turns.alone([domain_id], "StorageDomain.create"), one_on_the_mount:
             await self._create(wanted)
 
     async def _create(self, wanted: NewDomain) -> None:
@@ -117,8 +133,15 @@ class Catalogue:
     async def format(self, domain_id: str) -> None:
         """Remove the domain from its storage, or what is left of it when an earlier format was cut off.
 
-        Raises `DomainAttached`, `DomainInConnectedPool`, `VolumesInUse`, `FormatCutOff`.
+        A domain that another host is alive in is refused; where one died in it, 8 I/O timeouts pass to know that.
+
+        Raises `DomainAttached`, `DomainInConnectedPool`, `VolumesInUse`, `DomainUsedByHosts`, `FormatCutOff`,
+        `LockTimeout`.
         """
+        async with self._turns.alone([domain_id], "StorageDomain.format"):
+            await self._format(domain_id)
+
+    async def _format(self, domain_id: str) -> None:
         connected = self._pool.connected
         if connected is not None and domain_id in connected.domains:
             raise DomainInConnectedPool(domain_id, connected.pool_id)
@@ -128,10 +151,13 @@ class Catalogue:
             if await self._finish_format(domain_id):
                 return
             raise
-        pools = (await domain.read_metadata()).pools
-        if pools:
-            raise DomainAttached(domain_id, pools[0])
+        await _check_free(domain)
         with self._in_use.removing_domain(domain_id):
+            await self._lockspaces.leave_domain(domain_id)  # no pool here has it: left joined by one that was killed
+            if alive := await presence.alive(domain):
+                hosts = [f"host id {host_id} ({owner.name or 'unreadable'})" for host_id, owner in alive.items()]
+                raise DomainUsedByHosts(domain_id, ", ".join(hosts))
+            await _check_free(domain)  # another host may have attached it meanwhile
             try:
                 await remove_file_domain(domain)
             finally:
@@ -157,6 +183,11 @@ class Catalogue:
                 return DomainReport(domain, await domain.read_metadata())
         except (StorageError, TimeoutError):  # what cannot be read is not offered; asking for it by id says why
             return None
+
+
+async def _check_free(domain: Domain) -> None:
+    if pools := (await domain.read_metadata()).pools:
+        raise DomainAttached(domain.domain_id, pools[0])
 
 
 async def _has_rest(mount: str, domain_id: str) -> bool:

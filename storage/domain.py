@@ -116,6 +116,9 @@ class Domain(Protocol):
     async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
         """Read from storage, also by a host that has not joined. None when nobody can tell."""
 
+    async def host_id_owners(self) -> Mapping[int, HostIdOwner]:
+        """As `host_id_owner`, of all host ids that are not free. Raises `StorageError` when they can't be read."""
+
     # Metadata of the domain
 
     async def read_metadata(self) -> DomainMetadata: ...

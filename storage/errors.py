@@ -142,6 +142,13 @@ class FormatCutOff(StorageError):
     remedy = "Format it again: what is left of it goes then"
 
 
+class DomainUsedByHosts(StorageError):
+    domain_id: str
+    hosts: str
+    msg = "Storage domain {self.domain_id} is in use by {self.hosts}, alive in its lockspace"
+    remedy = "Deactivate the domain there, or stop that host, and format it then"
+
+
 class DomainUnsupported(StorageError):
     domain_id: str
     reason: str

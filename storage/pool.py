@@ -37,6 +37,7 @@ from storage.spm.errors import (
     PoolUnknown,
     WrongMaster,
 )
+from storage.turns import DomainTurns
 from vdsm.common.errors import AgentError
 from vdsm.common.ids import BLANK_UUID
 from vdsm.common.owners import Lane
@@ -76,6 +77,7 @@ class Pool:
         spm: SpmControl,
         in_use: InUse,
         lockspaces: Lockspaces,
+        turns: DomainTurns,
         *,
         watch_s: float,
     ) -> None:
@@ -84,6 +86,7 @@ class Pool:
         self._monitors = monitors
         self._in_use = in_use
         self._lockspaces = lockspaces
+        self._turns = turns
         self._watch_s = watch_s
         self._lane = Lane("the storage pool")
         self.spm = spm
@@ -99,7 +102,8 @@ class Pool:
     # Coming and going
 
     async def create(self, pool_id: str, name: str, master_id: str, master_version: int, domain_ids: list[str]) -> None:
-        async with self._lane("create pool"):
+        alone = self._turns.alone({master_id, *domain_ids}, "StoragePool.create")
+        async with self._lane("create pool"), alone:
             if self.connected is not None:
                 raise PoolConnected(self.connected.pool_id)
             for domain_id in {master_id, *domain_ids}:
@@ -128,15 +132,18 @@ class Pool:
     ) -> None:
         """Connect, or refresh the map of the connected pool.
 
-        Raises `AnotherPoolConnected`, `PoolHostIdDiffers`, `MasterNotFound`, `WrongMaster`.
+        Raises `AnotherPoolConnected`, `PoolHostIdDiffers`, `MasterNotFound`, `WrongMaster`, `LockTimeout`.
         """
         async with self._lane("connect pool"):
             self._check_connectable(pool_id, host_id)
-            master = await self._read_master(pool_id, master_id, master_version)
-            known = dict(master.pool_domains if domains is None else domains)
-            known.setdefault(master_id, DomainStatus.ACTIVE)
-            pool = ConnectedPool(pool_id, host_id, master_id, master_version, known, domains is None)
-            await self._use(pool)
+            known = domains
+            if known is None:
+                known = (await self._read_master(pool_id, master_id, master_version)).pool_domains
+            known = {master_id: DomainStatus.ACTIVE, **known}
+            async with self._turns.used(known, "StoragePool.connect"):
+                await self._read_master(pool_id, master_id, master_version)
+                pool = ConnectedPool(pool_id, host_id, master_id, master_version, known, domains is None)
+                await self._use(pool)
 
     async def disconnect(self, pool_id: str) -> None:
         """Leave the pool. Nothing happens when it is not connected. Raises `IsSpm`."""
@@ -202,7 +209,7 @@ class Pool:
     # Domains of the pool
 
     async def attach(self, pool_id: str, domain_id: str) -> None:
-        async with self._lane("attach domain"):
+        async with self._lane("attach domain"), self._turns.alone([domain_id], "StorageDomain.attach"):
             pool = self.require(pool_id)
             if domain_id in pool.domains:
                 return
@@ -218,8 +225,8 @@ class Pool:
             await self._change_map({**pool.domains, domain_id: DomainStatus.ATTACHED})
 
     async def detach(self, pool_id: str, domain_id: str) -> None:
-        """Raises `DomainActive`, `VolumesInUse`, and what the SPM refuses."""
-        async with self._lane("detach domain"):
+        """Raises `DomainActive`, `VolumesInUse`, `LockTimeout`, and what the SPM refuses."""
+        async with self._lane("detach domain"), self._turns.alone([domain_id], "StorageDomain.detach"):
             pool = self.require(pool_id)
             if pool.domains.get(domain_id) is DomainStatus.ACTIVE:
                 raise DomainActive(domain_id)

@@ -32,6 +32,7 @@ from storage.pool import Pool
 from storage.pool_tasks import PoolTasks
 from storage.spm.control import SpmControl
 from storage.spm.role import code_of
+from storage.turns import DomainTurns
 from storage.volumes import VolumeReader
 from vdsm.common.errors import AgentError
 from vdsm.common.events import Events
@@ -72,7 +73,9 @@ class Storage:
         )
         qemu_users = qemu_identities() if qemu_users is None else qemu_users
         self.in_use = InUse(os.path.join(paths.run, "prepared"))
-        self.images = Images(paths.storage_run, self.in_use, Locks())
+        held = Locks()
+        turns = DomainTurns(held)
+        self.images = Images(paths.storage_run, self.in_use, held)
         self.connections = Connections(
             paths.mounts, root, self.domains, qemu_users=qemu_users, users_below=self.images.users_below
         )
@@ -97,9 +100,18 @@ class Storage:
             spm,
             self.in_use,
             self.lockspaces,
+            turns,
             watch_s=max(1.0, 2.0 * io_timeout_s),
         )
-        self.catalogue = Catalogue(self.connections, self.domains, self.pool, self.in_use, io_timeout_s=io_timeout_s)
+        self.catalogue = Catalogue(
+            self.connections,
+            self.domains,
+            self.pool,
+            self.in_use,
+            self.lockspaces,
+            turns,
+            io_timeout_s=io_timeout_s,
+        )
         self.tasks = PoolTasks(self.pool, self._code_of)
         self.volumes = VolumeReader(self.domains)
         self._beside: set[asyncio.Task[None]] = set()

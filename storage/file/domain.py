@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from storage.domain import Before, ChangeFields, CreateStep, Domain, Garbage, NewVolume, Progress, Space, VolumeSizes
 from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, IoFailed
@@ -19,7 +19,7 @@ from storage.file.create import (
     write_domain,
 )
 from storage.file.files import LIMIT_READ, MASTER, METADATA, DomainFiles
-from storage.file.host_ids import read_owner
+from storage.file.host_ids import read_owner, read_owners
 from storage.file.io import FileIo
 from storage.leases import HostIdOwner, Lease, Leases
 from storage.ondisk import domain_fields
@@ -151,6 +151,9 @@ class FileDomain:
 
     async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
         return await read_owner(self.io, self.lockspace, host_id) if self.files.leases.on_storage else None
+
+    async def host_id_owners(self) -> Mapping[int, HostIdOwner]:
+        return await read_owners(self.io, self.lockspace) if self.files.leases.on_storage else {}
 
     async def read_metadata(self) -> DomainMetadata:
         return await self.files.read_metadata()

@@ -31,6 +31,7 @@ CODES: dict[type[AgentError], int] = {
     errors.DomainUnsupported: 371,
     errors.DomainMismatch: 371,
     errors.FormatCutOff: 352,
+    errors.DomainUsedByHosts: 352,
     catalogue.NotConnected: 360,
     catalogue.ClassUnsupported: 386,
     catalogue.VersionUnsupported: 394,

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whose turn it is with a domain as a whole: what this agent makes, formats, attaches, detaches or connects.
+
+The SPM process has locks of its own for what happens inside a domain. These here are taken before it is asked, so a
+domain is not removed by one verb while another one hands it to a pool. Who does not get its turn soon is refused with
+the name of what has it: engines send such calls one after the other, so a second one is a mistake, or a retry.
+
+Order: the pool's lane first, then these, then a mount's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+
+from storage import locks
+from storage.locks import Locks, Mode
+
+WAIT_S = 20.0
+
+
+class DomainTurns:
+    def __init__(self, held: Locks) -> None:
+        self._locks = held
+
+    def alone(self, domain_ids: Iterable[str], who: str) -> AbstractAsyncContextManager[None]:
+        """For what changes to whom the domains belong, or whether they are. Raises `LockTimeout`."""
+        return self._hold(domain_ids, Mode.EXCLUSIVE, who)
+
+    def used(self, domain_ids: Iterable[str], who: str) -> AbstractAsyncContextManager[None]:
+        """For what relies on both. Raises `LockTimeout`."""
+        return self._hold(domain_ids, Mode.SHARED, who)
+
+    def _hold(self, domain_ids: Iterable[str], mode: Mode, who: str) -> AbstractAsyncContextManager[None]:
+        return self._locks.hold([locks.domain(domain_id, mode) for domain_id in domain_ids], who=who, wait_s=WAIT_S)
