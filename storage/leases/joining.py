@@ -4,7 +4,9 @@
 sanlock joins in the background. When the host id belongs to another host it waits for 8 I/O
 timeouts and 60 s before it gives up, and tells its log alone. So each step here looks at how it goes:
 
-- no longer under way and not joined: it failed. Who holds the id stands on the storage.
+- no longer under way and not joined: it failed. Who holds the id stands on the storage. What another process began
+  is no failure of ours: that joining may have met storage that was away then, or it was the daemon leaving a
+  lockspace that it had lost meanwhile. So ours is begun.
 - under way, and the owner who stood there before it began renews its record: another host is alive with
   our id. That is told at its first renewal (20 s), not after 140 s. Where the joining was begun by
   another process, the record may be our own, which sanlock writes once or twice more while the
@@ -58,7 +60,6 @@ class Joining:
         if state is True:
             self._begun, self._seen, self._renewals_left = False, None, SURE
             return True
-        self._begun = True
         await self._look_for_a_twin()
         return False
 

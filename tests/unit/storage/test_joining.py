@@ -96,6 +96,14 @@ async def test_where_another_process_began_only_many_renewals_count() -> None:
         await way.step()
 
 
+async def test_what_another_process_began_before_and_failed_is_begun_anew() -> None:
+    """As after storage that was frozen: what ended was a joining of then, or the leaving of what was lost."""
+    leases = Scripted([None, None, False, None, True])
+    way = joins(leases)
+    assert [await way.step() for _ in range(4)] == [False, False, False, True]
+    assert leases.joins == 1
+
+
 async def test_a_dead_owner_is_waited_for() -> None:
     way = joins(Scripted([False, None], [OTHER]))
     assert [await way.step() for _ in range(9)] == [False] * 9
