@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -72,11 +73,10 @@ async def edge() -> AsyncIterator[Edge]:
     edge = Edge()
     await edge.hypervisor.start(edge.heard.append)
     yield edge
-    for clean in ("destroy", "undefine"):
-        try:
-            await edge.act(lambda domain, clean=clean: getattr(domain, clean)())  # type: ignore[misc]
-        except (HypervisorError, DomainMissing):
-            continue
+    saved = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    for clean in (libvirt.virDomain.destroy, lambda domain: domain.undefineFlags(saved)):
+        with contextlib.suppress(HypervisorError, DomainMissing):
+            await edge.act(clean)
     await edge.hypervisor.stop()
 
 
