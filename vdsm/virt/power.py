@@ -70,14 +70,16 @@ class PowerButton(Capability):
         ways = self._ways(request)
         if not ways and not request.force:
             raise NoPowerdownWay(self._vm.vm_id)
-        if self._chain is not None:
-            self._chain.cancel()
+        self._end_chain()
+        if not request.reboot:
+            lasts_s = max(POWERING_DOWN_S, sum(way.wait_s for way in ways))
+            await self._vm.change(asked=ExitReason.ADMIN_SHUTDOWN, asked_until_s=time.monotonic() + lasts_s)
+            self._vm.check_running("shut down")  # it may have ended while the record was written
+            self._end_chain()  # of a request that came meanwhile
         self._obeyed.clear()
         if request.reboot:
             self._vm.status.expect_guest(VmState.REBOOTING, REBOOTING_S)
         else:
-            lasts_s = max(POWERING_DOWN_S, sum(way.wait_s for way in ways))
-            await self._vm.change(asked=ExitReason.ADMIN_SHUTDOWN, asked_until_s=time.monotonic() + lasts_s)
             self._vm.status.expect_guest(VmState.POWERING_DOWN, POWERING_DOWN_S)
         self._chain = asyncio.create_task(self._run(ways, request), name=f"powerdown {self._vm.vm_id}")
         self._vm.tell()
@@ -89,6 +91,9 @@ class PowerButton(Capability):
 
     def close(self) -> None:
         self._obeyed.set()
+        self._end_chain()
+
+    def _end_chain(self) -> None:
         if self._chain is not None:
             self._chain.cancel()
 
