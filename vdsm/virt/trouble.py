@@ -42,15 +42,20 @@ class ResumeBehaviour(Capability):
 
     async def storage_is_back(self) -> None:
         """A storage domain that the VM uses became valid."""
-        behaviour = self._vm.description.metadata.resume_behaviour
-        if not self.troubled or behaviour == "leave_paused" or self.overdue():
+        if not self._may_go_on():
             return
         try:
             async with self._slots:
+                if not self._may_go_on():  # somebody paused it meanwhile, or its time ran out
+                    return
                 await self._running.cont()
             log.info("VM %s goes on: its storage is back", self._vm.vm_id)
         except AgentError as e:
             log.error("VM %s can't go on though its storage is back: %s", self._vm.vm_id, e)
+
+    def _may_go_on(self) -> bool:
+        stays = self._vm.description.metadata.resume_behaviour == "leave_paused"
+        return self.troubled and not stays and not self.overdue()
 
     def overdue(self) -> bool:
         """It must not go on any more."""
