@@ -8,6 +8,7 @@ The guest says on its serial console, a line each:
     guest: hardware says <SKU of the SMBIOS tables>
     guest: network up as <lab.address=>           (when it has a NIC and an address)
     guest: alive <n>                              (once a second; n goes up)
+    guest: agent was asked <line>                 (with lab.agent=mute: it answers guest-sync and nothing else)
     guest: power button                           (then it switches itself off)
 
 A disk whose first word is ``lab-write`` gets ``guest wrote <token>`` into its second sector.
@@ -26,7 +27,7 @@ from pathlib import Path
 from contrib.lab import initramfs, kernels
 from contrib.lab.spec import CACHE, PREFIX
 
-MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "evdev", "button")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "evdev", "button")
 
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -52,6 +53,16 @@ address=$(word lab.address)
 if [ -n "$address" ] && [ -e /sys/class/net/eth0 ]; then
     ip link set eth0 up && ip address add $address dev eth0 && echo "guest: network up as $address"
 fi
+agent() {
+    exec 3<>$1
+    while read -r line <&3; do
+        case $line in
+            *guest-sync*) id=${line##*\\"id\\":}; printf '{"return":%s}\\n' ${id%%[!0-9]*} >&3;;
+            *) echo "guest: agent was asked $line";;
+        esac
+    done
+}
+[ "$(word lab.agent)" = mute ] && for port in /dev/vport*p1; do agent $port & done
 n=0
 while :; do n=$((n + 1)); echo "guest: alive $n"; sleep 1; done
 """

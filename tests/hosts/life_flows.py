@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from vm_flows import RECORDS, domains, is_prepared, records
+from vm_flows import domains, is_prepared, records
 
 from contrib.lab import engine, vm_xml
 from contrib.lab.host import PrivateHost
@@ -129,9 +129,8 @@ def check_nothing_left(host: PrivateHost, vm: vm_xml.Vm, volume: engine.Volume) 
 
 
 def check_no_half_file(host: PrivateHost) -> None:
-    """Files are written beside their place and renamed: nothing of that stays."""
-    folder = host.path(RECORDS)
-    assert [path.name for path in folder.iterdir() if path.suffix != ".json"] == []
+    """Files are written beside their place, under a name with a dot before, and renamed: nothing of that stays."""
+    assert host.run(["find", "/var/lib/vdsm", "/run/vdsm", "-name", ".*"]).stdout.decode() == ""
 
 
 async def seconds(client: Client, verb: str, vm: vm_xml.Vm) -> float:

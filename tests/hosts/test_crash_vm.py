@@ -12,6 +12,7 @@ import contextlib
 import random
 
 import pytest
+from life_flows import check_no_half_file, listening
 from vm_flows import connect, describe, destroy, domains, is_prepared, records, settled, stats
 
 import vdsm.virt.vms  # noqa: F401 - declares the crash points
@@ -59,6 +60,8 @@ async def check_end(host: PrivateHost, vm_id: str, volume: engine.Volume) -> Non
     assert vm_id not in domains(host)
     assert not is_prepared(host, volume)
     assert vm_id not in records(host)
+    assert not host.path(f"/run/vdsm/{vm_id}").exists()
+    check_no_half_file(host)
 
 
 @pytest.mark.cost(4)
@@ -67,19 +70,20 @@ async def test_death_in_create(point: str, agent_host: PrivateHost, pool: engine
     host = agent_host
     host.restart_agent({"VDSM_CRASH_AT": point})
     vm = describe(volume)
-    async with host.client() as client:
+    async with host.client() as client, listening(client) as told:
         await connect(client, pool)
         with contextlib.suppress(*LOST):
             await engine.create_vm(client, vm)
-    assert host.wait_agent(timeout_s=30) == -9
-    host.start_agent()
-    async with host.client() as client:
-        status = await settled(client, vm.vm_id)
-        assert status == ("Up" if point in RUNS_AFTER else "Down")
-        if status == "Down":
-            told = await stats(client, vm.vm_id)
-            assert told["exitCode"] == 1
-            assert "ended while it was starting" in told["exitMessage"]
+        assert host.wait_agent(timeout_s=30) == -9
+        host.start_agent()
+        async with host.client() as again:
+            status = await settled(again, vm.vm_id)
+            assert status == ("Up" if point in RUNS_AFTER else "Down")
+            if status == "Down":
+                now = await stats(again, vm.vm_id)
+                assert now["exitCode"] == 1
+                assert "ended while it was starting" in now["exitMessage"]
+    assert len(told.ends(vm)) <= 1, "nobody listens yet when the next agent tells it, but it tells it once"
     check_one_truth(host, status, vm.vm_id, volume)
     await check_end(host, vm.vm_id, volume)
 
@@ -90,20 +94,21 @@ async def test_death_in_destroy(point: str, agent_host: PrivateHost, pool: engin
     host = agent_host
     host.restart_agent({"VDSM_CRASH_AT": point})
     vm = describe(volume)
-    async with host.client() as client:
+    async with host.client() as client, listening(client) as told:
         await connect(client, pool)
         await engine.create_vm(client, vm)
         assert await settled(client, vm.vm_id) == "Up"
         with contextlib.suppress(*LOST):
             await destroy(client, vm.vm_id)
-    assert host.wait_agent(timeout_s=30) == -9
-    host.start_agent()
-    async with host.client() as client:
+        assert host.wait_agent(timeout_s=30) == -9
+        host.start_agent()
 
         async def gone() -> bool:
-            return await engine.vm_status(client, vm.vm_id) == "gone"
+            async with host.client() as again:
+                return await engine.vm_status(again, vm.vm_id) == "gone"
 
         await engine.until("the destroy is finished by the next agent", gone, timeout_s=30)
+    assert told.ends(vm) in ([], [(0, 6)])
     check_one_truth(host, "gone", vm.vm_id, volume)
     await check_end(host, vm.vm_id, volume)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import tiny_guest
@@ -23,13 +24,16 @@ from life_flows import (
 )
 from storage_flows import join, lead
 from tiny_guest import press, until_says
-from vm_flows import destroy, domains, is_prepared
+from vm_flows import describe, destroy, domains, is_prepared
 
 from contrib.lab import engine
+from contrib.lab.agent_life import AGENT_SOCKET
+from contrib.lab.guest import Guest
 from contrib.lab.host import PrivateHost
 from tests.failure_logs import watched
 from vdsm.client import Client
 
+AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
 HOST_SETTINGS = "\n[irs]\nsd_health_check_delay = 1\n"
 Behave = Callable[[str], None]
 
@@ -105,3 +109,25 @@ async def test_a_qemu_that_cannot_be_killed_keeps_its_disks_and_delays_nobody(
         await destroy_told(client, told, other)
     assert told.ends(vm) == [(0, 6)]
     check_nothing_left(agent_host, vm, volume)
+
+
+@pytest.mark.cost(8)
+async def test_a_guest_agent_that_never_answers_delays_no_other_verb(agent_host: PrivateHost, guest: Guest) -> None:
+    vm = describe(guest=guest, devices=[AGENT])
+    vm = replace(vm, cmdline=f"{vm.cmdline} lab.agent=mute")
+    async with Client.unix_ws(agent_host.outer_socket(AGENT_SOCKET)) as client, listening(client) as told:
+        await start(client, vm, "Powering up")
+        await told.until(vm, "Up", timeout_s=60)  # its agent is there
+        freezing = asyncio.create_task(code_of(client, "VM.freeze", vm))
+
+        async def asked() -> bool:
+            return "guest-fsfreeze-freeze" in agent_host.path(vm.serial_log).read_text(errors="replace")
+
+        await engine.until("the guest is asked", asked, timeout_s=20)
+        for verb in ("VM.getStats", "VM.pause", "VM.cont", "VM.setDestroyOnReboot", "VM.destroy"):
+            assert not freezing.done()
+            assert await seconds(client, verb, vm) < 1, verb
+        assert await freezing == 6
+        await told.until(vm, "Down")
+    assert told.ends(vm) == [(0, 6)]
+    assert vm.vm_id not in domains(agent_host)
