@@ -43,6 +43,7 @@ class Recovery:
         self._spawn = spawn
         self.problems: dict[str, str] = {}
         self._processes: Mapping[str, QemuProcess] = {}
+        self._loaded = False
         self.external: list[Domain] = []
 
     async def first_phase(self) -> None:
@@ -63,7 +64,10 @@ class Recovery:
                 self._spawn(self._reach_storage(vm), f"storage of VM {vm.vm_id}")
 
     async def _recover(self) -> None:
-        records = await asyncio.to_thread(self._parts.records.load)
+        if not self._loaded:  # once: a further attempt must not take from VMs that are there what was learnt since
+            await asyncio.to_thread(self._parts.records.load)
+            self._loaded = True
+        records = self._parts.records.all()
         domains = await self._parts.hypervisor.domains()
         unreadable = self._parts.records.unreadable
         self._processes = await asyncio.to_thread(self._parts.processes)
