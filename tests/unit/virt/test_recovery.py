@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,8 @@ from vdsm.virt.errors import Recovering
 from vdsm.virt.hypervisor import Change, Domain, DomainState, Reconnected
 
 from .fakes import IMAGE, VM, FakeDomain, World, disk, new_id, settle, until, xml_of
+
+Images = list[tuple[str, str, str, str]]
 
 
 async def up(world: World) -> None:
@@ -145,9 +146,9 @@ async def test_an_image_that_a_running_vm_shares_survives_the_release_of_another
     world.hypervisor.found[dead].state = DomainState.OFF
     go, real = asyncio.Event(), world.storage.resume_prepared
 
-    async def slow(images: Sequence[tuple[str, str, str, str]], *, consumer: str) -> None:
+    async def slow(images: Images, *, consumer: str) -> Images:
         await go.wait()
-        await real(images, consumer=consumer)
+        return await real(images, consumer=consumer)
 
     world.storage.resume_prepared = slow  # type: ignore[method-assign]
     restarting = asyncio.create_task(world.restart())
