@@ -258,7 +258,12 @@ def test_doctor_tells_every_verb_of_the_api_without_an_agent():
     assert len(lines) == 205
     assert lines["Host.ping2"] == {"verb": "Host.ping2", "engine": True, "state": "built", "role": "reader"}
     assert lines["VM.create"]["state"].startswith("partial: ")
-    assert lines["VM.reset"] == {"verb": "VM.reset", "engine": True, "state": "not built", "role": "operator"}
+    assert lines["VM.desktopLock"] == {
+        "verb": "VM.desktopLock",
+        "engine": False,
+        "state": "not built",
+        "role": "operator",
+    }
     assert "VM.reset" in run("doctor", "--api").stdout
 
 

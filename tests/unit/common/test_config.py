@@ -56,7 +56,7 @@ def test_etc_wins_over_run_wins_over_usr_lib(paths):
         ("[agent]\n\nlog_level = LOUD\n", r"vdsm\.conf:3: \[agent\] log_level = 'LOUD': expected DEBUG"),
         ("[hooks]\ntimeout_s = -1\n", r"timeout_s = '-1': expected seconds"),
         ("[hook_timeouts]\nbefore_vm_start = soon\n", r"before_vm_start = 'soon': expected seconds"),
-        ("[virt]\nstart_slots = few\n", r"start_slots = 'few': expected a whole number from 1 to 64$"),
+        ("[virt]\nstart_slots = few\n", r"start_slots = 'few': expected a whole number from 0 to 64$"),
         ("[agent]\nplain_http_port = x\n", r"plain_http_port = 'x': expected a port number$"),
         ("no section\n", r"vdsm\.conf:1: 'no section' stands below no \[section\]$"),
         ("[agent]\n\nlog_level\n", r"vdsm\.conf:3: 'log_level.*' is neither a \[section\] nor key = value$"),
