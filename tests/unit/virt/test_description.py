@@ -240,7 +240,7 @@ def test_what_is_true_is_true_in_any_spelling(text: str, value: bool) -> None:
 
 
 def test_metadata_that_say_nothing_are_the_defaults() -> None:
-    assert read_metadata(root_of()) == VmMetadata({}, False, True, None, False, None, "auto_resume")  # noqa: FBT003
+    assert read_metadata(root_of()) == VmMetadata({}, False, True, None, False, None, "auto_resume")
     assert VmMetadata() == read_metadata(root_of("<domain/>"))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Each call to libvirt: in which pool, for how long, under which name an error tells it, and what is asked of libvirt."""
+"""Each call to libvirt: in which pool, for how long, under which name it is told, and what is asked of libvirt."""
 
 from __future__ import annotations
 
