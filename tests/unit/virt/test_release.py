@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -186,9 +187,7 @@ async def test_the_folder_of_the_vm_goes(world: World) -> None:
     assert not folder.exists()
 
 
-async def test_a_foreign_domain_with_its_id_is_left_and_named(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_foreign_domain_with_its_id_is_left_and_named(world: World, caplog: pytest.LogCaptureFixture) -> None:
     await up(world)
     xml = f"<domain><name>theirs</name><uuid>{VM}</uuid></domain>"
     world.hypervisor.found[VM] = FakeDomain(xml, DomainState.RUNNING)
@@ -260,7 +259,7 @@ async def test_a_failed_end_is_tried_again_after_longer_and_longer_pauses(
         if asked(world).count("kill") > calls:
             tries.append(round(now - began))
         now += 15
-    pauses = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert tries[0] == 15
     assert pauses == [30, 60, 120, 240, 240]
 
