@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can be said of a script before it runs: its interpreter, Python that is too old, modules that are not there."""
+"""What can be said of a script before it runs: its interpreter, its syntax, Python that is too old, modules that are
+not there.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vdsm.common.commands import PATH
+from vdsm.hooking import script_shell
 from vdsm.hooking.script_imports import missing
 
 _PYTHON_2_CALLS = re.compile(rb"\.(iteritems|itervalues|iterkeys|has_key)\(|\b(unicode|raw_input|xrange)\(")
@@ -41,10 +44,14 @@ def problems(content: bytes, folder: str) -> Iterator[Problem]:
         python = bool(_LOOKS_LIKE_PYTHON.search(content))
         text = "has no interpreter line, so /bin/sh runs it" + (", but it looks like Python" if python else "")
         yield Problem(text, f"begin it with #!/usr/bin/{'python3' if python else 'sh'}", fatal=python)
+        if not python:
+            yield from _shell(content, script_shell.PLAIN)
         return
     yield from _interpreter(first)
     if b"python" in first:
         yield from _python(content, _program(first), folder)
+    elif not first.endswith(b"\r") and script_shell.is_shell(_program(first)):
+        yield from _shell(content, _program(first))
 
 
 def _program(first: bytes) -> str:
@@ -82,6 +89,16 @@ def _interpreter(first: bytes) -> Iterator[Problem]:
         named = next((word for word in words[1:] if not word.startswith("-") and "=" not in word), "")
         if not named or shutil.which(named, path=PATH) is None:
             yield Problem(f"env does not find {named!r} in {PATH}", "install it, or mend the first line", fatal=True)
+
+
+def _shell(content: bytes, shell: str) -> Iterator[Problem]:
+    try:
+        broken = script_shell.broken(content, shell)
+    except script_shell.NotChecked as e:
+        yield Problem(f"its syntax was not checked: {e}", "", fatal=False)
+        return
+    if broken:
+        yield Problem(f"broken shell script, {broken}", f"mend it; {shell} -n FILE tells whether it is", fatal=True)
 
 
 def _python(content: bytes, interpreter: str, folder: str) -> Iterator[Problem]:

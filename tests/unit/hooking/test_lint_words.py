@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from vdsm.hooking import script_shell
 from vdsm.hooking.contents import difference
 from vdsm.hooking.limits import Limits
 from vdsm.hooking.lint import lint
@@ -39,6 +40,31 @@ def test_a_folder_that_is_no_point_says_what_was_meant(paths, folder, finding):
 def test_a_hooks_folder_that_is_missing_is_no_mistake(tmp_path):
     ((path, severity, problem),) = [(f.path, str(f.severity), f.problem) for f in lint(str(tmp_path / "no"), 36)]
     assert (path, severity, problem) == (str(tmp_path / "no"), "note", "there is no hooks folder: no hook runs")
+
+
+@pytest.mark.parametrize("head", ["#!/bin/sh\n", "#!/usr/bin/env sh\n", ""])
+def test_a_shell_script_that_cannot_be_parsed_is_told_with_its_line(paths, install, head):
+    install(POINT, "50_x", "case x in\n  fi\n", head=head)
+    *_, (_, severity, problem, _) = told(paths)
+    assert (severity, "broken shell script, line " in problem) == ("error", True)
+
+
+def test_a_shell_that_does_not_end_delays_the_lint_so_long_only(paths, install, monkeypatch, tmp_path):
+    slow = tmp_path / "sh"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(script_shell, "is_shell", lambda interpreter: True)
+    monkeypatch.setattr(script_shell, "CHECK_S", 0.1)
+    install(POINT, "50_x", "true\n", head=f"#!{slow}\n")
+    assert told(paths) == [
+        (f"{POINT}/50_x", "warning", f"its syntax was not checked: {slow} -n did not end within 0.1 s", "")
+    ]
+
+
+def test_nothing_of_a_shell_script_is_run(paths, install, tmp_path):
+    install(POINT, "50_x", f"touch {tmp_path}/ran\n$(touch {tmp_path}/ran)\n", head="#!/bin/bash\n")
+    assert told(paths) == []
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
@@ -102,6 +128,18 @@ def test_a_hooks_folder_that_is_missing_is_no_mistake(tmp_path):
                 )
             ],
         ),
+        (
+            "#!/bin/bash\n",
+            "if true; then\n  echo\n",
+            [
+                (
+                    "error",
+                    "broken shell script, line 4: syntax error: unexpected end of file",
+                    "mend it; /bin/bash -n FILE tells whether it is",
+                )
+            ],
+        ),
+        ("#!/bin/bash -e\n", "shopt -s extglob\nrm -f !(kept)\n", []),
         (PYTHON, "from os import path\nfrom json import *\nimport hooking\nfrom vdsm.hook import hooking", []),
     ],
 )
