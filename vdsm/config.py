@@ -15,10 +15,11 @@ Two kinds of sections:
 from __future__ import annotations
 
 import configparser
+import difflib
 import glob
 import ipaddress
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -213,7 +214,8 @@ def _read(path: str, values: dict[str, Any], timeouts: dict[str, float], warning
             elif section in OURS:
                 if key not in OURS[section]:
                     known = ", ".join(sorted(OURS[section]))
-                    raise BadConfiguration(place, f"[{section}] has no key {key!r}; it knows: {known}")
+                    meant = _meant(key, OURS[section])
+                    raise BadConfiguration(place, f"[{section}] has no key {key!r}; it knows: {known}{meant}")
                 ours = OURS[section][key]
                 values[ours.setting] = _convert(place, section, key, value, ours.read)
             elif key in FOREIGN.get(section, {}):
@@ -223,7 +225,18 @@ def _read(path: str, values: dict[str, Any], timeouts: dict[str, float], warning
                 except ValueError as e:
                     warnings.append(f"{place}: [{section}] {key} = {value!r} is ignored: {e}")
             else:
-                warnings.append(f"{place}: [{section}] {key} has no meaning for this agent and is ignored")
+                meant = _meant(key, FOREIGN[section]) if section in FOREIGN else _meant_section(section)
+                warnings.append(f"{place}: [{section}] {key} has no meaning for this agent and is ignored{meant}")
+
+
+def _meant(name: str, known: Iterable[str], form: str = "{}") -> str:
+    """As the end of a sentence. Only what is very near: VDSM has many keys that this agent does not know."""
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.75)
+    return f"; did you mean {form.format(close[0])}?" if close else ""
+
+
+def _meant_section(name: str) -> str:
+    return _meant(name, (*OURS, HOOK_TIMEOUTS, *FOREIGN), "[{}]")
 
 
 def _convert(place: str, section: str, key: str, value: str, reader: Callable[[str], Any]) -> Any:

@@ -43,6 +43,29 @@ def test_what_the_engine_writes_and_bad_values_are_told_never_fatal(paths):
     assert places == ["vdsm.conf:2", "vdsm.conf:4", "vdsm.conf:6", "vdsm.conf:8"]
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("[agnet]\nlog_level = INFO\n", "did you mean [agent]?"),
+        ("[hook_timeout]\nbefore_vm_start = 5\n", "did you mean [hook_timeouts]?"),
+        ("[sanlock]\nio_timeouts = 5\n", "did you mean io_timeout?"),
+        ("[gluster]\nx = y\n", "is ignored"),
+        ("[irs]\nprocess_pool_size = 5\n", "is ignored"),
+        ("[vars]\nssl_excludes = x\n", "is ignored"),
+    ],
+)
+def test_a_name_that_is_nearly_one_is_told_with_what_was_meant(paths, text, meant):
+    write(paths.etc, "vdsm.conf", text)
+    (warning,) = config.load(paths).warnings
+    assert warning.endswith(meant)
+
+
+def test_a_key_of_ours_that_is_nearly_one_is_told_with_what_was_meant(paths):
+    write(paths.etc, "vdsm.conf", "[agent]\nlog_levl = INFO\n")
+    with pytest.raises(config.BadConfiguration, match=r"; did you mean log_level\?$"):
+        config.load(paths)
+
+
 def test_etc_wins_over_run_wins_over_usr_lib(paths):
     for folder, level in ((paths.usr_lib, "ERROR"), (paths.run, "WARNING"), (paths.etc, "DEBUG")):
         write(folder, "vdsm.conf.d/50_level.conf", f"[agent]\nlog_level = {level}\n")
