@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -13,10 +14,13 @@ from vdsm.cli.calling import failed_entries, verb_names
 from vdsm.cli.connection import AsJson
 from vdsm.cli.exits import Exit
 from vdsm.cli.numbers import pause, seconds
+from vdsm.cli.numbers import port as tcp_port
 from vdsm.client.stomp import PORT
 from vdsm.common.paths import Paths
 from vdsm.hooking.points import POINTS, find
 from vdsm.version import VERSION
+
+T = TypeVar("T")
 
 EXITS = (
     "Exit codes: 0 done, 1 the agent answered with an error, 2 wrong usage, 3 agent not reachable,"
@@ -36,6 +40,24 @@ def _points(incomplete: str) -> list[str]:
     return [name for name in POINTS if name.startswith(incomplete)]
 
 
+def _words_of(read: Callable[[str], T]) -> Callable[[str], T]:
+    """What the option says of a wrong value: our words alone, not those of the library that parses."""
+
+    def parse(text: str) -> T:
+        try:
+            return read(text)
+        except ValueError as e:
+            raise typer.BadParameter(str(e)) from None
+
+    return parse
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vdsm-agent {VERSION}")
+        raise typer.Exit(Exit.DONE)
+
+
 PointName = Annotated[str, typer.Argument(help="Hook point.", autocompletion=_points)]
 
 
@@ -43,9 +65,12 @@ PointName = Annotated[str, typer.Argument(help="Hook point.", autocompletion=_po
 def choose_host(
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Another host's agent, by its port and TLS.")] = "",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="With --host: its port.", show_default=str(PORT))
+        int | None, typer.Option(parser=_words_of(tcp_port), help="With --host: its port.", show_default=str(PORT))
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="With --host: without TLS, for reading only.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Version of this program.", callback=_tell_version, is_eager=True)
+    ] = False,
 ) -> None:
     if not host and (insecure or port is not None):
         connection.stop(
@@ -69,7 +94,7 @@ def call(
         list[str] | None, typer.Argument(help="key=value, key.sub=value, key=@file; or JSON, @file, - (stdin)")
     ] = None,
     as_json: AsJson = False,
-    timeout: Annotated[float, typer.Option(parser=seconds, help="Seconds to wait for the answer.")] = 60.0,
+    timeout: Annotated[float, typer.Option(parser=_words_of(seconds), help="Seconds to wait for the answer.")] = 60.0,
 ) -> None:
     """Call any verb of the API. 'vdsm call rpc.discover --json' describes them all."""
     answer = connection.carry_out(call_verb(verb, words or [], timeout), "Wait longer with --timeout")
@@ -89,18 +114,25 @@ def call(
 def status(
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Go on until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(parser=pause, help="Seconds between two looks.")] = 2.0,
+    interval: Annotated[float, typer.Option(parser=_words_of(pause), help="Seconds between two looks.")] = 2.0,
 ) -> None:
-    """Host, pool, domains, networks and VMs on one screen."""
+    """Host, pool, domains, networks and VMs on one screen. A part without answer is told, and is an error."""
     if watch and as_json:
         connection.stop(connection.Failure("--watch is for people, --json for scripts: give one.", "", Exit.USAGE))
-    connection.carry_out(watching.watch_status(interval) if watch else watching.show_status(as_json))
+    if watch:
+        connection.carry_out(watching.watch_status(interval))
+        return
+    missing = connection.carry_out(watching.show_status(as_json))
+    if missing:
+        raise typer.Exit(missing)
 
 
 @app.command()
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    for_s: Annotated[float, typer.Option("--for", parser=seconds, help="Without --follow: how many seconds.")] = 10.0,
+    for_s: Annotated[
+        float, typer.Option("--for", parser=_words_of(seconds), help="Without --follow: how many seconds.")
+    ] = 10.0,
     as_json: AsJson = False,
 ) -> None:
     """What the agent tells: one line for each event from now on."""
@@ -128,7 +160,7 @@ def doctor_command(
 @app.command()
 def version() -> None:
     """Version of this program."""
-    typer.echo(f"vdsm-agent {VERSION}")
+    _tell_version(True)
 
 
 @hook_commands.callback()

@@ -39,16 +39,24 @@ def _files_of_this_host() -> None:
 
 @commands.command()
 def status(pki: Folder = OF_THE_AGENT, as_json: connection.AsJson = False) -> None:
-    """What there is, how long it lasts, and whether it serves (tried by a TLS handshake). Exit code 5: it does not."""
+    """What there is, how long it lasts, and whether it serves (tried by a TLS handshake).
+
+    Exit code 5: it does not. 1: this user may not read it.
+    """
     own, *others = places.known(pki)
-    reports = [examine(place) for place in (own, *(place for place in others if place.exists()))]
+    looked_at = [own, *(place for place in others if place.exists())]
+    reports = [examine(place) for place in looked_at]
+    closed = [file for place in looked_at for file in (place.authority, place.certificate, place.key) if _closed(file)]
     if is_interrupted(pki):
         reports[0].problems.append("an import was cut off; it is finished by the next vdsm cert renew or import")
     if as_json:
         print_json([dataclasses.asdict(report) for report in reports])
     else:
-        _show(reports)
+        _show(reports, own_is_closed=own.certificate in closed)
         _show_waiting(pki)
+    if closed:  # what is wrong there is not known
+        told = f"User {os.geteuid()} may not read {', '.join(dict.fromkeys(closed))}."
+        connection.stop(connection.Failure(told, "Run it as root", Exit.REFUSED))
     if any(report.problems for report in reports):
         raise typer.Exit(Exit.FINDINGS)
 
@@ -151,9 +159,18 @@ def _is_this_host(name: str) -> bool:
     return True
 
 
-def _show(reports: list[Report]) -> None:
+def _closed(file: str) -> bool:
+    """To this user. What is not there is not closed."""
+    try:
+        os.stat(file)
+    except OSError as e:
+        return isinstance(e, PermissionError)
+    return not os.access(file, os.R_OK)
+
+
+def _show(reports: list[Report], *, own_is_closed: bool) -> None:
     out = console()
-    if not os.path.exists(reports[0].file):
+    if not own_is_closed and not os.path.exists(reports[0].file):
         out.print(f"There is no certificate: {MAKE_ONE}", soft_wrap=True)
     for report in reports:
         mark = "[red]✘[/]" if report.problems else "[yellow]![/]" if report.expires_soon else "[green]✔[/]"

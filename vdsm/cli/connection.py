@@ -29,7 +29,9 @@ T = TypeVar("T")
 
 SOCKET_VARIABLE = "VDSM_SOCKET"
 REFUSED = "why it refused a connection stands in its log"
-START = "Start it: systemctl start vdsm. See why it ended: journalctl -u vdsm. What is missing: vdsm doctor"
+# of a remedy: the doctor itself leaves it out
+LOOK = ". What is missing: vdsm doctor"
+START = f"Start it: systemctl start vdsm. See why it ended: journalctl -u vdsm{LOOK}"
 
 
 @dataclass(frozen=True)

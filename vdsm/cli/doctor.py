@@ -14,7 +14,7 @@ from vdsm.certificates import places as certificate_places
 from vdsm.certificates.examine import examine as examine_certificate
 from vdsm.cli.cert import MAKE_ONE
 from vdsm.cli.checks import Level, Result, accounts, closed_to_agent, forbidden, host, places
-from vdsm.cli.connection import agent_socket, connect, explain
+from vdsm.cli.connection import LOOK, agent_socket, connect, explain
 from vdsm.cli.output import console, count, print_json
 from vdsm.client import ClientError, RpcError
 from vdsm.client.web import FORBIDDEN
@@ -51,7 +51,7 @@ def _configuration(paths: Paths) -> Iterator[Result]:
     try:
         settings = config.load(paths)
     except config.BadConfiguration as e:
-        yield Result("configuration", Level.FAULT, str(e), e.remedy)
+        yield Result("configuration", Level.FAULT, str(e), "mend the file; systemctl restart vdsm")
         return
     files = config.files(paths)
     limits = Limits(settings.hook_timeout_s, settings.hook_timeouts_s)
@@ -85,7 +85,7 @@ def _access(paths: Paths) -> Iterator[Result]:
     try:
         policy = PolicyFile(paths.etc).current()
     except BadPolicy as e:
-        yield Result("access", Level.FAULT, str(e), e.remedy)
+        yield Result("access", Level.FAULT, str(e), "mend the file: docs/access.md shows its form")
         return
     found = f"{len(policy.rules)} rules; a certificate that none names: {policy.default or 'refused'}"
     yield Result("access", Level.GOOD, found, "")
@@ -125,7 +125,8 @@ async def _agent() -> Result:
     except ClientError as e:
         failure = explain(e)
         is_ours = isinstance(e, RpcError) and e.code == FORBIDDEN  # it answered: it runs
-        return Result("agent", Level.WARNING if is_ours else Level.FAULT, failure.text, failure.remedy)
+        remedy = failure.remedy.removesuffix(LOOK)
+        return Result("agent", Level.WARNING if is_ours else Level.FAULT, failure.text, remedy)
     return Result("agent", Level.GOOD, f"answers at {agent_socket()}", "")
 
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 class Exit(IntEnum):
     DONE = 0
-    REFUSED = 1  # the agent answered with an error
+    REFUSED = 1  # the agent answered with an error, of status in one of its parts; a file may not be read
     USAGE = 2
     UNREACHABLE = 3  # no agent, or no access to it
     NO_ANSWER = 4  # the agent did not answer in time; the call may still go on

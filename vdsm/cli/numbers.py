@@ -28,7 +28,10 @@ def pause(text: str | float) -> float:
 
 
 def port(text: str) -> int:
-    found = int(text)
+    try:
+        found = int(text)
+    except ValueError:
+        found = 0
     if not 0 < found < 1 << 16:
         raise ValueError(f"{text} is no port")
     return found

@@ -2,7 +2,8 @@
 """How results look: JSON for scripts, tables for people.
 
 An id is never broken over two lines. A pipe gets lines of whatever length, each ending with its last character, so that
-the same answer gives the same text everywhere. A table too wide for the terminal becomes a block for each entry.
+the same answer gives the same text everywhere. A table too wide for the terminal becomes a block for each entry, and
+in a block what has no room beside its name stands below it.
 """
 
 from __future__ import annotations
@@ -11,14 +12,20 @@ import json
 import sys
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
+from rich.padding import Padding
+from rich.table import Column, Table
+from rich.text import Text
 
 # more than any line has
 UNLIMITED = 1 << 14
 # of a table that a person takes in at a glance
 MAX_COLUMNS = 6
+# between two columns
+GAP = 2
+# the least room in which a column of text can be read
+WORD = 12
 # columns of `plain` that hold ids
 _OF_IDS = frozenset({"id", "pool", "domain", "VM"})
 
@@ -34,6 +41,8 @@ def console() -> Console:
 
 
 def show(what: RenderableType) -> None:
+    if isinstance(what, Table):
+        what = fitted(what)
     sys.stdout.write(drawn(what))
     sys.stdout.flush()
 
@@ -73,12 +82,53 @@ def print_result(value: Any) -> None:
         sys.stdout.write(f"{in_cell(value)}\n")
 
 
-def _members(entry: dict[str, Any]) -> Table:
+def _members(entry: dict[str, Any]) -> RenderableType:
+    rows = [(f"[bold]{escape(str(key))}[/]", escape(in_cell(member))) for key, member in entry.items()]
+    return _block(rows, console().width)
+
+
+def fitted(table: Table, indent: int = 0) -> RenderableType:
+    """The table itself where its columns can be read on this screen, else a block for each of its rows."""
+    room = console().width - indent
+    if not table.show_header or sum(map(_least, table.columns)) + GAP * (len(table.columns) - 1) <= room:
+        return table
+    headers = [f"[dim]{escape(str(column.header))}[/]" if column.header else "" for column in table.columns]
+    blocks: list[RenderableType] = []
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        cells = [(header, str(cell)) for header, cell in zip(headers, row, strict=True) if cell]
+        blocks += ["", _block(cells, room)]
+    return Group(*blocks[1:])
+
+
+def _least(column: Column) -> int:
+    cells = [_plain_text(str(cell)) for cell in (column.header, *column.cells)]
+    if column.no_wrap:
+        return max(map(len, cells))
+    return min(WORD, max(map(len, cells)))
+
+
+def _block(entries: list[tuple[str, str]], room: int) -> RenderableType:
+    """Names with values, in markup. Side by side, unless that breaks a word which has room below its name."""
+    beside = room - GAP - max((len(_plain_text(name)) for name, _ in entries), default=0)
+    words = [word for _, text in entries for word in _plain_text(text).split()]
+    if beside < WORD or any(beside < len(word) <= room - GAP for word in words):
+        lines: list[RenderableType] = []
+        for name, text in entries:
+            if name and len(_plain_text(name)) + GAP + len(_plain_text(text)) <= room:
+                lines.append(f"{name}{' ' * GAP}{text}")
+                continue
+            lines += [name] if name else []
+            lines.append(Padding(Text.from_markup(text, overflow="fold"), (0, 0, 0, GAP)))
+        return Group(*lines)
     table = plain("", "")
     table.show_header = False
-    for key, member in entry.items():
-        table.add_row(f"[bold]{escape(str(key))}[/]", escape(in_cell(member)))
+    for name, text in entries:
+        table.add_row(name, text)
     return table
+
+
+def _plain_text(markup: str) -> str:
+    return Text.from_markup(markup).plain
 
 
 def rows(entries: list[dict[str, Any]]) -> Table:

@@ -17,10 +17,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from vdsm.cli.output import bar, duration, plain, size
+from vdsm.cli.connection import explain
+from vdsm.cli.exits import Exit
+from vdsm.cli.output import bar, duration, fitted, plain, size
 from vdsm.client import Client, ClientError, RpcError
 
 TIMEOUT_S = 10.0
+INDENT = 2
 _STATES = {"Up": "green", "Down": "red", "Paused": "yellow", "active": "green", "Active": "green", "up": "green"}
 
 
@@ -31,6 +34,7 @@ class Overview:
     vms: list[Mapping[str, Any]] = field(default_factory=list)
     pools: list[Mapping[str, Any]] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
+    exit: Exit = Exit.DONE
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -64,25 +68,30 @@ async def gather(client: Client) -> Overview:
 async def _ask(client: Client, found: Overview, what: str, verb: str, params: Mapping[str, Any] | None = None) -> Any:
     try:
         return await client.call(verb, params, timeout_s=TIMEOUT_S)
-    except RpcError as e:
-        found.problems[what] = f"{e.message} (code {e.code})"
     except ClientError as e:
-        found.problems[what] = str(e)
+        found.problems[what] = f"{e.message} (code {e.code})" if isinstance(e, RpcError) else str(e)
+        found.exit = max(found.exit, explain(e).exit)
     return None
 
 
 def screen(seen: Overview) -> Group:
     parts: list[RenderableType] = [_heading(seen), _load(seen)]
-    for title, table in (
-        ("Pool", _pools(seen)),
-        ("Domains", _domains(seen)),
-        ("Networks", _networks(seen)),
-        ("Virtual machines", _vms(seen)),
+    elsewhere = dict(seen.problems)
+    for title, table, asked in (
+        ("Pool", _pools(seen), "pool"),
+        ("Domains", _domains(seen), "statistics"),
+        ("Networks", _networks(seen), "host"),
+        ("Virtual machines", _vms(seen), "VMs"),
     ):
-        parts += ["", f"[bold cyan]{title}[/]", Padding(table or "[dim]none[/]", (0, 0, 0, 2), expand=False)]
-    if seen.problems:
+        shown: RenderableType = "[dim]none[/]"
+        if table is not None:
+            shown = fitted(table, INDENT)
+        elif asked in elsewhere:
+            shown = f"[red]no answer:[/] {escape(elsewhere.pop(asked))}"
+        parts += ["", f"[bold cyan]{title}[/]", Padding(shown, (0, 0, 0, INDENT), expand=False)]
+    if elsewhere:
         parts += ["", "[bold red]Not answered[/]"]
-        parts += [Padding(f"{what}: {escape(text)}", (0, 0, 0, 2)) for what, text in seen.problems.items()]
+        parts += [Padding(f"{what}: {escape(text)}", (0, 0, 0, INDENT)) for what, text in elsewhere.items()]
     return Group(*parts)
 
 

@@ -25,6 +25,7 @@ from vdsm.client import tls as client_tls
 from vdsm.common import logs
 from vdsm.common.errors import AgentError
 from vdsm.common.paths import Paths
+from vdsm.version import VERSION
 
 PROGRAM = "vdsm-client"
 FAILED = 1
@@ -140,6 +141,7 @@ def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
         description="Call a verb of an agent over its port.",
         formatter_class=argparse.RawTextHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {VERSION}")
     parser.add_argument("-a", "--host", default="localhost", help="address of the host (default localhost)")
     parser.add_argument("-p", "--port", default=PORT, type=numbers.port, help=f"port (default {PORT})")
     parser.add_argument(

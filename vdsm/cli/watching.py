@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from vdsm.cli.connection import connect, explain
+from vdsm.cli.exits import Exit
 from vdsm.cli.output import console, drawn, print_json, show
 from vdsm.cli.overview import gather, screen
 from vdsm.client import ClientError, Notice
@@ -27,13 +28,15 @@ _FIRST = ("status", "pauseCode", "exitMessage", "exitReason", "exitCode", "messa
 _PLAIN = re.compile(r"[\w./:@+-]+")
 
 
-async def show_status(as_json: bool) -> None:
+async def show_status(as_json: bool) -> Exit:
+    """How the command ends: other than done when a part has no answer."""
     async with connect() as client:
         seen = await gather(client)
     if as_json:
         print_json(seen.to_json())
     else:
         show(screen(seen))
+    return seen.exit
 
 
 async def watch_status(every_s: float) -> None:

@@ -13,9 +13,12 @@ import termios
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from vdsm.certificates import install, keeping, making, places
 from vdsm.certificates.examine import examine
+from vdsm.cli import cert as cert_commands
+from vdsm.cli.app import app
 
 POINTS = (install.DECIDED.name, install.COPIED.name)
 
@@ -193,6 +196,28 @@ def test_a_killed_command_leaves_all_old_or_becomes_all_new(pki, point):
     place = places.host(pki)
     assert new[place.key] != old[place.key]
     assert new[place.certificate] != old[place.certificate]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_user_who_may_not_read_the_key_is_told_so_and_sees_the_rest(pki, monkeypatch, as_json):
+    monkeypatch.setattr(cert_commands, "_closed", lambda file: file.endswith("vdsmkey.pem"))
+    done = CliRunner().invoke(app, ["cert", "status", "--pki", pki, *["--json"] * as_json])
+    assert done.exit_code == 1
+    assert "may not read" in done.stderr and "vdsmkey.pem" in done.stderr and "Run it as root" in done.stderr
+    assert "days_left" in done.stdout or "days left" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_folder_that_is_closed_is_not_taken_for_an_empty_one(pki, tmp_path):
+    os.chmod(tmp_path, 0o700)
+    os.seteuid(65534)
+    try:
+        done = CliRunner().invoke(app, ["cert", "status", "--pki", pki])
+    finally:
+        os.seteuid(0)
+    assert done.exit_code == 1
+    assert "User 65534 may not read" in done.stderr
+    assert "There is no certificate" not in done.stdout
 
 
 def test_an_encrypted_key_is_told_and_not_asked_for(pki):

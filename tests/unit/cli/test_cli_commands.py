@@ -146,6 +146,19 @@ def test_a_time_that_is_none_is_told_in_words(text):
     assert f"{text} is no time to wait" in " ".join(run("events", "--for", text).stderr.split())
 
 
+@pytest.mark.parametrize("words", [["--host", "x", "--port", "x", "status"], ["events", "--for", "soon"]])
+def test_a_wrong_number_is_told_in_our_words_alone(words):
+    said = " ".join(run(*words).stderr.split())
+    assert "x is no port" in said or "soon is no time to wait" in said
+    assert "Value error" not in said and "Input should" not in said
+
+
+def test_the_version_is_an_option_too():
+    done = run("--version")
+    assert (done.exit_code, done.stdout) == (0, run("version").stdout)
+    assert done.stdout.startswith("vdsm-agent ")
+
+
 def test_looks_without_pause_are_wrong_usage(agent):
     assert run("status", "--interval", "0.4").exit_code == 2
 
@@ -209,7 +222,7 @@ def test_agent_not_running_says_what_to_do(tmp_path, monkeypatch):
 
 def test_status_shows_every_part_and_what_is_not_answered(agent):
     done = run("status")
-    assert done.exit_code == 0
+    assert done.exit_code == 1  # an answer was an error
     for part in ("host-1", POOL, "main", DOMAIN, "Active", "bad (code 358)", "ovirtmgmt", "br[0]", "web", "1 min"):
         assert part in done.stdout, part
     assert f"SPM of {POOL}" in done.stdout.partition("Not answered")[2]
@@ -446,6 +459,31 @@ def test_a_table_wider_than_the_terminal_becomes_blocks(monkeypatch, capsys):
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["id", POOL], ["other", DOMAIN]]
 
 
+@pytest.mark.parametrize("answer", [[{"id": POOL, "clusterCompatibilityLevels": "4.7"}], {"pool": POOL, "x": DOMAIN}])
+def test_a_block_breaks_no_id_at_forty_columns(answer, monkeypatch, capsys):
+    terminal(monkeypatch, 40)
+    output.print_result(answer)
+    lines = capsys.readouterr().out.splitlines()
+    assert any(POOL in line for line in lines)
+    assert max(len(line.rstrip()) for line in lines) <= 40
+
+
+def test_status_is_read_at_forty_columns(agent, monkeypatch):
+    terminal(monkeypatch, 40)
+    lines = [line.split() for line in run("status").stdout.splitlines()]
+    assert [POOL] in lines and [DOMAIN] in lines and ["health", "bad", "(code", "358)"] in lines
+
+
+def test_a_trace_is_read_at_forty_columns(three_lines, monkeypatch, capsys):
+    terminal(monkeypatch, 40)
+    hooks._show_run(three_lines)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert ["script", "50_shelf"] in [line.split() for line in lines]
+    for said in ("ended with exit code 1", "KeyError: 'shelf'"):
+        assert any(said in line for line in lines)
+    assert max(map(len, lines)) <= 40
+
+
 def test_a_pipe_gets_each_row_on_a_line_of_its_own_without_blanks_at_its_end(capsys):
     output.print_result([{"id": POOL, "text": "x" * 300, "last": "y"}, {"id": DOMAIN, "text": "", "last": ""}])
     lines = capsys.readouterr().out.splitlines()
@@ -544,6 +582,17 @@ def test_a_key_that_this_user_may_not_read_is_no_fault(tmp_path, monkeypatch):
     results = list(doctor._certificates(Paths(pki=str(tmp_path))))
     assert {result.level for result in results} == {Level.WARNING}
     assert "as root" in results[0].remedy
+
+
+@pytest.mark.parametrize("file", ["vdsm.conf", "access.toml"])
+def test_the_doctor_s_remedy_is_not_the_doctor(tmp_path, monkeypatch, file):
+    monkeypatch.setenv("VDSM_SOCKET", str(tmp_path / "none"))
+    (tmp_path / file).write_text("[agent]\nno_such = key\n[[\n")
+    paths = Paths(etc=str(tmp_path), run=str(tmp_path), usr_lib=str(tmp_path))
+    results = [*doctor._configuration(paths), *doctor._access(paths), asyncio.run(doctor._agent())]
+    faults = [result for result in results if result.level is Level.FAULT]
+    assert len(faults) == 2
+    assert all(result.remedy and "doctor" not in result.remedy for result in faults)
 
 
 async def test_a_root_helper_that_takes_connections_and_answers_nothing_is_a_fault(tmp_path, monkeypatch):

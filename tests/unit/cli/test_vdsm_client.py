@@ -12,12 +12,18 @@ import pytest
 
 from vdsm.api import contract
 from vdsm.cli import vdsm_client
+from vdsm.version import VERSION
 
 
 def ended(*arguments):
     with pytest.raises(SystemExit) as end:
         vdsm_client.run(arguments)
     return end.value.code
+
+
+def test_the_version_needs_no_verb(capsys):
+    assert ended("--version") == 0
+    assert capsys.readouterr().out == f"vdsm-client {VERSION}\n"
 
 
 @pytest.mark.parametrize("verb", sorted(contract.rows()))
