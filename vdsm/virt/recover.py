@@ -123,8 +123,9 @@ class Recovery:
         process = decision.record.process
         if process is None or not qemu_process.lives(process):
             process = self._processes.get(vm.vm_id)
-        await vm.change(phase=Phase.RUNNING, process=process, forget=False, exit=None, told=False)
         await vm.adopt(domain)
+        # afterwards: when it is tried again, the record still says what the start has left to do
+        await vm.change(phase=Phase.RUNNING, process=process, forget=False, exit=None, told=False)
         vm.tell()
         if decision.start_unfinished:
             self._spawn(run_after_start(self._parts, vm.hook_vm, domain.xml), f"after start {vm.vm_id}")

@@ -121,6 +121,27 @@ async def test_a_vm_is_told_once_although_another_was_tried_again(
     assert (world.events.statuses(first), world.events.statuses(second)) == (["Up"], ["Up"])
 
 
+async def test_a_start_that_was_interrupted_gets_its_hook_although_it_was_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched, real = asyncio.Event(), world.hypervisor.launch
+
+    async def launch(vm_id: str, flags: int) -> Domain:
+        await real(vm_id, flags)
+        launched.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(world.hypervisor, "launch", launch)
+    await world.vms.create(VM, xml_of(disks=[disk()]))
+    await launched.wait()
+    fails_once(world, monkeypatch, VM)
+    await world.restart()
+    await until(lambda: world.vms.recovered)
+    await until(lambda: world.hooks.ran.count("after_vm_start") == 1)
+    assert world.vms.get(VM).record.phase == "running"
+
+
 # What is told
 
 
