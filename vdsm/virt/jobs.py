@@ -96,7 +96,11 @@ class VmJobs(Capability):
         """Begin; the task ends when the job has. Raises `ClaimedByJob` when it may not meet what goes on."""
         async with contextlib.AsyncExitStack() as claim:
             await claim.enter_async_context(self._claim(saved))
-            await self._vm.change(jobs=(*self._vm.record.jobs, saved))
+            try:
+                await self._vm.change(jobs=(*self._vm.record.jobs, saved))
+            except BaseException:  # who asked has left: it never began, and no new agent may take it up
+                await self._off_record(saved)
+                raise
             return self._spawn(saved, body, claim.pop_all())
 
     async def abort(self, job_id: str) -> None:
@@ -141,9 +145,11 @@ class VmJobs(Capability):
                 log.error("VM %s: %s %s failed: %s", self._vm.vm_id, saved.kind, saved.job_id, e)
             except Exception:  # a defect in one job must not be lost, nor keep its claim
                 log.exception("VM %s: %s %s failed", self._vm.vm_id, saved.kind, saved.job_id)
-            left = tuple(job for job in self._vm.record.jobs if job.job_id != saved.job_id)
-            await self._vm.change(jobs=left)
+            await self._off_record(saved)
             self._jobs.pop(saved.job_id, None)
+
+    async def _off_record(self, saved: SavedJob) -> None:
+        await self._vm.change(jobs=tuple(job for job in self._vm.record.jobs if job.job_id != saved.job_id))
 
     def _progress(self, job_id: str, current: int, end: int) -> None:
         job = self._jobs.get(job_id)

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from vdsm.common.errors import DeadlineExceeded
-from vdsm.virt import mailbox, slots
+from vdsm.virt import mailbox, records, slots
 from vdsm.virt.claims import Answer, Claim, Claims, answer
 from vdsm.virt.domain_xml.metadata import ImageId
 from vdsm.virt.errors import ClaimedByJob, HypervisorError, NoSuchVmJob
@@ -245,6 +246,28 @@ async def test_a_job_that_ended_is_off_the_record_and_others_stay(world: World) 
     second.progress(0, 0)
     first.progress(9, 9)  # late: it is no job any more
     assert jobs.report()["vmJobs"]["job-2"]["cur"] == "0"
+
+
+async def test_a_job_whose_verb_was_left_before_it_began_is_off_the_record(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = await up(world)
+    vm, began, go = world.vms.get(VM), threading.Event(), threading.Event()
+    real = records.write_atomic
+
+    def slow(path: str, data: bytes, mode: int) -> None:
+        began.set()
+        go.wait(5)
+        real(path, data, mode)
+
+    monkeypatch.setattr(records, "write_atomic", slow)
+    starting = asyncio.create_task(jobs.start(MERGE, Work()))
+    await asyncio.to_thread(began.wait)
+    starting.cancel()
+    go.set()
+    await asyncio.wait([starting])
+    assert starting.cancelled()
+    assert (vm.record.jobs, vm.claims.holds(Claim.MERGE), jobs.report()["vmJobs"]) == ((), False, {})
 
 
 # Slots
