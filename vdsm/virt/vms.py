@@ -22,7 +22,7 @@ from vdsm.common.paths import Paths
 from vdsm.virt import accept, host_shutdown, qemu_process, report
 from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.errors import ForeignDomain, NoSuchVm, Recovering, VmExists, VmIdDiffers
-from vdsm.virt.external import ExternalVms
+from vdsm.virt.external import ExternalVm, ExternalVms
 from vdsm.virt.host_shutdown import HostShutdown
 from vdsm.virt.hypervisor import DomainState, Hypervisor, HypervisorEvent, Reconnected
 from vdsm.virt.images import SharedImages
@@ -194,7 +194,7 @@ class Vms:
 
     def brief(self) -> list[dict[str, Any]]:
         """All VMs as lists show them, also those that are not ours."""
-        return [report.brief(vm) for vm in self.all()] + [vm.brief() for vm in self._external.all()]
+        return [report.brief(vm) for vm in self.all()] + [vm.brief() for vm in self._others()]
 
     def encoded_stats(self, vm_id: str) -> Encoded:
         """As `stats`, in a list of one."""
@@ -204,7 +204,7 @@ class Vms:
     async def all_encoded_stats(self) -> Encoded:
         """As `all_stats`."""
         ours = await self._answers.all(self.all())
-        return as_list([*ours, *(encode(vm.stats()) for vm in self._external.all())])
+        return as_list([*ours, *(encode(vm.stats()) for vm in self._others())])
 
     def stats(self, vm_id: str) -> dict[str, Any]:
         external = self._external.get(vm_id)
@@ -218,7 +218,11 @@ class Vms:
 
     def all_stats(self) -> list[dict[str, Any]]:
         ours = [report.stats(vm, self._samples) for vm in self.all()]
-        return ours + [vm.stats() for vm in self._external.all()]
+        return ours + [vm.stats() for vm in self._others()]
+
+    def _others(self) -> list[ExternalVm]:
+        """An id stands once in a list, also where somebody gave a domain that of a VM of ours."""
+        return [vm for vm in self._external.all() if vm.vm_id not in self._vms]
 
     def storage_is_back(self, domain_id: str) -> None:
         """A storage domain became valid: VMs that it had paused may go on."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from pathlib import Path
@@ -106,6 +107,20 @@ async def test_a_foreign_domain_that_takes_no_verb_is_left_to_its_owner(world: W
     world.hypervisor.hear(Watchdog(vm_id, "reset"))
     await settle()
     assert world.hypervisor.calls == []
+
+
+async def test_a_foreign_domain_with_the_id_of_a_vm_of_ours_is_not_told_beside_it(world: World) -> None:
+    await up(world)
+    xml = FOREIGN.format(vm_id=VM, name="theirs", kind="kvm")
+    world.hypervisor.found[VM] = FakeDomain(xml, DomainState.RUNNING)
+    world.hypervisor.hear(Reconnected())
+    await settle()
+    assert world.vms._external.get(VM) is not None
+    assert [vm["vmId"] for vm in world.vms.brief()] == [VM]
+    assert [vm["vmId"] for vm in world.vms.all_stats()] == [VM]
+    assert [vm["vmId"] for vm in json.loads((await world.vms.all_encoded_stats()).full)] == [VM]
+    await world.vms.destroy(VM)
+    assert world.vms.stats(VM)["vmName"] == "theirs"
 
 
 # When libvirt comes back
