@@ -55,7 +55,8 @@ if [ -n "$address" ] && [ -e /sys/class/net/eth0 ]; then
 fi
 agent() {
     exec 3<>$1
-    while read -r line <&3; do
+    while :; do
+        read -r line <&3 || { sleep 1; continue; }  # nobody is at the other end yet
         case $line in
             *guest-sync*) id=${line##*\\"id\\":}; printf '{"return":%s}\\n' ${id%%[!0-9]*} >&3;;
             *) echo "guest: agent was asked $line";;
