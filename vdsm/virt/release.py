@@ -5,8 +5,9 @@
     -> after_vm_destroy -> record `down`, or no record when the engine asked for the end
 
 Each step is harmless when it was done before, so an interrupted release is run again from its start. Only
-QEMU that can't be stopped fails a release: tearing images down under a running guest would destroy data. A domain
-whose memory somebody saved with libvirt's own tools is not undefined: that would delete the saved state.
+QEMU that can't be stopped fails a release: tearing images down under a running guest would destroy data. QEMU that we
+started is ours whatever somebody did to the XML of its domain; a definition without our metadata is left alone. A
+domain whose memory somebody saved with libvirt's own tools is not undefined: that would delete the saved state.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vdsm.common.errors import AgentError, DeadlineExceeded
 from vdsm.virt import qemu_process
 from vdsm.virt.domain_xml.metadata import ImageId
 from vdsm.virt.errors import DestroyFailed, DomainMissing, HypervisorError, VirtError
+from vdsm.virt.hypervisor import Domain
 from vdsm.virt.launch_flags import LaunchFlags
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import HookVm
@@ -76,13 +78,17 @@ class Release:
         try:
             for _ in range(_LOOKS):
                 domain = await hypervisor.domain(self._vm_id)
-                if is_foreign(domain):
+                if is_foreign(domain) and not self._runs_as(domain):
                     log.error("VM %s: domain %r has its uuid but is not ours: left alone", self._vm_id, domain.name)
+                    if not domain.active:
+                        await self._prove_gone()
                     return
                 if domain.active:
                     await self._stop(graceful_attempts)
                 await self._prove_gone()
                 STOPPED.reach()
+                if is_foreign(domain):
+                    continue  # its definition may be somebody else's
                 if domain.reason == "saved" and not domain.active and not self._forget():
                     log.warning("VM %s: libvirt saved its memory: its definition and that state stay", self._vm_id)
                     return
@@ -96,6 +102,10 @@ class Release:
             raise DestroyFailed(self._vm_id, str(e)) from e
         else:
             raise DestroyFailed(self._vm_id, "libvirt still has the domain")
+
+    def _runs_as(self, domain: Domain) -> bool:
+        """Whether that domain is the QEMU that we started, whatever became of our metadata in its XML."""
+        return domain.active and self._record.process is not None and qemu_process.lives(self._record.process)
 
     def _forget(self) -> bool:
         record = self._parts.records.get(self._vm_id)

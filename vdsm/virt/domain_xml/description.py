@@ -70,6 +70,8 @@ def describe(root: etree._Element) -> Description:
     name = text_of(root, "name")
     if not name or len(name) > 255 or "/" in name or "\n" in name:
         raise BadDomainXml("name", f"{shown(name)} can't be the name of a VM")
+    if len(root.findall("metadata")) > 1:
+        raise BadDomainXml("metadata", "it stands there twice, and libvirt keeps the first one only")
     channels = [t for t in root.findall("devices/channel/target") if t.get("name") in _AGENT_CHANNELS]
     return Description(
         vm_id=read_vm_id(root),
@@ -155,4 +157,8 @@ def _digest(devices: etree._Element | None) -> str:
     """A stable name of this set of devices: the engine reads the XML again when it changes."""
     if devices is None:
         return ""
-    return hashlib.sha256(etree.tostring(devices, method="c14n")).hexdigest()[:16]
+    try:
+        text = etree.tostring(devices, method="c14n")
+    except etree.C14NError:  # a namespace with a relative name, for one
+        text = etree.tostring(devices)
+    return hashlib.sha256(text).hexdigest()[:16]
