@@ -30,6 +30,7 @@ log = logging.getLogger("vdsm.virt")
 
 _START_HANGS_S = 2.0
 RETRY_FIRST_S, RETRY_LAST_S = 15.0, 240.0
+GRACE_MOST = 5  # attempts: libvirt gives QEMU some 15 s in each, and a destroy that waits for them can't be hurried
 
 
 class Ending:
@@ -64,7 +65,7 @@ class Ending:
         if self._exit is None:
             self._exit = exit_
             self._stopped()
-        self._graceful_attempts = graceful_attempts
+        self._graceful_attempts = min(graceful_attempts, GRACE_MOST)
         if self._release is None or (self._release.done() and not self._vm.status.down):
             self._release = asyncio.create_task(self._run(), name=f"end {self._vm.vm_id}")
             self._release.add_done_callback(_retrieved)
