@@ -35,11 +35,19 @@ Make = Callable[[Decision], Vm]
 
 
 class Recovery:
-    def __init__(self, parts: Parts, vms: dict[str, Vm], make: Make, spawn: Callable[[Awaitable[None], str], object]):
-        """``make`` makes the owner of a VM; ``spawn`` runs what goes on afterwards."""
+    def __init__(
+        self,
+        parts: Parts,
+        vms: dict[str, Vm],
+        make: Make,
+        destroy: Callable[[Vm], Awaitable[None]],
+        spawn: Callable[[Awaitable[None], str], object],
+    ) -> None:
+        """``make`` makes the owner of a VM; ``destroy`` ends and forgets it; ``spawn`` runs what goes on afterwards."""
         self._parts = parts
         self._vms = vms
         self._make = make
+        self._destroy = destroy
         self._spawn = spawn
         self.problems: dict[str, str] = {}
         self._processes: Mapping[str, QemuProcess] = {}
@@ -144,8 +152,6 @@ class Recovery:
     async def _finish_destroy(self, vm: Vm) -> None:
         """The engine asked for the end before the agent died: forget the VM once it has ended."""
         try:
-            await vm.ending.destroy(0)
+            await self._destroy(vm)
         except AgentError as e:
             log.error("VM %s: %s", vm.vm_id, e)
-            return
-        self._vms.pop(vm.vm_id, None)

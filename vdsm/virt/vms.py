@@ -90,7 +90,9 @@ class Vms:
         self._sampler = Sampler(
             hypervisor, self._samples, self._answers, self._running, seen=self._seen, period_s=stats_interval_s
         )
-        self._recovery = Recovery(self._parts, self._vms, self._recovered_vm, self._spawn)
+        self._recovery = Recovery(
+            self._parts, self._vms, self._recovered_vm, lambda vm: self._destroy(vm, 0), self._spawn
+        )
         self._reconciler = Reconciler(self._parts, self._vms, period_s=reconcile_s)
         self._recovered = asyncio.Event()
         self._let_go = asyncio.Event()

@@ -142,6 +142,20 @@ async def test_a_start_that_was_interrupted_gets_its_hook_although_it_was_tried_
     assert world.vms.get(VM).record.phase == "running"
 
 
+async def test_an_end_that_is_finished_after_a_restart_leaves_no_problem_of_the_vm(world: World) -> None:
+    await up(world)
+    world.hypervisor.found[VM].xml = "<domain"
+    hung = world.hooks.hang("after_vm_destroy")
+    destroying = asyncio.create_task(world.vms.destroy(VM))
+    await hung.wait()
+    world.hypervisor.found[VM] = FakeDomain("<domain", DomainState.OFF)
+    world.hooks.scripts.clear()
+    await world.restart()
+    await until(lambda: world.vms.all() == [])
+    assert world.vms.problems == {}
+    await asyncio.wait([destroying])
+
+
 # What is told
 
 
