@@ -291,3 +291,12 @@ def test_every_row_hangs_below_one_that_is_allowed(path: str) -> None:
     )  # fmt: skip
     for text in allowed.TABLE[path].values():
         allowed.pattern(text, VM)
+
+
+def test_a_cd_is_refused_with_the_path_that_it_shows() -> None:
+    told = refused(GOOD.replace(f'file="{ISO}"', f'file="{PATH}"'))
+    assert f"disk 'sdc': '/rhev/data-center/{POOL}/" in told and "is no image of an ISO domain" in told
+
+
+def test_a_cd_whose_driver_says_no_format_is_raw() -> None:
+    allowlist.check(GOOD.replace('<driver name="qemu" type="raw" error', '<driver name="qemu" error'), VM, ())

@@ -59,6 +59,13 @@ def test_what_the_engine_wrote_is_there() -> None:
     assert not describe(parse(xml_of().replace("'kvm'", "'qemu'"), what="it")).kvm
 
 
+@pytest.mark.parametrize("uuid", ["", "<uuid/>", "<uuid>x</uuid>", f"<uuid>{VM}x</uuid>"])
+def test_an_id_that_is_none_is_refused_by_its_element(uuid: str) -> None:
+    with pytest.raises(InvalidParameter) as refused:
+        describe(parse(xml_of().replace(f"<uuid>{VM}</uuid>", uuid), what="it"))
+    assert refused.value.name == "uuid"
+
+
 def test_an_id_in_capitals_is_the_same_id() -> None:
     capitals = VM.replace("0000-000000000063", "0000-0000000000ab")
     assert describe(parse(xml_of(capitals.upper()), what="it")).vm_id == capitals
@@ -265,6 +272,13 @@ def test_what_is_written_has_its_type_and_makes_its_place() -> None:
     again = parse(to_text(root), what="it")
     elements = [(e.tag.rpartition("}")[2], e.get("type"), e.text) for e in again.find("metadata")[0]]  # type: ignore[index]
     assert elements == [("name", None, "x"), ("paused", "bool", "True"), ("number", "float", "1.5")]
+
+
+def test_a_text_that_is_written_over_a_number_has_no_type_of_it() -> None:
+    root = root_of(metadata="<ovirt-vm:x type='int'>7</ovirt-vm:x>")
+    write_value(root, "x", "seven")
+    (element,) = [e for e in root.iter() if str(e.tag).endswith("}x")]
+    assert (dict(element.attrib), element.text) == ({}, "seven")
 
 
 # What a start changes

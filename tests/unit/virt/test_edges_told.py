@@ -159,6 +159,13 @@ def test_a_zombie_with_a_thread_that_hangs_hangs(tmp_path: Path) -> None:
     assert qemu_process.hangs(found, str(tmp_path))
 
 
+def test_a_zombie_whose_threads_can_not_be_seen_has_none(tmp_path: Path) -> None:
+    found = process(tmp_path, 7, "Z")
+    (tmp_path / "7/task/7").rmdir()
+    (tmp_path / "7/task").rmdir()
+    assert not qemu_process.lives(found, str(tmp_path))
+
+
 def test_a_process_that_is_not_there_neither_lives_nor_hangs(tmp_path: Path) -> None:
     found = QemuProcess(7, 19)
     assert not qemu_process.lives(found, str(tmp_path)) and not qemu_process.hangs(found, str(tmp_path))
@@ -300,6 +307,17 @@ def test_a_defect_without_words_is_told_by_its_kind(caplog: pytest.LogCaptureFix
     Troubles().tell("a", "text", ZeroDivisionError())
     (told,) = caplog.records
     assert told.getMessage() in ("text: ZeroDivisionError", "text: ")
+    assert told.exc_info
+
+
+async def test_a_defect_in_samples_is_told_by_what_it_costs(caplog: pytest.LogCaptureFixture) -> None:
+    samples = Samples()
+    sampler = Sampler(Source(HypervisorLost("x")), samples, Answers(samples), lambda: 1 / 0, period_s=0.001)  # type: ignore[arg-type, return-value]
+    sampler.start()
+    await asyncio.sleep(0.01)
+    await sampler.stop()
+    (told,) = caplog.records
+    assert told.getMessage() == "statistics of VMs: division by zero"
     assert told.exc_info
 
 

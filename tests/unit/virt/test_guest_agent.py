@@ -65,6 +65,14 @@ async def test_events_say_whether_it_is_connected_more_truly_than_the_xml(world:
         await vm.agent.thaw()
 
 
+async def test_an_agent_that_left_is_not_asked_whatever_the_xml_still_says(world: World) -> None:
+    vm = await up(world, CONNECTED)
+    world.hypervisor.tell(VM, Change.AGENT_DISCONNECTED)
+    await settle()
+    with pytest.raises(NoGuestAgent):
+        await vm.agent.freeze()
+
+
 async def test_other_events_say_nothing_of_the_agent(world: World) -> None:
     vm = await up(world)
     world.hypervisor.tell(VM, Change.RESUMED)

@@ -16,6 +16,7 @@ from vdsm.common.errors import AgentError, DeadlineExceeded
 from vdsm.virt import ending
 from vdsm.virt.errors import DestroyFailed, DomainMissing
 from vdsm.virt.hypervisor import Change, Domain, DomainState
+from vdsm.virt.qemu_process import QemuProcess
 from vdsm.virt.records import Phase
 from vdsm.virt.vm import Vm
 
@@ -262,6 +263,22 @@ async def test_a_failed_end_is_tried_again_after_longer_and_longer_pauses(
     pauses = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert tries[0] == 15
     assert pauses == [30, 60, 120, 240, 240]
+
+
+async def test_a_failed_end_is_tried_again_at_once_when_its_qemu_has_ended(
+    stuck: tuple[World, Vm], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, vm = stuck
+    lives = True
+    monkeypatch.setattr(ending.qemu_process, "lives", lambda _process: lives)
+    await vm.change(process=QemuProcess(1 << 30, 19))
+    world.hypervisor.before.clear()
+    vm.ending.retry()
+    await settle()
+    assert vm.ending.failed
+    lives = False
+    vm.ending.retry()
+    await until(lambda: vm.status.down)
 
 
 async def test_an_end_that_runs_or_is_over_is_not_tried_again(stuck: tuple[World, Vm]) -> None:

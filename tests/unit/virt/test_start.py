@@ -335,6 +335,11 @@ async def test_what_is_refused_is_the_parameter_by_its_length_not_its_text(xml: 
     assert refused.value.reason
 
 
+async def test_what_is_no_xml_is_told_in_the_parsers_words() -> None:
+    with pytest.raises(InvalidParameter, match=r"Parameter 'xml' is invalid: it is not valid XML: .*line 1"):
+        await accept.read("<domain", FACTS)
+
+
 async def test_the_first_record_has_each_image_once_and_those_that_were_left() -> None:
     description, kept = await accept.read(
         xml_of(disks=[disk("vda"), disk("vdb"), ("<disk><target dev='x'/></disk>", "")]), FACTS
