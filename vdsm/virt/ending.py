@@ -23,7 +23,7 @@ from vdsm.virt.domain_xml.metadata import ImageId
 from vdsm.virt.lifecycle import Cause
 from vdsm.virt.parts import Parts
 from vdsm.virt.records import Phase
-from vdsm.virt.release import Release
+from vdsm.virt.release import Release, remove_saved
 from vdsm.virt.states import Exit, ExitReason, exit_for
 
 log = logging.getLogger("vdsm.virt")
@@ -118,6 +118,8 @@ class Ending:
         """Nothing is reported any more. What is still prepared keeps its record, for the reconciler."""
         vm = self._vm
         left = await self._parts.images.release(vm.vm_id, vm.record.images)
+        if vm.status.exit == exit_for(ExitReason.SAVED):
+            await remove_saved(self._parts, vm.vm_id)
         if left:
             await vm.change(phase=Phase.LEFT, images=tuple(left))
         else:
@@ -132,11 +134,11 @@ class Ending:
     async def _run(self) -> None:
         vm = self._vm
         await self._start_ended()
-        await self._look_behind_the_guest()
-        assert self._exit is not None
         change = vm.status.apply(Cause.ENDS)
         if change is not None and change.news:
             vm.tell()
+        await self._look_behind_the_guest()
+        assert self._exit is not None
         try:
             release = Release(self._parts, vm.record, vm.hook_vm)
             left = await release.run(self._exit, vm.xml, self._graceful_attempts)

@@ -31,6 +31,7 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -108,13 +109,15 @@ class Store:
         self.unreadable: dict[str, str] = {}
         self._records: dict[str, Record] = {}
         # one turn at the disk for each VM that is written now
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._owed: set[str] = set()
         self._writing: set[asyncio.Task[None]] = set()
         self._payer: asyncio.Task[None] | None = None
+        self._stopped = False
 
     async def stop(self) -> None:
         """What is being written is written; what is owed stays so."""
+        self._stopped = True
         if self._payer is not None:
             self._payer.cancel()
             await asyncio.wait([self._payer])
@@ -205,12 +208,11 @@ class Store:
             self._records[vm_id] = before
 
     async def _write_or_owe(self, vm_id: str) -> None:
-        try:
-            await self._write(vm_id)
-        except OSError as e:
-            log.error("the record of VM %s can't be written, the VM goes on without: %s", vm_id, e)
-            self._owed.add(vm_id)
-        if self._owed and (self._payer is None or self._payer.done()):
+        await self._write(vm_id, owe=True)
+
+    def _owe(self, vm_id: str) -> None:
+        self._owed.add(vm_id)
+        if not self._stopped and (self._payer is None or self._payer.done()):
             self._payer = asyncio.create_task(self._pay(), name="records that are owed", context=masking.outside())
 
     async def _pay(self) -> None:
@@ -223,22 +225,36 @@ class Store:
                     continue
                 log.info("VM %s: its record is written again", vm_id)
 
-    async def _write(self, vm_id: str) -> None:
-        """Bring the disk to what is known now. A write goes on when its caller leaves: the next one waits for it."""
-        writing = asyncio.create_task(self._write_in_turn(vm_id), name=f"record {vm_id}", context=masking.outside())
+    async def _write(self, vm_id: str, *, owe: bool = False) -> None:
+        """Bring the disk to what is known now, or ``owe`` it. Both go on when the caller leaves."""
+        writing = asyncio.create_task(
+            self._write_in_turn(vm_id, owe=owe), name=f"record {vm_id}", context=masking.outside()
+        )
         self._writing.add(writing)
-        writing.add_done_callback(self._writing.discard)
+        writing.add_done_callback(self._written)
         await asyncio.shield(writing)
 
-    async def _write_in_turn(self, vm_id: str) -> None:
-        turn = self._turns.setdefault(vm_id, asyncio.Lock())
+    def _written(self, writing: asyncio.Task[None]) -> None:
+        self._writing.discard(writing)
+        if not writing.cancelled():
+            writing.exception()  # the caller's, if it is still there
+
+    async def _write_in_turn(self, vm_id: str, *, owe: bool) -> None:
+        turn = self._turns.get(vm_id)
+        if turn is None:
+            turn = self._turns[vm_id] = asyncio.Lock()
         async with turn:
             record = self._records.get(vm_id)  # the newest word, whatever its own caller had
-            await asyncio.to_thread(self._bring, vm_id, record)
-            if self._records.get(vm_id) is record:
-                self._owed.discard(vm_id)
-        if not turn.locked() and self._turns.get(vm_id) is turn:
-            del self._turns[vm_id]
+            try:
+                await asyncio.to_thread(self._bring, vm_id, record)
+            except OSError as e:
+                if not owe:
+                    raise
+                log.error("the record of VM %s can't be written, the VM goes on without: %s", vm_id, e)
+                self._owe(vm_id)
+            else:
+                if self._records.get(vm_id) is record:
+                    self._owed.discard(vm_id)
 
     def _bring(self, vm_id: str, record: Record | None) -> None:
         path = os.path.join(self._folder, f"{vm_id}.json")

@@ -7,7 +7,8 @@
 Each step is harmless when it was done before, so an interrupted release is run again from its start. Only
 QEMU that can't be stopped fails a release: tearing images down under a running guest would destroy data. QEMU that we
 started is ours whatever somebody did to the XML of its domain; a definition without our metadata is left alone. A
-domain whose memory somebody saved with libvirt's own tools is not undefined: that would delete the saved state.
+domain whose memory somebody saved with libvirt's own tools is not undefined before the engine has let the VM go: that
+deletes the saved state, and to restore it later, when the VM ran elsewhere, would ruin its disks.
 """
 
 from __future__ import annotations
@@ -39,6 +40,18 @@ ENDED = crash_point("vm.destroy.ended", "all is done but the record's last word"
 
 GONE_S = 10.0  # for a process that libvirt has let go
 _LOOKS = 4
+
+
+async def remove_saved(parts: Parts, vm_id: str) -> None:
+    """The engine has let the VM go: the definition goes that was kept for its saved memory."""
+    try:
+        domain = await parts.hypervisor.domain(vm_id)
+        if not domain.active and domain.reason == "saved" and not is_foreign(domain):
+            await parts.hypervisor.undefine(vm_id)
+    except DomainMissing:
+        return
+    except (VirtError, DeadlineExceeded) as e:  # the next agent reports it as Down, and is told to destroy it
+        log.error("VM %s: its definition with the saved memory stays: %s", vm_id, e)
 
 
 class Release:

@@ -20,6 +20,7 @@ from vdsm.common.errors import AgentError
 from vdsm.common.ids import check_uuid
 from vdsm.common.paths import Paths
 from vdsm.virt import accept, host_shutdown, qemu_process, report
+from vdsm.virt.background import Background
 from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.errors import ForeignDomain, NoSuchVm, Recovering, VmExists, VmIdDiffers
 from vdsm.virt.external import ExternalVm, ExternalVms
@@ -69,6 +70,8 @@ class Vms:
     ) -> None:
         """``start_slots``: VMs that are launched at once; 0 for what suits the host."""
         self._vms: dict[str, Vm] = {}
+        # whose records are on their way to the disk; set when that is decided
+        self._accepting: dict[str, asyncio.Event] = {}
         self._host_shutdown = HostShutdown(host_goes_down)
         self._parts = Parts(
             hypervisor,
@@ -90,14 +93,14 @@ class Vms:
         self._sampler = Sampler(
             hypervisor, self._samples, self._answers, self._running, seen=self._seen, period_s=stats_interval_s
         )
+        self._background = Background()
         self._recovery = Recovery(
-            self._parts, self._vms, self._recovered_vm, lambda vm: self._destroy(vm, 0), self._spawn
+            self._parts, self._vms, self._recovered_vm, lambda vm: self._destroy(vm, 0), self._background.spawn
         )
         self._reconciler = Reconciler(self._parts, self._vms, period_s=reconcile_s)
         self._recovered = asyncio.Event()
         self._let_go = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
-        self._tasks: set[asyncio.Future[Any]] = set()
 
     # Life of the part
 
@@ -109,9 +112,10 @@ class Vms:
 
     async def stop(self) -> None:
         """VMs run on; starts and releases under way are found again by their records."""
-        for task in [t for t in (self._starting, *self._tasks) if t is not None and not t.done()]:
-            task.cancel()
-            await asyncio.wait([task])
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        await self._background.stop()
         await self._reconciler.stop()
         for vm in self._vms.values():
             vm.abandon()
@@ -165,11 +169,15 @@ class Vms:
             raise VmExists(vm_id, str(self._vms[vm_id].status.reported))
         record = accept.record(description, kept, self._parts.records.get(vm_id))
         vm = self._vms[vm_id] = Vm(self._parts, record, description, lambda: self._began(vm_id))
+        accepted = self._accepting[vm_id] = asyncio.Event()
         try:
             await self._parts.records.create(record)
         except BaseException:  # nothing was started: it is as if it had never come
             del self._vms[vm_id]
             raise
+        finally:
+            del self._accepting[vm_id]
+            accepted.set()
         RECORDED.reach()
         vm.begin(xml)
         return vm
@@ -177,7 +185,7 @@ class Vms:
     async def destroy(self, vm_id: str, graceful_attempts: int = 1) -> None:
         """End and forget a VM; a Down one is only forgotten. Goes on when the caller leaves."""
         vm = self.get(vm_id)
-        await asyncio.shield(self._spawn(self._destroy(vm, graceful_attempts), f"destroy {vm_id}"))
+        await asyncio.shield(self._background.spawn(self._destroy(vm, graceful_attempts), f"destroy {vm_id}"))
 
     def get(self, vm_id: str) -> Vm:
         """Raises `NoSuchVm`, `ForeignDomain`, `Recovering`."""
@@ -230,9 +238,13 @@ class Vms:
         """A storage domain became valid: VMs that it had paused may go on."""
         for vm in self._vms.values():
             if vm.resume_behaviour.uses(domain_id):
-                self._spawn(vm.resume_behaviour.storage_is_back(), f"resume {vm.vm_id}")
+                self._background.spawn(vm.resume_behaviour.storage_is_back(), f"resume {vm.vm_id}")
 
     async def _destroy(self, vm: Vm, graceful_attempts: int) -> None:
+        if (accepted := self._accepting.get(vm.vm_id)) is not None:
+            await accepted.wait()
+            if self._vms.get(vm.vm_id) is not vm:
+                raise NoSuchVm(vm.vm_id)
         await vm.ending.destroy(graceful_attempts)
         FORGOTTEN.reach()
         if self._vms.get(vm.vm_id) is vm:
@@ -249,9 +261,10 @@ class Vms:
     def _running(self) -> dict[str, Vm]:
         return {vm_id: vm for vm_id, vm in self._vms.items() if vm.launched and not vm.status.down}
 
-    def _seen(self, vm_id: str, _state: DomainState, _reason: str) -> None:
-        """libvirt has it in another state than we do."""
-        self._vms[vm_id].look.soon()
+    def _seen(self, vm_id: str, _state: DomainState | None, _reason: str) -> None:
+        """libvirt has it in another state than we do, or not at all."""
+        if (vm := self._vms.get(vm_id)) is not None:
+            vm.look.soon()
 
     def _check_recovered(self) -> None:
         if not self._recovered.is_set():
@@ -263,14 +276,6 @@ class Vms:
         self._began(vm_id)
         return vm
 
-    def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Future[None]:
-        task = asyncio.ensure_future(work)
-        if isinstance(task, asyncio.Task):
-            task.set_name(name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     # Events
 
     def _hear(self, event: HypervisorEvent) -> None:
@@ -281,7 +286,7 @@ class Vms:
             elif self._recovered.is_set():
                 self._external.hear(event.vm_id)
         elif self._recovered.is_set():
-            self._spawn(self._look_at_all(), "look at all VMs")
+            self._background.spawn(self._look_at_all(), "look at all VMs")
 
     async def _look_at_all(self) -> None:
         """libvirt was away: what happened meanwhile is seen by looking, and each VM is told again."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -89,6 +90,23 @@ async def test_an_end_that_failed_is_tried_again_by_itself(world: World) -> None
     assert len(world.events.downs()) == 1
 
 
+async def test_a_vm_whose_destroy_failed_is_down_later_and_not_told_again_after_a_restart(world: World) -> None:
+    vm = await up(world)
+    world.hypervisor.before["kill"] = world.hypervisor.before["terminate"] = refuse("it hangs")
+    with pytest.raises(DestroyFailed):
+        await world.vms.destroy(VM)
+    world.hypervisor.before.clear()
+    world.hypervisor.guest_ends(VM)
+    vm.ending._next_try_s = 0.0
+    await until(lambda: vm.record.told)
+    await world.restart()
+    assert world.vms.stats(VM)["status"] == "Down"
+    await settle()
+    assert world.events.told == []
+    await world.vms.destroy(VM)
+    assert (world.vms.all(), world.records()) == ([], [])
+
+
 async def test_images_that_stayed_prepared_are_torn_down_later_although_the_engine_let_the_vm_go(world: World) -> None:
     await up(world)
     real = world.storage.teardown_image
@@ -122,6 +140,30 @@ async def test_images_left_by_an_earlier_run_go_with_the_next_end_of_the_vm(worl
     world.storage.teardown_image = real  # type: ignore[method-assign]
     await world.vms.destroy(VM)
     assert world.storage.prepared == set()
+
+
+async def test_a_destroy_that_fails_when_its_caller_has_left_is_no_lost_exception(world: World) -> None:
+    lost: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: lost.append(context["message"]))
+    await up(world)
+    world.hypervisor.before["kill"] = world.hypervisor.before["terminate"] = refuse("it hangs")
+    running, go = asyncio.Event(), asyncio.Event()
+
+    async def script(xml: str) -> str:
+        running.set()
+        await go.wait()
+        return xml
+
+    world.hooks.scripts["before_vm_destroy"] = script
+    destroying = asyncio.create_task(world.vms.destroy(VM))
+    await running.wait()
+    destroying.cancel()
+    await asyncio.wait([destroying])
+    go.set()
+    await settle()
+    gc.collect()
+    assert world.vms.stats(VM)["status"] == "Powering down"
+    assert lost == []
 
 
 async def test_two_destroys_are_one(world: World) -> None:

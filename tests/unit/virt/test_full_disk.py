@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from vdsm.virt import records
-from vdsm.virt.errors import RecordNotWritten
+from vdsm.virt.errors import NoSuchVm, RecordNotWritten
 from vdsm.virt.hypervisor import DomainState
 from vdsm.virt.records import Phase, Record, Store
 from vdsm.virt.vm import Vm
@@ -133,6 +133,29 @@ async def test_a_new_vm_is_refused_with_the_reason_and_nothing_of_it_is_left(wor
     assert "room" in refused.value.remedy
     assert world.vms.all() == []
     await up(world)
+
+
+async def test_a_destroy_of_a_vm_that_is_refused_meanwhile_finds_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def full(_path: str, _data: bytes, _mode: int) -> None:
+        go.wait()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records, "write_atomic", full)
+    creating = asyncio.create_task(world.vms.create(VM, xml_of(disks=[disk()])))
+    await until(lambda: VM in world.vms._vms)
+    destroying = asyncio.create_task(world.vms.destroy(VM))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(RecordNotWritten):
+        await creating
+    with pytest.raises(NoSuchVm):
+        await destroying
+    assert (world.vms.all(), world.events.told) == ([], [])
 
 
 async def test_a_start_that_cannot_be_recorded_does_not_reach_libvirt(world: World) -> None:
@@ -259,3 +282,50 @@ async def test_writes_of_one_record_never_overlap_and_leave_nothing_behind(
     await asyncio.gather(*(kept.change(VM, started_at_s=float(n)) for n in range(5)))
     assert most == 1
     assert len(kept._turns) == 0
+
+
+async def test_a_change_whose_caller_left_is_owed_as_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "RETRY_S", 0.01)
+    kept = Store(str(tmp_path))
+    await kept.create(Record(vm_id=VM, name="x", phase=Phase.STARTING, xml=""))
+    began, go = threading.Event(), threading.Event()
+
+    def full(_path: str, _data: bytes, _mode: int) -> None:
+        began.set()
+        go.wait()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_atomic", full)
+        left = asyncio.create_task(kept.change(VM, phase=Phase.DOWN))
+        await asyncio.to_thread(began.wait)
+        left.cancel()
+        go.set()
+        await asyncio.wait(kept._writing)
+    assert kept._payer is not None
+    await kept._payer
+    assert [record.phase for record in Store(str(tmp_path)).load()] == [Phase.DOWN]
+
+
+async def test_a_write_that_comes_as_another_gets_its_turn_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most = 0, 0
+
+    def slow(_path: str, _data: bytes, _mode: int) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.01)
+        running -= 1
+
+    monkeypatch.setattr(records, "write_atomic", slow)
+    kept = Store(str(tmp_path))
+    await kept.create(Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml=""))
+    first = asyncio.create_task(kept.change(VM, started_at_s=1.0))
+    second = asyncio.create_task(kept.change(VM, started_at_s=2.0))
+    first.add_done_callback(lambda _first: later.append(asyncio.create_task(kept.change(VM, started_at_s=3.0))))
+    later: list[asyncio.Task[Record]] = []
+    await asyncio.gather(first, second)
+    await later[0]
+    assert most == 1

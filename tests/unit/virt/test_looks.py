@@ -317,3 +317,22 @@ async def test_a_vm_that_died_while_libvirt_was_away_is_found_by_a_later_look(wo
     world.hypervisor.found[VM].state = DomainState.OFF
     world.hypervisor.hear(Reconnected())
     await until(lambda: vm.status.down)
+
+
+async def test_an_end_of_which_no_event_told_is_found_by_the_next_sample(world: World) -> None:
+    vm = await up(world)
+    world.hypervisor.found[VM].state, world.hypervisor.found[VM].reason = DomainState.OFF, "shutdown"
+    await until(lambda: vm.status.down)
+    assert [(d["exitCode"], d["exitReason"]) for d in world.events.downs()] == [(0, 7)]
+
+
+async def test_a_saved_memory_goes_when_the_engine_has_let_the_vm_go(world: World) -> None:
+    vm = await up(world)
+    world.hypervisor.found[VM].state, world.hypervisor.found[VM].reason = DomainState.OFF, "saved"
+    world.hypervisor.tell(VM, Change.SAVED)
+    await until(lambda: vm.status.down)
+    assert VM in world.hypervisor.found
+    await world.vms.destroy(VM)
+    assert world.hypervisor.found == {}
+    await world.restart()
+    assert (world.vms.all(), world.events.told) == ([], [])

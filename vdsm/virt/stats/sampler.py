@@ -32,7 +32,7 @@ _SOONEST_S = 1.0
 _ALL, _SAMPLER = "all VMs", "the sampler"
 _AS = {DomainState.RUNNING: VmState.UP, DomainState.PAUSED: VmState.PAUSED}
 
-Seen = Callable[[str, DomainState, str], None]
+Seen = Callable[[str, DomainState | None, str], None]
 
 
 class Sampler:
@@ -47,7 +47,8 @@ class Sampler:
         period_s: float = PERIOD_S,
         longest_s: float = LONGEST_S,
     ) -> None:
-        """``running`` tells which VMs of ours run now; ``seen`` hears of a VM that libvirt has in another state."""
+        """``running`` tells which VMs of ours run now; ``seen`` hears of a VM that libvirt has in another state,
+        None when it tells of none."""
         self._source = source
         self._samples = samples
         self._answers = answers
@@ -95,6 +96,8 @@ class Sampler:
                 for vm in self._running().values():
                     if vm.vm_id in stats:
                         self._take(vm, stats[vm.vm_id])
+                    elif vm.vm_id in running:
+                        self._miss(vm)
         running = self._running()
         self._samples.keep_only(running)
         self._troubles.keep_only({_ALL, _SAMPLER, *running})
@@ -134,13 +137,19 @@ class Sampler:
         except (HypervisorLost, TooManyStuckCalls) as e:
             self._troubles.tell(_ALL, "no statistics", e)
             return False
-        except DomainMissing:  # it ends: looks see that
+        except DomainMissing:
+            self._miss(vm)
             return True
         except Exception as e:  # noqa: BLE001 - whatever it is: it is this VM's
             self._troubles.tell(vm.vm_id, f"VM {vm.vm_id}: no statistics", e)
             return True
         self._take(vm, sampled)
         return True
+
+    def _miss(self, vm: Shown) -> None:
+        """It has ended, whoever did or did not tell."""
+        if not vm.status.ending:
+            self._seen(vm.vm_id, None, "")
 
     def _take(self, vm: Shown, sampled: Sampled) -> None:
         if vm.status.down:  # it ended while libvirt was asked
