@@ -8,6 +8,7 @@ where no event was heard.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping
@@ -40,6 +41,9 @@ class Disks(Capability):
         self._images = images
         self._hypervisor = hypervisor
         self._lost: list[ImageId] = []
+        # looks of a higher number began after the last trouble was heard of
+        self._heard_at = 0
+        self._asking: asyncio.Task[None] | None = None
 
     @property
     def trouble(self) -> PauseCode:
@@ -69,10 +73,21 @@ class Disks(Capability):
             await self._images.prepare(self._vm.vm_id, self._lost[-1])
             self._lost.pop()
 
-    async def runs(self) -> None:
-        """The guest's CPUs run: whatever it was, it is over."""
-        if self._vm.record.trouble is not None:
+    async def runs(self, number: int) -> None:
+        """A look of that number found that the guest's CPUs run: whatever it was, it is over."""
+        if self._vm.record.trouble is not None and number > self._heard_at:
             await self._vm.change(trouble=None)
+
+    async def unheard(self) -> None:
+        """A look found that a disk has paused the guest, and no event told which: time counts, and libvirt is asked."""
+        if self._vm.record.trouble is None:
+            trouble = Trouble(PauseCode.OTHER, time.monotonic())
+            await self._vm.change(trouble=trouble)
+            self._asking = asyncio.create_task(self._find_out(trouble), name=f"disk errors of {self._vm.vm_id}")
+
+    def close(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def release(self) -> list[ImageId]:
         """Tear down what is prepared for the VM; the images for which that failed."""
@@ -80,6 +95,7 @@ class Disks(Capability):
 
     async def _failed(self, event: DiskTrouble) -> None:
         vm = self._vm
+        self._heard_at = vm.look.wished
         if not event.paused:
             log.warning("VM %s: disk %s (%s): %s, told to the guest", vm.vm_id, event.alias, event.path, event.reason)
             return
@@ -89,6 +105,12 @@ class Disks(Capability):
         since_s = time.monotonic() if before is None else before.since_s
         await vm.change(trouble=Trouble(code, since_s, event.alias, event.path))
         vm.look.soon()
+
+    async def _find_out(self, before: Trouble) -> None:
+        code = await self._ask()
+        if self._vm.record.trouble == before:  # no event told meanwhile, and it still stands
+            await self._vm.change(trouble=Trouble(code, before.since_s))
+            self._vm.look.soon()
 
     async def _ask(self) -> PauseCode:
         try:

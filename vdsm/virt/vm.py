@@ -248,7 +248,11 @@ class Vm:
             return
         self._read(domain)
         if seen.cause is not None:
-            self._mailbox.event("it runs", lambda: self.stops.runs(number))
+            self._mailbox.event("it is there", lambda: self.stops.runs(number))
+        if seen.cause is Cause.RUNS:
+            self._mailbox.event("it runs", lambda: self.disks.runs(number))
+        elif domain.reason == "ioerror":
+            self._mailbox.event("a disk has paused it", self.disks.unheard)
         if self._starting:
             return
         change = self._apply(seen)
@@ -267,8 +271,6 @@ class Vm:
             self._mailbox.hook("after_vm_pause", self._after_pause)
         elif (change.before, change.after) == (VmState.PAUSED, VmState.UP):
             self._mailbox.hook("after_vm_cont", self._after_cont)
-        if seen.cause is Cause.RUNS:
-            self._mailbox.event("runs", self.disks.runs)
         return change
 
     def _read(self, domain: Domain) -> None:

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vdsm.virt import trouble
+from vdsm.virt.domain_xml.metadata import ImageId
 from vdsm.virt.hypervisor import DiskTrouble, DomainState
+from vdsm.virt.records import Phase, Record
 from vdsm.virt.vm import Vm
 
-from .fakes import DOMAIN, IMAGE, VM, VOLUME, World, disk, new_id, settle, until, xml_of
+from .fakes import DOMAIN, IMAGE, POOL, VM, VOLUME, World, disk, new_id, settle, until, xml_of
+from .test_looks import LateLook
 
 
 async def stopped(world: World, behaviour: str = "", reason: str = "enospc") -> Vm:
@@ -152,5 +156,47 @@ class TestKill:
 
 
 async def vm_rounds(world: World) -> None:
-    await world.vms._reconciler.round()
+    world.vms._reconciler.round()
     await settle()
+
+
+async def test_images_of_another_vm_that_hang_delay_no_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trouble, "KILL_AFTER_S", 0.0)
+    vm = await stopped(world, "kill")
+    left = Record(vm_id=new_id(), name="x", phase=Phase.LEFT, xml="", images=(ImageId(POOL, DOMAIN, IMAGE, VOLUME),))
+    world.vms._parts.records.take_over(left)
+
+    async def hangs(*_ids: str, consumer: str) -> None:
+        await asyncio.Event().wait()
+
+    world.storage.teardown_image = hangs  # type: ignore[method-assign]
+    world.vms._reconciler.round()
+    await settle()
+    world.vms._reconciler.round()
+    assert vm.ending.begun
+
+
+async def test_a_look_that_began_before_the_trouble_does_not_take_it_back(world: World) -> None:
+    vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+    await until(lambda: vm.status.reported == "Up" and "after_vm_start" in world.hooks.ran)
+    await settle()
+    late = LateLook(world)
+    vm.look.soon()
+    await late.began.wait()
+    stop(world, "enospc")
+    await settle()
+    late.go.set()
+    await until(lambda: vm.status.reported == "Paused")
+    await settle()
+    assert world.vms.stats(VM)["pauseCode"] == "ENOSPC"
+
+
+async def test_a_trouble_of_which_no_event_told_has_libvirts_code_and_its_time_counts(world: World) -> None:
+    metadata = "<ovirt-vm:resumeBehavior>kill</ovirt-vm:resumeBehavior>"
+    vm = await world.vms.create(VM, xml_of(disks=[disk()], metadata=metadata))
+    await until(lambda: vm.status.reported == "Up")
+    found = world.hypervisor.found[VM]
+    found.state, found.reason, found.disk_errors = DomainState.PAUSED, "ioerror", {"vda": "no space"}
+    vm.look.soon()
+    await until(lambda: world.vms.stats(VM).get("pauseCode") == "ENOSPC")
+    assert vm.record.trouble is not None
