@@ -42,12 +42,12 @@ class Running(Capability):
         self._doing: set[str] = set()
 
     async def pause(self) -> None:
-        """Stop the CPUs, and see that they stand. A paused VM stays so, also when its disk is well again."""
+        """Stop the CPUs, and see that they stand. A paused one stays so, also when its disk is well again."""
         self._vm.check_running(_PAUSE)
         self._check_not_called_back(_PAUSE)
         number = self._wish(_PAUSE)
         status = self._vm.status
-        if await self._stands() and _CONT not in self._doing:
+        if await self._stands(_PAUSE) is True and _CONT not in self._doing:
             if status.pause_code in DISK_TROUBLE:
                 await self._vm.change(trouble=Trouble(PauseCode.NO_ERROR, time.monotonic()))
                 await self._vm.look.fresh()
@@ -63,7 +63,7 @@ class Running(Capability):
             raise VmBusy(self._vm.vm_id, _CONT, str(status.stored))
         self._check_not_called_back(_CONT)
         number = self._wish(_CONT)
-        if not await self._stands() and _PAUSE not in self._doing:
+        if await self._stands(_CONT) is False and _PAUSE not in self._doing:
             return
         before = self._hooks.run_xml("before_vm_cont", self._vm.xml, vm=self._vm.hook_vm)
         await self._after_hook(_CONT, number, before, self._hypervisor.resume)
@@ -75,12 +75,11 @@ class Running(Capability):
             await self._hypervisor.reset(self._vm.vm_id)
         self._vm.look.soon()
 
-    async def _stands(self) -> bool:
-        """Whether the CPUs stand; while after_vm_start runs nothing is told of the VM, and libvirt knows."""
-        if self._vm.status.stored is VmState.WAIT_FOR_LAUNCH:
-            await self._vm.look.fresh()
-            return self._vm.stands
-        return self._vm.status.stored is not VmState.UP
+    async def _stands(self, action: str) -> bool | None:
+        """Whether the CPUs stand, as libvirt says now: events may be late or lost. None when it does not answer."""
+        known = await self._vm.look.fresh()
+        self._vm.check_running(action)
+        return self._vm.stands if known else None
 
     def _wish(self, action: str) -> int:
         self._asked += 1

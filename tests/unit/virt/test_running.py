@@ -195,3 +195,18 @@ async def test_a_pause_of_a_vm_that_a_disk_has_stopped_makes_it_stay(world: Worl
     await vm.resume_behaviour.storage_is_back()
     assert paused(world)
     assert "pause" not in world.hypervisor.calls
+
+
+async def test_a_resume_is_not_done_because_an_event_is_late(world: World) -> None:
+    vm = await up(world)
+    world.hypervisor.found[VM].state = DomainState.PAUSED  # by somebody, and nobody told yet
+    await vm.running.cont()
+    assert world.hypervisor.found[VM].state is DomainState.RUNNING
+
+
+async def test_a_pause_is_not_done_because_an_event_is_late(world: World) -> None:
+    vm = await up(world)
+    await vm.running.pause()
+    world.hypervisor.found[VM].state = DomainState.RUNNING
+    await vm.running.pause()
+    assert world.hypervisor.found[VM].state is DomainState.PAUSED
