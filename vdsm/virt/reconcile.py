@@ -48,12 +48,13 @@ class Reconciler:
     async def _run(self) -> None:
         while True:
             try:
-                self.round()
+                await self.round()
             except Exception:  # a defect: told, and the next round comes
                 log.exception("going over the VMs failed")
             await asyncio.sleep(self._period_s)
 
-    def round(self) -> None:
+    async def round(self) -> None:
+        """Begin what is to be done; teardowns go on by themselves."""
         for vm in list(self._vms.values()):
             vm.resume_behaviour.kill_if_overdue()
             vm.ending.retry()

@@ -354,12 +354,15 @@ async def test_images_of_a_down_vm_are_torn_down_later_and_it_stays_down(world: 
     await until(lambda: vm.status.down)
     await settle()
     await world.vms._reconciler.round()
+    await settle()
     assert len(vm.record.images) == 1
     world.storage.teardown_image = real  # type: ignore[method-assign]
     await world.vms._reconciler.round()
+    await settle()
     assert (vm.record.images, vm.record.phase, world.storage.prepared) == ((), Phase.DOWN, set())
     calls = list(world.storage.calls)
     await world.vms._reconciler.round()
+    await settle()
     assert world.storage.calls == calls
     assert world.vms.stats(VM)["status"] == "Down"
 
@@ -367,6 +370,7 @@ async def test_images_of_a_down_vm_are_torn_down_later_and_it_stays_down(world: 
 async def test_images_of_a_vm_that_runs_are_left_to_it(world: World) -> None:
     await up(world)
     await world.vms._reconciler.round()
+    await settle()
     assert world.storage.prepared == {IMAGE}
 
 
@@ -390,6 +394,7 @@ async def test_one_vm_whose_images_stay_keeps_no_other_waiting(world: World) -> 
     await settle()
     broken.discard(image)
     await world.vms._reconciler.round()
+    await settle()
     assert world.storage.prepared == {IMAGE}
 
 

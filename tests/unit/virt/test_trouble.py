@@ -156,7 +156,7 @@ class TestKill:
 
 
 async def vm_rounds(world: World) -> None:
-    world.vms._reconciler.round()
+    await world.vms._reconciler.round()
     await settle()
 
 
@@ -170,9 +170,9 @@ async def test_images_of_another_vm_that_hang_delay_no_end(world: World, monkeyp
         await asyncio.Event().wait()
 
     world.storage.teardown_image = hangs  # type: ignore[method-assign]
-    world.vms._reconciler.round()
+    await world.vms._reconciler.round()
     await settle()
-    world.vms._reconciler.round()
+    await world.vms._reconciler.round()
     assert vm.ending.begun
 
 
