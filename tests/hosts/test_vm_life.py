@@ -22,9 +22,11 @@ from life_flows import (
 )
 from storage_flows import join, lead
 from tiny_guest import PANIC, press, until_says
-from vm_flows import connect, destroy, domains, stats
+from vm_flows import connect, destroy, domains, is_prepared, stats
 
 from contrib.lab import engine
+from contrib.lab.agent_life import AGENT_LOG
+from contrib.lab.faults import killed
 from contrib.lab.host import PrivateHost
 from tests.failure_logs import watched
 from vdsm.client import Client
@@ -236,4 +238,33 @@ async def test_a_killed_qemu_is_one_end_by_a_lost_qemu(
         await asyncio.sleep(1)  # a second one would come now
         await destroy_told(client, told, vm)
     assert told.ends(vm) == [(1, 2)]
+    check_nothing_left(agent_host, vm, volume)
+
+
+@pytest.mark.cost(25)
+async def test_a_libvirt_without_its_state_ends_no_vm_that_runs(
+    agent_host: PrivateHost, client: Client, volume: engine.Volume
+) -> None:
+    vm = tiny_guest.describe(volume)
+    async with listening(client) as told:
+        await start(client, vm)
+        await until_says(agent_host, vm, "R")
+        qemu = qemu_of(agent_host, vm)
+        with killed(agent_host, "libvirtd"):
+            agent_host.run(["sh", "-c", f"rm /run/libvirt/qemu/{vm.name}.*"])
+
+        async def seen() -> bool:
+            return "its QEMU runs" in agent_host.tail(AGENT_LOG)
+
+        await engine.until("libvirt is looked at again", seen, timeout_s=10)
+        assert domains(agent_host)[vm.vm_id] == "shut off"
+        assert await engine.vm_status(client, vm.vm_id) == "Up"
+        assert is_prepared(agent_host, volume)
+        press(agent_host, vm, "w")
+        await until_says(agent_host, vm, "W")
+        agent_host.run(["kill", "-9", str(qemu)])
+        await told.until(vm, "Down", timeout_s=30)
+        check_nothing_runs(agent_host, vm, volume)
+        await destroy(client, vm.vm_id)
+    assert [code for code, _ in told.ends(vm)] == [1]
     check_nothing_left(agent_host, vm, volume)

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from vdsm.common.errors import AgentError
-from vdsm.virt import qemu_process
+from vdsm.virt import lost, qemu_process
 from vdsm.virt.hypervisor import Domain
 from vdsm.virt.parts import Parts
 from vdsm.virt.qemu_process import QemuProcess
@@ -106,7 +106,7 @@ class Recovery:
         if decision.action is Action.ADOPT and decision.domain is not None:
             await self._adopt(vm, decision, decision.domain)
         elif decision.action is Action.RELEASE and self._runs_without_libvirt(decision):
-            log.error("VM %s: libvirt knows no such domain, but its QEMU runs: it is left as it is", vm_id)
+            log.error("VM %s: libvirt does not know that its QEMU runs: it is left as it is", vm_id)
             vm.adopt_lost()
             vm.tell()
         elif decision.action is Action.RELEASE:
@@ -122,7 +122,7 @@ class Recovery:
         log.info("VM %s: %s, reported as %s", vm_id, decision.action, vm.status.reported)
 
     def _runs_without_libvirt(self, decision: Decision) -> bool:
-        if decision.domain is not None or decision.record.phase is not Phase.RUNNING:
+        if not lost.knows_nothing(decision.domain) or decision.record.phase is not Phase.RUNNING:
             return False
         process = decision.record.process or self._processes.get(decision.record.vm_id)
         return process is not None and qemu_process.lives(process)

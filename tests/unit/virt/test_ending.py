@@ -423,6 +423,36 @@ async def test_a_vm_that_libvirt_lost_is_left_as_it_is_while_its_qemu_runs(world
     await until(lambda: vm.status.down)
 
 
+async def test_a_domain_that_is_off_for_no_reason_is_lost_as_well(world: World) -> None:
+    """libvirt lost what it knew of running domains, and still has the definition."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as qemu:
+        world.hypervisor.before["launch"] = lambda _vm_id: _known(world, qemu.pid)
+        vm = await up(world)
+        world.hypervisor.found[VM].state = DomainState.OFF
+        world.hypervisor.hear(Reconnected())
+        await settle()
+        assert vm.status.reported == "Up"
+        await world.restart()
+        vm = world.vms.get(VM)
+        assert vm.status.reported == "Up"
+        assert world.events.downs() == []
+        assert world.storage.prepared
+        qemu.kill()
+        qemu.wait()
+    await until(lambda: vm.status.down)
+
+
+async def test_a_domain_that_is_off_for_a_reason_has_ended_though_its_process_lingers(world: World) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as qemu:
+        world.hypervisor.before["launch"] = lambda _vm_id: _known(world, qemu.pid)
+        vm = await up(world)
+        world.hypervisor.found[VM].state, world.hypervisor.found[VM].reason = DomainState.OFF, "crashed"
+        world.hypervisor.hear(Reconnected())
+        await until(lambda: vm.status.reported == "Powering down")
+        qemu.kill()
+    await until(lambda: vm.status.down)
+
+
 async def _known(world: World, pid: int) -> None:
     world.processes[VM] = QemuProcess(pid, _started(pid))
 

@@ -79,7 +79,7 @@ async def test_a_foreign_definition_does_not_prove_that_our_qemu_is_gone(
     vm = await _up(world, qemu)
     world.hypervisor.found[VM] = FakeDomain(FOREIGN, DomainState.OFF)
     world.hypervisor.tell(VM, Change.STOPPED)
-    await until(lambda: vm.ending.failed)
+    await until(lambda: vm.lost.now)
     with pytest.raises(DestroyFailed, match=f"process {qemu.pid}"):
         await world.vms.destroy(VM)
     assert world.storage.prepared
