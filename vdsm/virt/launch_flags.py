@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 
 from vdsm.common.atomic import write_atomic
 from vdsm.common.errors import AgentError
@@ -37,10 +38,15 @@ class LaunchFlags:
     def read(self) -> int:
         """The flags as the hooks left them; 0 when a hook removed the file."""
         try:
-            with open(self._path, "rb") as file:
+            # not blocking: a hook may have left a pipe, and nothing of the agent would go on
+            with open(self._path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise BadLaunchFlags(self._path, "no regular file")
                 content = file.read(64)
         except FileNotFoundError:
             return 0
+        except OSError as e:
+            raise BadLaunchFlags(self._path, e.strerror or str(e)) from e
         text = content.strip()
         if not text.isdigit() or int(text) >= _MAX_FLAGS:
             raise BadLaunchFlags(self._path, content.decode("utf-8", "replace"))
