@@ -13,7 +13,7 @@ from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.records import Phase, Record
 from vdsm.virt.startup import adapt
 
-_LARGE_XML = 1 << 20  # takes a while to read, and the loop has others to serve
+_LARGE_XML = 1 << 16  # takes a while to read, up to a quarter of a second, and the loop has others to serve
 
 
 async def read(xml: str, facts: HostFacts) -> tuple[Description, str]:
