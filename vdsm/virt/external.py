@@ -62,6 +62,13 @@ class ExternalVms:
         for domain in domains:
             self._take_one(domain)
 
+    async def look_at_all(self) -> None:
+        """Events were missed: see which are there."""
+        try:
+            self.take(await self._hypervisor.domains())
+        except AgentError as e:  # away again: there will be another return
+            log.warning("the domains that are not ours: %s", e)
+
     def hear(self, vm_id: str) -> None:
         """Something happened to a domain that is none of ours: one look at a time, the last after the last event."""
         look = self._looks.get(vm_id)

@@ -16,7 +16,6 @@ from typing import Any
 
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.encoded import Encoded, as_list, encode
-from vdsm.common.errors import AgentError
 from vdsm.common.ids import check_uuid
 from vdsm.common.paths import Paths
 from vdsm.virt import accept, host_shutdown, qemu_process, report
@@ -141,6 +140,7 @@ class Vms:
         self._recovered.set()
         for vm in self._vms.values():
             vm.look.soon()  # what ended since they were listed
+        self._background.spawn(self._external.look_at_all(), "look at external VMs")  # also of those
         self._recovery.second_phase()
         self._sampler.start()
         self._reconciler.start()
@@ -293,10 +293,7 @@ class Vms:
         for vm in list(self._vms.values()):
             vm.look.at_once()
         await asyncio.gather(*(self._look_and_tell(vm) for vm in self._vms.values()))
-        try:
-            self._external.take(await self._parts.hypervisor.domains())
-        except AgentError as e:  # away again: there will be another return
-            log.warning("the domains that are not ours: %s", e)
+        await self._external.look_at_all()
 
     async def _look_and_tell(self, vm: Vm) -> None:
         if await vm.look.fresh() and not vm.status.ending:

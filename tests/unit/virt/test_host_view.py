@@ -101,6 +101,28 @@ async def test_foreign_domains_are_looked_at_again_when_libvirt_comes_back(
     assert [vm["vmId"] for vm in world.vms.brief()] == [second]
 
 
+async def test_a_foreign_domain_that_ended_while_vms_were_found_is_not_shown_and_one_that_came_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await up(world, disks=[disk()])
+    gone, came = foreign(world), ""
+    real = world.storage.resume_prepared
+
+    async def meanwhile(images: Any, *, consumer: str) -> Any:
+        nonlocal came
+        if not came:
+            came = foreign(world)
+            world.hypervisor.tell(came, Change.STARTED)
+            del world.hypervisor.found[gone]
+            world.hypervisor.tell(gone, Change.STOPPED)
+        return await real(images, consumer=consumer)
+
+    monkeypatch.setattr(world.storage, "resume_prepared", meanwhile)
+    await world.restart()
+    await settle()
+    assert [vm["vmId"] for vm in world.vms.brief()] == [VM, came]
+
+
 async def test_a_foreign_domain_that_takes_no_verb_is_left_to_its_owner(world: World) -> None:
     vm_id = foreign(world)
     await world.restart()
