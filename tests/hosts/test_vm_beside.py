@@ -13,7 +13,8 @@ from life_flows import check_nothing_left, code_of, destroy_told, listening, liv
 from storage_flows import join, lead
 from vm_flows import domains, stats
 
-from contrib.lab import engine, furnish, vm_xml
+from contrib.lab import engine, vm_xml
+from contrib.lab.faults import killed
 from contrib.lab.host import PrivateHost
 from tests.failure_logs import watched
 from vdsm.client import Client, RpcError
@@ -177,9 +178,8 @@ async def test_a_foreign_domain_is_followed_and_never_changed(agent_host: Privat
         with pytest.raises(RpcError, match="not the agent's"):
             await client.call(verb, {"vmID": foreign.vm_id, **more})
     assert domains(agent_host)[foreign.vm_id] == "paused"
-    agent_host.run(["pkill", "-9", "-x", "libvirtd"])
-    agent_host.start_process(["libvirtd", "--listen"], log="/var/log/libvirtd-again.log")
-    furnish.until("libvirtd", lambda: agent_host.answers(furnish.SOCKETS["libvirtd"]))
+    with killed(agent_host, "libvirtd"):
+        assert lives(agent_host, pid)
     agent_host.run(["virsh", "resume", foreign.vm_id])
     await is_told("Up")
     assert agent_host.run(["virsh", "dumpxml", foreign.vm_id]).stdout == before
