@@ -93,6 +93,12 @@ class Surroundings(Ground):
             self.host.tell(vm_id, Change.AGENT_CONNECTED if connected else Change.AGENT_DISCONNECTED)
         self.advance(after_s)
 
+    @rule(vm_id=vms, change=st.sampled_from([Change.STOPPED, Change.CRASHED, Change.MIGRATED, Change.SAVED]))
+    def an_event_of_an_earlier_run_arrives(self, vm_id: str, change: Change) -> None:
+        self.watch.may_end(vm_id, 2, 4, 5)  # where it truly ends before anybody looked
+        self.host.tell(vm_id, change)
+        self.advance(0.001)
+
     # Admins
 
     @rule(

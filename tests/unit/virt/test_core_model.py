@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule, run_state_machine_as_test
 
 from tests.soak import SOAK
+from vdsm.virt.ending import Ending
 from vdsm.virt.hypervisor import DomainState
 from vdsm.virt.power import PowerdownRequest
 
@@ -173,3 +174,22 @@ def run(examples: int, steps: int = 30, *, shrink: bool = True, seed: bool = Fal
 def test_clients_are_told_the_truth_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     model.use_virtual_time(monkeypatch, DEFECTS.append)
     run(EXAMPLES)
+
+
+def _nothing_is_tried_again(_self: Ending) -> None:
+    return
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "rule_before"),
+    [
+        (Ending, "retry", _nothing_is_tried_again),
+    ],
+)
+def test_the_model_finds_a_rule_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, where: type, name: str, rule_before: Any
+) -> None:
+    model.use_virtual_time(monkeypatch, DEFECTS.append)
+    monkeypatch.setattr(where, name, rule_before)
+    with pytest.raises(AssertionError):
+        run(2000, shrink=False, seed=True)
