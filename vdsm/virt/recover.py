@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 
 from vdsm.common.errors import AgentError
 from vdsm.virt import lost, qemu_process
-from vdsm.virt.hypervisor import Domain
+from vdsm.virt.hypervisor import Domain, VmEvent
 from vdsm.virt.parts import Parts
 from vdsm.virt.qemu_process import QemuProcess
 from vdsm.virt.records import Phase
@@ -29,6 +30,7 @@ log = logging.getLogger("vdsm.virt")
 
 RETRY_S = 2.0
 STORAGE_RETRY_FIRST_S, STORAGE_RETRY_LAST_S = 2.0, 60.0
+EARLY_LIMIT = 100
 _AT_ONCE = 16  # slices: the loop has others to serve
 
 Make = Callable[[Decision], Vm]
@@ -52,6 +54,7 @@ class Recovery:
         self.problems: dict[str, str] = {}
         self._processes: Mapping[str, QemuProcess] = {}
         self._loaded = False
+        self._early: dict[str, deque[VmEvent]] = {}
         self.external: list[Domain] = []
 
     async def first_phase(self) -> None:
@@ -66,7 +69,12 @@ class Recovery:
                 log.exception("VMs can't be recovered yet")
             await asyncio.sleep(RETRY_S)
 
+    def hear(self, event: VmEvent) -> None:
+        """Of a VM that is not there yet: it hears it once it is, because who ended a VM is said by an event only."""
+        self._early.setdefault(event.vm_id, deque(maxlen=EARLY_LIMIT)).append(event)
+
     def second_phase(self) -> None:
+        self._early.clear()  # what is left was of no VM of ours
         for vm in self._vms.values():
             if vm.launched and not vm.status.ending:
                 self._spawn(self._reach_storage(vm), f"storage of VM {vm.vm_id}")
@@ -119,6 +127,8 @@ class Recovery:
                 vm.tell()
                 await vm.change(told=True)
         self._vms[vm_id] = vm
+        for event in self._early.pop(vm_id, ()):
+            vm.hear(event)
         log.info("VM %s: %s, reported as %s", vm_id, decision.action, vm.status.reported)
 
     def _runs_without_libvirt(self, decision: Decision) -> bool:

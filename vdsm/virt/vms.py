@@ -285,6 +285,8 @@ class Vms:
                 vm.hear(event)
             elif self._recovered.is_set():
                 self._external.hear(event.vm_id)
+            else:
+                self._recovery.hear(event)
         elif self._recovered.is_set():
             self._background.spawn(self._look_at_all(), "look at all VMs")
 

@@ -14,7 +14,7 @@ import pytest
 from vdsm.common.errors import DeadlineExceeded
 from vdsm.virt import recover
 from vdsm.virt.errors import HypervisorLost, Recovering
-from vdsm.virt.hypervisor import ClockShift, Domain, DomainState
+from vdsm.virt.hypervisor import Change, ClockShift, Domain, DomainState
 
 from .fakes import IMAGE, VM, FakeDomain, World, disk, new_id, settle, until, xml_of
 from .test_full_disk import full_disk
@@ -154,6 +154,25 @@ async def test_an_end_that_is_finished_after_a_restart_leaves_no_problem_of_the_
     await until(lambda: world.vms.all() == [])
     assert world.vms.problems == {}
     await asyncio.wait([destroying])
+
+
+@pytest.mark.parametrize(("change", "reason"), [(Change.SHUTDOWN_GUEST, 7), (Change.MIGRATED, 4)])
+async def test_why_a_vm_ended_while_it_was_taken_over_is_heard(
+    world: World, monkeypatch: pytest.MonkeyPatch, change: Change, reason: int
+) -> None:
+    await up(world)
+    real = world.storage.resume_prepared
+
+    async def meanwhile(images: Any, *, consumer: str) -> Any:
+        world.hypervisor.found[VM].state = DomainState.OFF
+        world.hypervisor.tell(VM, change)
+        world.hypervisor.tell(VM, Change.STOPPED)
+        return await real(images, consumer=consumer)
+
+    monkeypatch.setattr(world.storage, "resume_prepared", meanwhile)
+    await world.restart()
+    await until(lambda: world.vms.get(VM).status.down)
+    assert [down["exitReason"] for down in world.events.downs()] == [reason]
 
 
 # What is told
