@@ -21,9 +21,11 @@ import platform
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from network.service import Network
+from storage.access import qemu_identities
 from storage.service import Storage
 from vdsm import config
 from vdsm.api.call import Agent
@@ -46,6 +48,7 @@ from vdsm.rpc.service import Rpc
 from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.host_facts import can_use_kvm
 from vdsm.virt.libvirt_edge.libvirt_hypervisor import LibvirtHypervisor
+from vdsm.virt.qemu_process import find_all
 from vdsm.virt.vms import Vms
 
 log = logging.getLogger("vdsm.agent")
@@ -153,6 +156,7 @@ def build(paths: Paths, settings: Settings) -> Agent:
         facts=facts(uuid),
         start_slots=settings.vm_start_slots,
         stats_interval_s=settings.stats_interval_s,
+        processes=partial(find_all, {0, *(who.uid for who in qemu_identities())}),
     )
     storage.when_valid(vms.storage_is_back)
 

@@ -8,7 +8,7 @@ changed, and nothing is kept on record.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from vdsm.common.errors import AgentError
@@ -45,8 +45,10 @@ class ExternalVm:
 
 
 class ExternalVms:
-    def __init__(self, hypervisor: Domains) -> None:
+    def __init__(self, hypervisor: Domains, ours: Callable[[Domain], None]) -> None:
+        """``ours`` is given domains that run and are the agent's: somebody started one behind its back."""
         self._hypervisor = hypervisor
+        self._ours = ours
         self._found: dict[str, ExternalVm] = {}
         self._looks: dict[str, Look] = {}
 
@@ -89,7 +91,10 @@ class ExternalVms:
 
     def _take_one(self, domain: Domain) -> None:
         self._found.pop(domain.vm_id, None)
-        if not domain.active or domain.name.startswith(_PREFIXES) or not is_foreign(domain):
+        if not domain.active or domain.name.startswith(_PREFIXES):
+            return
+        if not is_foreign(domain):
+            self._ours(domain)
             return
         try:
             description = describe(parse(domain.xml, what=f"libvirt's XML of domain {domain.vm_id}"))

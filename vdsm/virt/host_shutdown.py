@@ -9,6 +9,7 @@ starts shutdown.target (virt.md §5.5, reason 11). A host without systemd is nev
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -21,6 +22,7 @@ log = logging.getLogger("vdsm.virt")
 
 _ASK_S = 3.0
 _KNOWN_S = 2.0  # many guests end at once
+FAREWELL_S = 15.0  # an engine asks every 15 s (virt.md §31)
 _SYSTEMD = "/run/systemd/system"
 
 
@@ -55,3 +57,17 @@ class HostShutdown:
             self._asked_s = self._now()
             self._down = await self._ask()
         return self._down
+
+    async def farewell(self, listed: Callable[[], int], let_go: asyncio.Event) -> None:
+        """When the host goes down, wait until no VM is ``listed`` any more, at most `FAREWELL_S`.
+
+        ``let_go`` is set when the engine has let go of one.
+        """
+        if not listed() or not await self.goes_down():
+            return
+        log.info("the host goes down: the engine has %.0f s to see how %d VMs ended", FAREWELL_S, listed())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_S):
+                while listed():
+                    let_go.clear()
+                    await let_go.wait()

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import os
 import select
+from collections.abc import Collection
 
 import msgspec
 
@@ -27,14 +28,18 @@ class QemuProcess(msgspec.Struct, frozen=True):
     started: int
 
 
-def find_all(proc: str = "/proc") -> dict[str, QemuProcess]:
-    """All processes that were started with ``-uuid <id>``, by that id. Reads each command line: use a thread."""
+def find_all(users: Collection[int] = (), proc: str = "/proc") -> dict[str, QemuProcess]:
+    """All processes that were started with ``-uuid <id>``, by that id. Reads each command line: use a thread.
+
+    ``users``: who QEMU may run as; whatever others write on their command lines is no proof. Empty for anybody.
+    """
     found = {}
     for name in os.listdir(proc):
-        if name.isdecimal() and (vm_id := _uuid_of(os.path.join(proc, name, "cmdline"))):
-            started = _started(int(name), proc)
-            if started is not None:
-                found[vm_id] = QemuProcess(int(name), started)
+        if not name.isdecimal() or not (vm_id := _uuid_of(os.path.join(proc, name, "cmdline"))):
+            continue
+        started = _started(int(name), proc)
+        if started is not None and (not users or _user(int(name), proc) in users):
+            found[vm_id] = QemuProcess(int(name), started)
     return found
 
 
@@ -104,6 +109,15 @@ def _stat(pid: int, proc: str) -> list[str]:
 def _started(pid: int, proc: str) -> int | None:
     fields = _stat(pid, proc)
     return int(fields[19]) if len(fields) > 19 else None
+
+
+def _user(pid: int, proc: str) -> int | None:
+    """Its effective user: the folder in /proc is root's for a process that changed its user."""
+    try:
+        with open(os.path.join(proc, str(pid), "status"), encoding="ascii", errors="replace") as file:
+            return next((int(line.split()[2]) for line in file if line.startswith("Uid:")), None)
+    except OSError:
+        return None
 
 
 def _state(pid: int, proc: str) -> str:

@@ -73,6 +73,22 @@ class Recovery:
         """Of a VM that is not there yet: it hears it once it is, because who ended a VM is said by an event only."""
         self._early.setdefault(event.vm_id, deque(maxlen=EARLY_LIMIT)).append(event)
 
+    async def take_in(self, domain: Domain) -> None:
+        """A domain of ours that runs and has no owner: somebody started it again after its VM was let go."""
+        found = decide([], self._parts.records.unreadable, [domain])
+        self._processes = await asyncio.to_thread(self._parts.processes)
+        if not found or domain.vm_id in self._vms:  # a VM.create that came meanwhile takes it over
+            return
+        log.error("VM %s runs, and nobody asked the agent to start it: it is taken over", domain.vm_id)
+        self._parts.records.take_over(found[0].record)
+        vm = self._vms[domain.vm_id] = self._make(found[0])
+        try:
+            await self._adopt(vm, found[0], domain)
+        except BaseException:
+            del self._vms[domain.vm_id]
+            raise
+        await self._reach_storage(vm)
+
     def second_phase(self) -> None:
         self._early.clear()  # what is left was of no VM of ours
         for vm in self._vms.values():

@@ -8,7 +8,6 @@ and statistics, the reconciler and the second phase of the recovery run.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +23,7 @@ from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.errors import ForeignDomain, NoSuchVm, Recovering, VmExists, VmIdDiffers
 from vdsm.virt.external import ExternalVm, ExternalVms
 from vdsm.virt.host_shutdown import HostShutdown
-from vdsm.virt.hypervisor import DomainState, Hypervisor, HypervisorEvent, Reconnected
+from vdsm.virt.hypervisor import Domain, DomainState, Hypervisor, HypervisorEvent, Reconnected
 from vdsm.virt.images import SharedImages
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import Hooks, Images, Publisher
@@ -47,7 +46,6 @@ FORGOTTEN = crash_point("vm.destroy.forgotten", "the record is gone, the caller 
 
 _RECOVERY_WAIT_S = 10.0
 _HOOKS_AT_ONCE = 8
-FAREWELL_S = 15.0  # an engine asks every 15 s (virt.md §31)
 
 
 class Vms:
@@ -86,7 +84,7 @@ class Vms:
             self._host_shutdown,
             processes,
         )
-        self._external = ExternalVms(hypervisor)
+        self._external = ExternalVms(hypervisor, self._found_ours)
         self._samples = Samples()
         self._answers = Answers(self._samples)
         self._sampler = Sampler(
@@ -124,15 +122,8 @@ class Vms:
         await self._parts.hypervisor.stop()
 
     async def farewell(self) -> None:
-        """When the host goes down: stay until the engine has let go of every VM, at most `FAREWELL_S`."""
-        if not self._vms or not await self._host_shutdown.goes_down():
-            return
-        log.info("the host goes down: the engine has %.0f s to see how %d VMs ended", FAREWELL_S, len(self._vms))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FAREWELL_S):
-                while self._vms:
-                    self._let_go.clear()
-                    await self._let_go.wait()
+        """When the host goes down: stay until the engine has let go of every VM, for a while."""
+        await self._host_shutdown.farewell(lambda: len(self._vms), self._let_go)
 
     async def _start(self) -> None:
         await self._recovery.first_phase()
@@ -245,6 +236,7 @@ class Vms:
             await accepted.wait()
             if self._vms.get(vm.vm_id) is not vm:
                 raise NoSuchVm(vm.vm_id)
+        was_down = vm.status.down
         await vm.ending.destroy(graceful_attempts)
         FORGOTTEN.reach()
         if self._vms.get(vm.vm_id) is vm:
@@ -253,6 +245,8 @@ class Vms:
         vm.abandon()
         self._samples.forget(vm.vm_id)
         self.problems.pop(vm.vm_id, None)
+        if was_down:  # somebody may have started it again behind us, and a Down VM hears nothing
+            self._external.hear(vm.vm_id)
 
     def _began(self, vm_id: str) -> None:
         self._samples.watch(vm_id)
@@ -265,6 +259,11 @@ class Vms:
         """libvirt has it in another state than we do, or not at all."""
         if (vm := self._vms.get(vm_id)) is not None:
             vm.look.soon()
+
+    def _found_ours(self, domain: Domain) -> None:
+        """A domain of ours runs, and maybe nobody here has it."""
+        if domain.vm_id not in self._vms and self._recovered.is_set():
+            self._background.spawn(self._recovery.take_in(domain), f"take in {domain.vm_id}")
 
     def _check_recovered(self) -> None:
         if not self._recovered.is_set():

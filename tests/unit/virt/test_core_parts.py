@@ -293,3 +293,28 @@ async def test_a_foreign_domain_that_comes_later_is_seen(world: World) -> None:
     world.hypervisor.tell(foreign, Change.STOPPED)
     await settle()
     assert world.vms.brief() == []
+
+
+async def test_a_vm_of_ours_that_somebody_starts_again_after_it_was_let_go_is_taken_over(world: World) -> None:
+    vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+    await until(lambda: vm.status.reported == "Up")
+    again = FakeDomain(world.hypervisor.found[VM].xml, DomainState.RUNNING)
+    world.hypervisor.guest_ends(VM)
+    await until(lambda: vm.status.down)
+    world.hypervisor.found[VM] = again
+    world.hypervisor.tell(VM, Change.STARTED)
+    await settle()
+    assert vm.status.reported == "Down"
+    await world.vms.destroy(VM)
+    await until(lambda: [vm.status.reported for vm in world.vms.all()] == ["Up"])
+    assert again.state is DomainState.RUNNING
+    assert world.storage.prepared
+    await world.vms.destroy(VM)
+    assert (world.vms.all(), world.records(), world.storage.prepared) == ([], [], set())
+
+
+async def test_a_vm_of_ours_that_somebody_starts_from_nothing_is_taken_over(world: World) -> None:
+    world.hypervisor.found[VM] = FakeDomain(xml_of(disks=[disk()]), DomainState.RUNNING)
+    world.hypervisor.tell(VM, Change.STARTED)
+    await until(lambda: [vm.status.reported for vm in world.vms.all()] == ["Up"])
+    assert world.events.statuses() == ["Up"]

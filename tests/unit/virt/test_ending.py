@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from vdsm.common.errors import CommandNotFound, DeadlineExceeded
-from vdsm.virt import qemu_process, release, vms
+from vdsm.virt import qemu_process, release
 from vdsm.virt.errors import DestroyFailed, VmIsDown
 from vdsm.virt.host_shutdown import HostShutdown, is_going_down
 from vdsm.virt.hypervisor import DomainState, Reconnected
@@ -273,7 +273,7 @@ async def test_a_host_that_goes_down_waits_until_the_engine_has_let_its_vms_go(
     async with asyncio.timeout(1):
         await waiting
     await up(world)
-    monkeypatch.setattr(vms, "FAREWELL_S", 0.01)
+    monkeypatch.setattr("vdsm.virt.host_shutdown.FAREWELL_S", 0.01)
     async with asyncio.timeout(1):
         await world.vms.farewell()
     await world.vms.stop()
@@ -371,7 +371,19 @@ def test_a_uuid_that_is_no_argument_of_uuid_is_not_it(tmp_path: Path) -> None:
         (tmp_path / str(pid)).mkdir()
         (tmp_path / str(pid) / "cmdline").write_bytes("\0".join(argv).encode())
     (tmp_path / "self").mkdir()
-    assert qemu_process.find_all(str(tmp_path)) == {}
+    assert qemu_process.find_all(proc=str(tmp_path)) == {}
+
+
+def test_a_command_line_of_another_user_is_no_qemu(tmp_path: Path) -> None:
+    for pid, user in ((1, 1000), (2, 107)):
+        process = tmp_path / str(pid)
+        process.mkdir()
+        (process / "cmdline").write_bytes(f"qemu\0-uuid\0{VM}\0".encode())
+        (process / "stat").write_text(f"{pid} (q) S {' '.join(str(n) for n in range(1, 40))}")
+        (process / "status").write_text(f"Name:\tq\nUid:\t0\t{user}\t0\t0\n")
+    assert qemu_process.find_all({0, 107}, str(tmp_path)) == {VM: QemuProcess(2, 19)}
+    (tmp_path / "2/status").unlink()
+    assert qemu_process.find_all({0, 107}, str(tmp_path)) == {}
 
 
 async def test_a_domain_that_is_off_but_whose_process_lives_is_not_undefined(

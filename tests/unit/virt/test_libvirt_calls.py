@@ -66,7 +66,8 @@ def hypervisor() -> LibvirtHypervisor:
 
 
 @pytest.mark.parametrize(
-    ("row", "vm_id"), [(row, VM) for row in CALLS] + [(row, "") for row in OF_THE_HOST], ids=lambda x: str(x)[-40:]
+    ("row", "vm_id"),
+    [pytest.param(row, VM, id=row[3]) for row in CALLS] + [pytest.param(row, "", id=row[3]) for row in OF_THE_HOST],
 )
 async def test_each_call_has_its_pool_its_time_and_its_name(
     row: tuple[Verb, str, float, str, bool], vm_id: str, made: list[Any]
