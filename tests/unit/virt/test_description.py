@@ -399,5 +399,6 @@ def test_a_relative_path_and_a_socket_that_others_make_are_no_folders_of_ours() 
         "<serial type='unix'><source mode='bind' path='/run/serial/x.sock'/></serial>"
         "<console type='unix'><source mode='connect' path='/run/there/x.sock'/></console>"
         "<channel type='unix'><source path='/run/channel/x.sock'/></channel>"
+        "<channel type='unix'><source mode='bind'/></channel>"
     )
     assert read_named(root_of(devices=devices)).folders == {"/run/serial", "/run/channel"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import subprocess
 import sys
@@ -410,6 +411,32 @@ async def test_a_vm_whose_earlier_qemu_still_hangs_is_not_started_over_it(world:
         qemu.wait()
         await until(lambda: vm.status.down)
         assert f"process {qemu.pid}" in world.events.downs()[0]["exitMessage"]
+
+
+async def test_a_vm_that_libvirt_lost_is_told_by_name_once_and_so_is_its_return(
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO, "vdsm.virt")
+
+    def told() -> int:
+        lines = [record.getMessage() for record in caplog.records]
+        return sum(line.startswith(f"VM {VM}: libvirt ") and "its QEMU runs: it is left as" in line for line in lines)
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as qemu:
+        world.hypervisor.before["launch"] = lambda _vm_id: _known(world, qemu.pid)
+        vm = await up(world)
+        lost = world.hypervisor.found.pop(VM)
+        for _ in range(3):
+            await vm.look.fresh()
+        assert told() == 1
+        caplog.clear()
+        await world.restart()
+        assert told() == 1
+        world.hypervisor.found[VM] = lost
+        await world.vms.get(VM).look.fresh()
+        assert f"VM {VM}: libvirt knows it again, or its QEMU has ended" in caplog.text
+        qemu.kill()
+        qemu.wait()
 
 
 async def test_a_vm_that_libvirt_lost_is_left_as_it_is_while_its_qemu_runs(world: World) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from vdsm.common import commands
 from vdsm.common.clocks import BASE_MS
+from vdsm.common.owners import LaneBusy
 from vdsm.virt import host_shutdown, report, vms
 from vdsm.virt.errors import HypervisorLost, Superseded, VmBusy
 from vdsm.virt.host_shutdown import HostShutdown
@@ -343,6 +344,14 @@ async def test_who_was_overtaken_may_ask_again(world: World) -> None:
     assert (told.value.vm_id, told.value.action, told.value.by) == (VM, "pause", "resume")
     await vm.running.pause()
     assert vm.status.reported == "Paused"
+
+
+async def test_who_does_not_get_his_turn_hears_which_vm_is_busy_and_with_what(world: World) -> None:
+    vm = await up(world)
+    async with vm._turn("pause"):
+        with pytest.raises(LaneBusy, match=f"VM {VM} is busy with pause for .*: reset did not get its turn"):
+            async with vm._turn("reset", wait_s=0.01):
+                pass
 
 
 async def test_a_reset_is_one_call_and_no_news(world: World) -> None:

@@ -89,7 +89,7 @@ async def test_a_file_that_is_no_record_is_told_and_left_and_others_are_read(
     assert [record.vm_id for record in store.load()] == [other]
     assert store.unreadable[VM].startswith(f"{path}: ")
     assert told in store.unreadable[VM]
-    assert f"left as it is: {path}: " in caplog.text
+    assert f"the record of a VM can't be read and is left as it is: {store.unreadable[VM]}" in caplog.text
     assert path.read_text() == text
 
 

@@ -242,10 +242,13 @@ async def test_a_vm_that_was_launched_as_the_agent_ended_gets_its_hook(world: Wo
     await until(lambda: world.hooks.ran.count("after_vm_start") == 1)
 
 
-async def test_a_domain_that_cannot_be_read_and_is_off_is_nobodys(world: World) -> None:
+async def test_a_domain_that_cannot_be_read_and_is_off_is_nobodys(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     world.hypervisor.found[VM] = FakeDomain("<domain", DomainState.OFF)
     await world.restart()
     assert world.vms.all() == []
+    assert f"domain {VM} (unreadable) can't be understood and is left alone: " in caplog.text
     assert VM in world.hypervisor.found
     world.hypervisor.found[VM].state = DomainState.RUNNING
     await world.restart()
