@@ -12,6 +12,7 @@ from vdsm.api.call import Call
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
 from vdsm.api.types import EncodedList, JsonDict, Params, Part, Secret, Text, Uuid, WireBool, WireInt, Xml
+from vdsm.virt import report
 from vdsm.virt.domain_xml import allowlist
 from vdsm.virt.errors import UnsupportedParameter
 from vdsm.virt.power import PowerdownRequest
@@ -61,7 +62,7 @@ async def vm_create(call: Call, params: VmCreate) -> JsonDict:
         await asyncio.to_thread(allowlist.check, asked.xml, params.vm_id, custom)
     vms = call.agent.vms
     vm = await vms.create(params.vm_id, asked.xml)
-    return vms.describe(vm) | {"xml": vm.xml}
+    return report.brief(vm) | {"xml": vm.xml}
 
 
 class VmOnly(Params):
@@ -77,8 +78,7 @@ async def vm_get_stats(call: Call, params: VmOnly) -> EncodedList:
 @verb("VM.getInfo", role=Role.READER)
 async def vm_get_info(call: Call, params: VmOnly) -> JsonDict:
     """Id, status and status time of one VM."""
-    vms = call.agent.vms
-    return vms.describe(vms.get(params.vm_id))
+    return report.brief(call.agent.vms.get(params.vm_id))
 
 
 @verb("VM.pause", role=Role.OPERATOR)

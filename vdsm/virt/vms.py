@@ -213,10 +213,6 @@ class Vms:
             return external.stats()
         return report.stats(self.get(vm_id), self._samples)
 
-    def describe(self, vm: Vm) -> dict[str, Any]:
-        """As lists show it."""
-        return report.brief(vm)
-
     def all_stats(self) -> list[dict[str, Any]]:
         ours = [report.stats(vm, self._samples) for vm in self.all()]
         return ours + [vm.stats() for vm in self._others()]

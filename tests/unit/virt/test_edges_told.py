@@ -184,7 +184,7 @@ def test_processes_are_found_by_their_vm(tmp_path: Path) -> None:
     ended = b"\0".join([b"/usr/bin/qemu", b"-uuid", new_id().encode()])
     process(tmp_path, 11, "S", 110, ended)
     (tmp_path / "11/stat").unlink()
-    assert qemu_process.find_all(str(tmp_path)) == {one: QemuProcess(7, 70), two: QemuProcess(8, 80)}
+    assert qemu_process.find_all(proc=str(tmp_path)) == {one: QemuProcess(7, 70), two: QemuProcess(8, 80)}
 
 
 async def test_a_kernel_that_can_not_watch_a_process_is_believed_by_its_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from vdsm.common import commands
 from vdsm.common.clocks import BASE_MS
 from vdsm.common.owners import LaneBusy
-from vdsm.virt import host_shutdown, report, vms
+from vdsm.virt import host_shutdown, report
 from vdsm.virt.errors import HypervisorLost, Superseded, VmBusy
 from vdsm.virt.host_shutdown import HostShutdown
 from vdsm.virt.hypervisor import Change, DomainState, Reconnected, Watchdog
@@ -372,13 +372,13 @@ async def test_a_host_that_goes_down_tells_how_long_it_waits(
         return True
 
     caplog.set_level(logging.INFO, "vdsm.virt")
-    assert vms.FAREWELL_S == 15.0
+    assert host_shutdown.FAREWELL_S == 15.0
     world = World(tmp_path, host_goes_down=yes)
     await world.vms.start()
     await world.vms.farewell()
     assert "goes down" not in caplog.text  # without VMs there is nothing to wait for
     await up(world)
-    monkeypatch.setattr(vms, "FAREWELL_S", 0.01)
+    monkeypatch.setattr(host_shutdown, "FAREWELL_S", 0.01)
     await world.vms.farewell()
     assert "the host goes down: the engine has 0 s to see how 1 VMs ended" in caplog.text
     await world.vms.stop()
