@@ -191,21 +191,26 @@ class Store:
             log.error("the record of a VM can't be read and is left as it is: %s: %s", path, e)
 
     async def _commit(self, record: Record) -> Record:
-        before = self._records.get(record.vm_id)
-        self._records[record.vm_id] = record
+        vm_id, before = record.vm_id, self._records.get(record.vm_id)
+        self._records[vm_id] = record
         try:
-            await self._write(record.vm_id)
+            await self._write(vm_id)
         except OSError as e:
-            if self._records.get(record.vm_id) is record:
-                self._restore(record.vm_id, before)
-            raise RecordNotWritten(record.vm_id, e.strerror or str(e)) from e
+            self._take_back(record, before)
+            raise RecordNotWritten(vm_id, e.strerror or str(e)) from e
         return record
 
-    def _restore(self, vm_id: str, before: Record | None) -> None:
-        if before is None:
-            self._records.pop(vm_id, None)
+    def _take_back(self, record: Record, before: Record | None) -> None:
+        """It has not happened. What else was learnt of the VM meanwhile stays, and may be on the disk beside it."""
+        vm_id = record.vm_id
+        now = self._records.get(vm_id)
+        if now is not None and before is not None:
+            names = [name for name in Record.__struct_fields__ if getattr(now, name) != getattr(record, name)]
+            self._records[vm_id] = msgspec.structs.replace(before, **{name: getattr(now, name) for name in names})
         else:
-            self._records[vm_id] = before
+            self._records.pop(vm_id, None)
+        if now is not record:
+            self._owe(vm_id)
 
     async def _write_or_owe(self, vm_id: str) -> None:
         await self._write(vm_id, owe=True)

@@ -164,7 +164,7 @@ class Vms:
         try:
             await self._parts.records.create(record)
         except BaseException:  # nothing was started: it is as if it had never come
-            del self._vms[vm_id]
+            self._vms.pop(vm_id).abandon()
             raise
         finally:
             del self._accepting[vm_id]
@@ -293,5 +293,5 @@ class Vms:
         await self._external.look_at_all()
 
     async def _look_and_tell(self, vm: Vm) -> None:
-        if await vm.look.fresh() and not vm.status.ending:
+        if await vm.look.fresh() and vm.launched and not vm.status.ending:
             vm.tell()

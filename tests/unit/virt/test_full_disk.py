@@ -18,7 +18,7 @@ import pytest
 
 from vdsm.virt import records
 from vdsm.virt.errors import NoSuchVm, RecordNotWritten
-from vdsm.virt.hypervisor import DomainState
+from vdsm.virt.hypervisor import DomainState, Reconnected
 from vdsm.virt.records import Phase, Record, Store
 from vdsm.virt.vm import Vm
 
@@ -329,3 +329,77 @@ async def test_a_write_that_comes_as_another_gets_its_turn_waits_for_it(
     await asyncio.gather(first, second)
     await later[0]
     assert most == 1
+
+
+async def test_nothing_stays_of_a_refused_vm_of_which_something_was_heard_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "RETRY_S", 0.01)
+    kept = Store(str(tmp_path))
+    real, writes = records.write_atomic, []
+
+    def full_once(path: str, data: bytes, mode: int) -> None:
+        writes.append(path)
+        if len(writes) == 1:
+            time.sleep(0.05)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data, mode)
+
+    monkeypatch.setattr(records, "write_atomic", full_once)
+    creating = asyncio.create_task(kept.create(Record(vm_id=VM, name="x", phase=Phase.STARTING, xml="")))
+    await until(lambda: writes)
+    await kept.change(VM, time_offset_s=5)
+    with pytest.raises(RecordNotWritten):
+        await creating
+    if kept._payer is not None:
+        await kept._payer
+    assert (kept.all(), list(tmp_path.iterdir())) == ([], [])
+
+
+async def test_a_step_that_was_not_recorded_takes_nothing_else_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "RETRY_S", 0.01)
+    kept = Store(str(tmp_path))
+    await kept.create(Record(vm_id=VM, name="x", phase=Phase.STARTING, xml=""))
+    real, writes = records.write_atomic, []
+
+    def full_once(path: str, data: bytes, mode: int) -> None:
+        writes.append(path)
+        if len(writes) == 1:
+            time.sleep(0.05)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data, mode)
+
+    monkeypatch.setattr(records, "write_atomic", full_once)
+    committing = asyncio.create_task(kept.commit(VM, phase=Phase.LAUNCHING))
+    await until(lambda: writes)
+    await kept.change(VM, time_offset_s=5)
+    with pytest.raises(RecordNotWritten):
+        await committing
+    if kept._payer is not None:
+        await kept._payer
+    (found,) = Store(str(tmp_path)).load()
+    assert (found.phase, found.time_offset_s) == (Phase.STARTING, 5)
+
+
+async def test_a_vm_that_is_refused_while_libvirt_comes_back_is_never_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def full(_path: str, _data: bytes, _mode: int) -> None:
+        go.wait()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records, "write_atomic", full)
+    creating = asyncio.create_task(world.vms.create(VM, xml_of()))
+    await until(lambda: VM in world.vms._vms)
+    world.hypervisor.hear(Reconnected())
+    await asyncio.sleep(0.02)
+    go.set()
+    with pytest.raises(RecordNotWritten):
+        await creating
+    await settle()
+    assert world.events.told == []
+    assert not [task for task in asyncio.all_tasks() if VM in task.get_name()]
