@@ -135,7 +135,7 @@ class Watch:
         status, name = params["status"], vm_id[-2:]
         life = self.lives.get(vm_id)
         if life is None:
-            if not self.disk_was_bad:
+            if not self.disk_was_bad and vm_id not in self.host.strays:
                 self.host.wrong(f"VM {name} is nobody's, and is told as {status}")
                 return
             life = self.lives[vm_id] = Life(
@@ -155,7 +155,7 @@ class Watch:
 
     def _is_kept(self, life: Life) -> bool:
         """That its end was told is known to every agent to come; and to the one that told it at once."""
-        same = len(life.told) > 1 or self.agent is None or self.agent.began_s <= life.down_s
+        same = len(life.told) > 1 or self.agent is None or self.agent.began_s < life.down_s
         return same or (
             not self.disk_was_bad and self.agent is not None and life.down_s + DURABLE_S < self.agent.began_s
         )
@@ -228,6 +228,9 @@ class Watch:
             if vm is not None and vm.status.reported not in ("Powering down", "Down"):
                 self.host.wrong(f"{name} failed, and it is told as {vm.status.reported}")
         if error is None:
+            dom = self.host.doms.get(call.vm_id)
+            if dom is not None and dom.reason == "saved":  # libvirt did not answer: the next agent tells of it
+                self.host.strays.add(call.vm_id)
             if call.life is not None and self.lives.get(call.vm_id) is call.life:
                 del self.lives[call.vm_id]
                 if not call.life.downs:

@@ -34,6 +34,7 @@ class Edge:
 
     async def start(self, hear: Callable[[HypervisorEvent], None]) -> None:
         loop = asyncio.get_running_loop()
+        self._host.edge = self
         self._host.hear = lambda event: loop.call_soon(hear, event) and None
 
     async def stop(self) -> None:
@@ -53,6 +54,8 @@ class Edge:
 
         def do() -> None:
             dom = self._host.doms.get(vm_id)
+            if self._host.edge is not self:
+                self._host.strays.add(vm_id)  # the next create, or the next agent, removes it
             if dom is None:
                 self._host.doms[vm_id] = Dom(vm_id, name, xml)
             else:

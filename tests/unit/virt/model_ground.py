@@ -152,7 +152,8 @@ class Ground(RuleBasedStateMachine):
             kills = vm.description.metadata.resume_behaviour == "kill" and vm.status.pause_code not in ("", "NOERR")
             assert not kills, f"{name} is paused by a disk ({vm.status.pause_code}) for ever"
         if vm is None or status == "Down":
-            assert self.host.doms.get(vm_id) is None or (dom and dom.reason == "saved"), f"{name} has a domain left"
+            kept = dom is None or dom.reason == "saved" or vm_id in self.host.strays
+            assert kept, f"{name} has a domain left"
             assert not self.storage.used_by(vm_id), f"{name} is gone, and has images prepared"
 
 

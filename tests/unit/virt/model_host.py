@@ -91,6 +91,9 @@ class Host:
         self.doms: dict[str, Dom] = {}
         self.qemus: list[Qemu] = []
         self._pids = itertools.count(100)
+        # the agent's that lives, and domains that an earlier agent's call defined later
+        self.edge: object = None
+        self.strays: set[str] = set()
         self.hear: Callable[[HypervisorEvent], None] = lambda _event: None
         # per VM: seconds until an event arrives (None: never), and whether it arrives twice
         self.late_s: dict[str, float | None] = {}
