@@ -125,8 +125,11 @@ class Release:
         return record is not None and record.forget
 
     async def _prove_gone(self) -> None:
-        process = self._record.process or await self._parts.process_of(self._vm_id)
-        if process is not None and not await qemu_process.wait_gone(process, GONE_S):
+        """Neither the process that we know nor one that somebody started behind us is there."""
+        known, found = self._record.process, await self._parts.process_of(self._vm_id)
+        for process in dict.fromkeys(one for one in (known, found) if one is not None):
+            if await qemu_process.wait_gone(process, GONE_S):
+                continue
             if qemu_process.hangs(process):
                 reason = f"its QEMU, process {process.pid}, hangs in the kernel and has its disks open"
             else:

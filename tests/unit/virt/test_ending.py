@@ -528,3 +528,18 @@ async def test_a_new_life_waits_for_a_teardown_of_the_old_one_and_no_later_one_t
     await until(lambda: vm.status.reported == "Up")
     await asyncio.sleep(0.05)
     assert world.storage.prepared
+
+
+async def test_a_second_qemu_that_somebody_started_keeps_the_images_as_well(world: World) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as first:
+        world.hypervisor.before["launch"] = lambda _vm_id: _known(world, first.pid)
+        vm = await up(world)
+        first.kill()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as second:
+        await _known(world, second.pid)
+        del world.hypervisor.found[VM]
+        with pytest.raises(DestroyFailed, match=f"process {second.pid}"):
+            await world.vms.destroy(VM)
+        assert world.storage.prepared
+        second.kill()
+    await until(lambda: vm.status.down)
