@@ -16,6 +16,15 @@ from vdsm.virt.states import ExitReason, PauseCode, VmState
 
 from .fakes import VM
 
+NOW_S = 1000.0
+
+
+@pytest.fixture(autouse=True)
+def now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are made when tests are collected, which may be minutes ago."""
+    monkeypatch.setattr(time, "monotonic", lambda: NOW_S)
+
+
 GONE, NOTHING, RUNS = Sight(ended=True), Sight(), Sight(cause=Cause.RUNS)
 
 
@@ -97,7 +106,7 @@ def test_a_vm_that_is_being_received_stands_without_a_pause() -> None:
 
 
 def record(heard: ExitReason | None = None, asked: ExitReason | None = None, for_s: float = 60.0) -> Record:
-    until_s = time.monotonic() + for_s if asked else 0.0
+    until_s = NOW_S + for_s if asked else 0.0
     return Record(vm_id=VM, name="x", phase=Phase.RUNNING, xml="", heard=heard, asked=asked, asked_until_s=until_s)
 
 
