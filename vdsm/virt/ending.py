@@ -155,14 +155,16 @@ class Ending:
 
     async def _down(self, exit_: Exit, left: list[ImageId]) -> None:
         vm = self._vm
-        if not vm.record.forget:
+        let_go = vm.record.forget
+        if not let_go:
             await vm.change(phase=Phase.DOWN, images=tuple(left))
-        else:
-            await vm.change(images=tuple(left))
-        if vm.status.apply(Cause.GONE, exit_=exit_) is not None:
+        told = vm.status.apply(Cause.GONE, exit_=exit_) is not None
+        if told:
             vm.tell()
-            if not vm.record.forget:
-                await vm.change(told=True)
+        if let_go:  # a new agent has nothing to tell of it any more
+            await vm.change(phase=Phase.LEFT, images=tuple(left))
+        elif told:
+            await vm.change(told=True)
 
     async def _start_ended(self) -> None:
         """The start stops by itself between its steps; in libvirt it is stopped by the end of its QEMU."""
