@@ -33,6 +33,8 @@ from .model_walks import walk
 from .model_xml import VMS, xml_of
 
 FOUND_WITHIN = 150  # walks
+# walks that have found something
+FOUND_SOMETHING = (2949511341,)
 EXAMPLES = int(os.environ.get("VDSM_MODEL_EXAMPLES", "10000" if SOAK else "300"))
 
 
@@ -168,6 +170,7 @@ def run(examples: int, steps: int = 30) -> None:
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
+            derandomize=not SOAK,
             deadline=None,
             suppress_health_check=list(HealthCheck),
             report_multiple_bugs=False,
@@ -184,8 +187,8 @@ def test_clients_are_told_the_truth_whatever_happens(monkeypatch: pytest.MonkeyP
 @pytest.mark.timeout(20 * 3600 if EXAMPLES > 1000 else 120)
 def test_walks_over_few_rules_find_nothing_either(monkeypatch: pytest.MonkeyPatch) -> None:
     model.use_virtual_time(monkeypatch, DEFECTS.append)
-    first = random.randrange(1 << 32)
-    _walks(range(first, first + EXAMPLES // 2))
+    first = random.randrange(1 << 32) if SOAK else 0  # the same walks each time, but where time is no matter
+    _walks([*FOUND_SOMETHING, *range(first, first + EXAMPLES // 2)])
 
 
 def _walks(seeds: Iterable[int]) -> None:
