@@ -81,7 +81,7 @@ async def test_a_failed_start_leaves_no_process_and_no_role(world: World) -> Non
 
 async def test_the_lease_of_another_process_is_respected(world: World, tmp_path: Path) -> None:
     ids = world.domain / "dom_md" / "ids"
-    holder = subprocess.Popen(["flock", str(ids), "sleep", "60"])
+    holder = subprocess.Popen(["flock", "--no-fork", str(ids), "sleep", "60"])
     try:
         async with asyncio.timeout(5):
             while (await world.storage.pool.spm_report(world.pool_id)).host_id == -1:
