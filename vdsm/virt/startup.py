@@ -164,23 +164,25 @@ class Startup:
         return domain
 
     async def _make_way(self) -> None:
-        """Remove a stale definition of ours; refuse what runs and what is not ours.
-
-        A process that libvirt has lost, or could not kill, has the disks open as well.
-        """
+        """Remove a stale definition of ours; refuse what runs and what is not ours."""
         vm_id = self._record.vm_id
-        process = await self._parts.process_of(vm_id)
-        if process is not None and qemu_process.lives(process):
-            raise StillRuns(vm_id, process.pid)
         try:
             old = await self._parts.hypervisor.domain(vm_id)
         except DomainMissing:
+            await self._check_no_process()
             return
         if not is_ours(parse(old.xml, what=f"libvirt's XML of domain {vm_id}")):
             raise ForeignDomain(vm_id, old.name)
         if old.active:
             raise VmExists(vm_id, str(old.state))
+        await self._check_no_process()
         await self._parts.hypervisor.undefine(vm_id)
+
+    async def _check_no_process(self) -> None:
+        """A QEMU that libvirt has lost, or could not kill, has the disks open as well."""
+        process = await self._parts.process_of(self._record.vm_id)
+        if process is not None and qemu_process.lives(process):
+            raise StillRuns(self._record.vm_id, process.pid)
 
     def _check_not_stopped(self) -> None:
         if self._stop.is_set():

@@ -23,7 +23,7 @@ from vdsm.virt.qemu_process import QemuProcess
 from vdsm.virt.records import Phase
 from vdsm.virt.vm import Vm
 
-from .fakes import VM, World, disk, refuse, settle, until, xml_of
+from .fakes import VM, FakeDomain, World, disk, refuse, settle, until, xml_of
 
 CONNECTED = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0' state='connected'/></channel>"
 
@@ -543,3 +543,16 @@ async def test_a_second_qemu_that_somebody_started_keeps_the_images_as_well(worl
         assert world.storage.prepared
         second.kill()
     await until(lambda: vm.status.down)
+
+
+async def test_a_foreign_domain_that_runs_is_refused_by_its_name_not_as_a_process_to_end(world: World) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as theirs:
+        await _known(world, theirs.pid)
+        xml = f"<domain type='qemu'><name>theirs</name><uuid>{VM}</uuid><devices/></domain>"
+        world.hypervisor.found[VM] = FakeDomain(xml, DomainState.RUNNING)
+        vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+        await until(lambda: vm.status.down)
+        message = world.events.downs()[0]["exitMessage"]
+        assert "theirs" in message and str(theirs.pid) not in message
+        assert world.hypervisor.found[VM].state is DomainState.RUNNING
+        theirs.kill()
