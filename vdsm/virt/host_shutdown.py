@@ -51,11 +51,16 @@ class HostShutdown:
         self._now = now
         self._down = False
         self._asked_s = float("-inf")
+        self._asking: asyncio.Future[bool] | None = None
 
     async def goes_down(self) -> bool:
-        if not self._down and self._now() - self._asked_s > _KNOWN_S:
+        """Whoever comes while systemd is being asked waits for that answer."""
+        if self._down:
+            return True
+        if self._asking is None or (self._asking.done() and self._now() - self._asked_s > _KNOWN_S):
             self._asked_s = self._now()
-            self._down = await self._ask()
+            self._asking = asyncio.ensure_future(self._ask())
+        self._down = await asyncio.shield(self._asking)
         return self._down
 
     async def farewell(self, listed: Callable[[], int], let_go: asyncio.Event) -> None:

@@ -317,6 +317,21 @@ async def test_many_guests_that_end_at_once_are_one_question() -> None:
     assert asked == [100.0, 103.0, 120.0]
 
 
+async def test_a_guest_that_ends_while_systemd_is_asked_waits_for_the_answer() -> None:
+    go = asyncio.Event()
+
+    async def ask() -> bool:
+        await go.wait()
+        return True
+
+    host = HostShutdown(ask)
+    guests = [asyncio.create_task(host.goes_down()) for _ in range(3)]
+    await settle()
+    guests[0].cancel()
+    go.set()
+    assert await asyncio.gather(*guests[1:]) == [True, True]
+
+
 async def test_systemd_that_does_not_answer_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def missing(_argv: list[str], *, timeout_s: float) -> None:
         raise CommandNotFound("systemctl")
