@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run the parts on one private host, print their tables, keep them in docs/benchmarks.md.
+"""Run the parts, each on a private host of its own, print their tables, keep them in docs/benchmarks.md.
 
     python -m contrib.benchmarks [PART ...]
 
@@ -32,18 +32,23 @@ def main() -> None:
     if os.geteuid() != 0:
         sys.exit("benchmarks need root: they run on a private host")
     tables: list[report.Table] = []
-    with PrivateHost(settings=rpc.SETTINGS) as host:
-        # an engine's port is open only on a host that has certificates
-        host.run([PYTHON, "-m", "vdsm.cli", "cert", "init", "--name", "bench"])
-        host.start_agent()
-        for name in chosen:
-            for table in importlib.import_module(f"contrib.benchmarks.{name}").run(host):
-                print(report.as_markdown(table), flush=True)
-                tables.append(table)
+    for name in chosen:
+        for table in _run(name):
+            print(report.as_markdown(table), flush=True)
+            tables.append(table)
     if tuple(chosen) == PARTS:
         report.write_page(PAGE, tables, COMMAND)
         print(f"written to {PAGE}")
     print(report.machine())
+
+
+def _run(name: str) -> list[report.Table]:
+    with PrivateHost(settings=rpc.SETTINGS) as host:
+        # an engine's port is open only on a host that has certificates
+        host.run([PYTHON, "-m", "vdsm.cli", "cert", "init", "--name", "bench"])
+        host.start_agent()
+        tables: list[report.Table] = importlib.import_module(f"contrib.benchmarks.{name}").run(host)
+        return tables
 
 
 if __name__ == "__main__":

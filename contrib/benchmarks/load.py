@@ -33,7 +33,6 @@ class Asker(asyncio.Protocol, abc.ABC):
     """One connection: sends the next request when the answer is there."""
 
     request: bytes
-    tls = False
     at_once = 1
 
     def __init__(self) -> None:
@@ -136,8 +135,6 @@ class WebSocketAsker(Asker):
 
 
 class StompAsker(Asker):
-    tls = True
-
     def __init__(self, verb: str = "Host.ping2", at_once: int = 1) -> None:
         super().__init__()
         self.at_once = at_once
@@ -178,9 +175,9 @@ KINDS: dict[str, Way] = {"http": HttpAsker, "ws": WebSocketAsker, "stomp": Stomp
 
 
 async def measure(
-    kind: Callable[[], Asker], address: str, connections: int, seconds: float, pki: str = PKI
+    kind: Callable[[], Asker], address: str, connections: int, seconds: float, pki: str | None = None
 ) -> dict[str, float]:
-    """``kind`` makes the connections' protocols."""
+    """``kind`` makes the connections' protocols; with ``pki`` they are TLS, by its certificate."""
     loop = asyncio.get_running_loop()
     askers: list[Asker] = []
     for _ in range(connections):
@@ -188,7 +185,7 @@ async def measure(
             _, asker = await loop.create_unix_connection(kind, address)
         else:
             host, _, port = address.rpartition(":")
-            context = tls.context(tls.own(pki)) if getattr(kind, "tls", True) else None
+            context = tls.context(tls.own(pki)) if pki else None
             _, asker = await loop.create_connection(kind, host, int(port), ssl=context)
         askers.append(asker)
     await asyncio.sleep(WARM_UP_S)
@@ -222,7 +219,8 @@ def main() -> None:
         kind = functools.partial(StompAsker, verb, int(at_once))
     if way == "http":
         kind = functools.partial(HttpAsker, verb)
-    print(json.dumps(asyncio.run(measure(kind, address, int(connections), float(seconds), pki))))
+    certificate = pki if way == "stomp" else None
+    print(json.dumps(asyncio.run(measure(kind, address, int(connections), float(seconds), certificate))))
 
 
 if __name__ == "__main__":
