@@ -1,71 +1,44 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a storage domain offers to pools, tasks and the monitor, whatever it is made of.
+"""What a storage domain offers to pools, tasks, VMs and the monitor, whatever it is made of: three contracts.
 
-Who may call what: reading is for every host. Everything that writes is for the process that holds
+- `Domain`: who it is, its metadata, its health;
+- `VolumeStore`: its images and volumes, read and changed;
+- `Chains`: volumes made usable on this host, for a holder.
+
+`storage.file` is one half below them; block domains are to be another. Nothing above them knows where a thing lies or
+by what it is read: paths are answers (what QEMU opens, what a link points to), never questions.
+
+Who may call what: reading and attaching is for every host. Everything that writes is for the process that holds
 the domain's SDM lease (and, within it, one change of an image at a time): a domain does not lock.
 
-A volume is *visible* when its metadata is. Making one puts its metadata last, removing one takes
-that away first, so a crash leaves at most files that no listing shows; `collect_garbage` removes them.
+A volume is *visible* when a listing shows it. Making one makes it visible last, removing one takes
+that away first, so a crash leaves at most what no listing shows; `VolumeStore.collect_garbage` removes that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from storage.attached import AttachedChain, Payload
 from storage.leases import HostIdOwner, Lease, Lockspace
+from storage.new_volume import Before, CreateStep, NewVolume, Progress
 from storage.ondisk.domain_fields import DomainMetadata
-from storage.ondisk.values import Allocation, DomainKind, FormatVersion, VolumeFormat
+from storage.ondisk.values import DomainClass, DomainKind, FormatVersion
 from storage.ondisk.volume_metadata import VolumeMetadata
-
-if TYPE_CHECKING:
-    from storage.file.io import FileIo
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all)."""
-
-
-class CreateStep(StrEnum):
-    """What `Domain.create_volume` does that must be undone when the volume does not come to be, in its order."""
-
-    FOLDER = "folder"
-    """The image's folder is made: the image is new."""
-    SHARE = "share"
-    """The template is linked into the image."""
-    PAYLOAD = "payload"
-    PARENT = "parent"
-    """The parent, of the same image, is made internal."""
-    METADATA = "metadata"
-    """The volume becomes visible."""
-
-
-Before = Callable[[CreateStep], Awaitable[None]]
-"""Awaited before each step: how to undo it is stored then."""
+from storage.tasks.record import Recovery
+from storage.tasks.store import Files
 
 ChangeFields = Callable[[DomainMetadata], Mapping[str, str | None]]
 """From the metadata as it is to the lines that change; None removes one. May refuse by an error."""
 
+Chain = list[tuple[str, VolumeMetadata]]
+"""From the base up: volume ids and their metadata."""
 
-@dataclass(frozen=True)
-class NewVolume:
-    """A wanted volume. Sizes in bytes; ``capacity`` is rounded up to 4 KiB by `Domain.create_volume`."""
-
-    image_id: str
-    volume_id: str
-    capacity: int
-    format: VolumeFormat
-    allocation: Allocation
-    disk_type: str = "DATA"
-    description: str = ""
-    parent_id: str = ""
-    """Empty for a volume without parent."""
-    source_image_id: str = ""
-    """The parent's image when it is another one: the volume is a clone of a template."""
-    initial_size: int | None = None
-    legal: bool = True
-    sequence: int = 0
+Claims = Collection[tuple[str, str]]
+"""(image, volume) that stored tasks name, with an empty volume for the image itself."""
 
 
 @dataclass(frozen=True)
@@ -82,36 +55,156 @@ class Space:
 
 @dataclass(frozen=True)
 class Garbage:
-    """What `collect_garbage` removed or mended, for the log: paths relative to the domain."""
+    """What `VolumeStore.collect_garbage` removed or mended, for the log."""
 
     removed: tuple[str, ...]
     mended: tuple[str, ...]
 
 
+class VolumeStore(Protocol):
+    """Images and volumes of one domain. Every call may raise `StorageNotResponding` and `IoFailed`."""
+
+    # Reading
+
+    async def images(self) -> list[str]: ...
+    async def by_image(self) -> dict[str, tuple[str, ...]]:
+        """Images with the ids of their visible volumes, shared ones in every image that has them."""
+
+    async def of_image(self, image_id: str) -> tuple[str, ...]:
+        """Raises `ImageNotFound`."""
+
+    async def read(self, image_id: str, volume_id: str) -> VolumeMetadata:
+        """Of a shared volume what its own image says, in every image. Raises `VolumeNotFound`, `DAMAGED`."""
+
+    async def chain(self, image_id: str, volume_id: str) -> Chain:
+        """From the base to ``volume_id``. Raises `VolumeNotFound`, `InvalidChain`."""
+
+    async def children(self, image_id: str, volume_id: str) -> list[str]:
+        """Volumes on top of this one: in the image, and for a shared one in those that share it."""
+
+    async def sizes(self, image_id: str, volume_id: str) -> VolumeSizes:
+        """Of the payload. Raises `VolumeNotFound` where there is none, whatever a listing shows."""
+
+    async def lease(self, image_id: str, volume_id: str) -> Lease | None:
+        """None where volumes have no leases, or this one has no place for one."""
+
+    # Changes: for the holder of the SDM lease
+
+    async def write(
+        self, image_id: str, volume_id: str, metadata: VolumeMetadata, *, expect_generation: int | None = None
+    ) -> None:
+        """Replace a volume's metadata, in every image that shares it.
+
+        Raises `GenerationMismatch`, and nothing is written, when the stored generation is not the expected one: a
+        job of another host ended since the metadata was read.
+        """
+
+    async def create(
+        self, wanted: NewVolume, before: Before | None = None, progress: Progress | None = None
+    ) -> VolumeMetadata:
+        """Make the volume and make its parent internal; ``before`` is told of each step.
+
+        Raises `VolumeExists`, `InvalidVolume`, `VolumeNotFound` (of the parent), `VolumeNotShared`,
+        `DescriptionTooLong`: before the first step, but for a volume that appears meanwhile. After an error the steps
+        that were told of may be done, or half done: whoever was told undoes them.
+        """
+
+    async def share(self, source_image_id: str, volume_id: str, target_image_id: str) -> None:
+        """Link a shared volume into another image. Raises `VolumeNotShared`."""
+
+    async def unshare(self, image_id: str, volume_id: str) -> None:
+        """Remove that link; what else has the volume keeps it. Nothing happens when it is not there."""
+
+    async def extend(self, image_id: str, volume_id: str, size: int) -> int:
+        """Make the payload larger, of a preallocated volume with its space; the size that it has then. The metadata
+        is not changed, what the payload holds is never written over."""
+
+    async def set_parent(self, image_id: str, volume_id: str, parent_id: str) -> None:
+        """The parent by id, blank for none; the payload's own header is not looked at."""
+
+    async def delete(self, image_id: str, volume_id: str, *, force: bool = False) -> None:
+        """Raises `VolumeNotFound`; `VolumeShared`, `VolumeHasChildren` unless ``force``. Damaged metadata does not
+        keep a volume."""
+
+    async def hide(self, image_id: str, volume_id: str) -> None:
+        """No listing shows the volume from here on. Nothing happens when none does."""
+
+    async def remove_rest(self, image_id: str, volume_id: str) -> None:
+        """What is left of a volume that no listing shows; a visible one is left alone."""
+
+    async def delete_image(self, image_id: str) -> None:
+        """The whole image with its volumes. Raises `ImageNotFound`, `VolumeShared` when others are based on it."""
+
+    async def drop_image(self, image_id: str) -> None:
+        """An image without anything in it; one that holds something is left alone."""
+
+    async def removed(self) -> list[str]:
+        """Images whose deletion was cut off: no listing shows them, they take space. For `purge`."""
+
+    async def purge(self, removed: str) -> bool:
+        """Remove what is left of a deleted image; False when nothing is."""
+
+    async def collect_garbage(self, claimed: Claims) -> Garbage:
+        """Remove what a crash left of volumes, put a parent without children back to leaf.
+
+        What a stored task names is no garbage: its steps back may still need it, and no metadata speaks for it. Never
+        while a change runs.
+        """
+
+    # How to undo, as tasks store it for whoever becomes SPM next (storage.md 11.3)
+
+    async def undo(self, step: CreateStep, wanted: NewVolume) -> tuple[Recovery, ...]:
+        """What undoes a step of a creation."""
+
+    def undo_created(self, pool_folder: str, image_id: str, volume_id: str, ctime: int) -> Recovery:
+        """What undoes a finished creation. ``pool_folder``: ``<repository>/<pool>``, which the field stores."""
+
+    def undo_deleted(self, image_id: str, volume_id: str) -> tuple[Recovery, ...]:
+        """What removes the rest of a deletion that got as far as `hide`."""
+
+
+class Chains(Protocol):
+    """Volumes made usable on this host.
+
+    A *holder* is a name: ``vm:<id>``, ``prepare``, ``spm``, ``job:<id>``. What one holder gives back, another keeps.
+    What is attached outlives this object and the agent: who uses an image is on record (`storage.in_use`), and a
+    domain that is opened again goes by what was attached, and gives back what nobody is on record for.
+    """
+
+    kind: str
+    """``file`` or ``block``: how QEMU opens what is attached."""
+
+    async def attach(self, image_id: str, volume_ids: Sequence[str], holder: str) -> AttachedChain:
+        """These volumes, readable here, for us and for QEMU. The same again changes nothing.
+
+        Raises `VolumeNotFound`, and `UnsafeImage` for what is no plain payload.
+        """
+
+    async def detach(self, image_id: str, holder: str) -> None:
+        """All that this holder has of the image. Nothing happens when it has nothing."""
+
+    async def look(self, image_id: str, volume_id: str) -> Payload | None:
+        """A volume as it lies there, without attaching it; None where that shows nothing. Raises as `attach`."""
+
+
 class Domain(Protocol):
     domain_id: str
     kind: DomainKind
-    path: str
-    """The domain's folder: ``<mount>/<domain id>``."""
+    domain_class: DomainClass
+    version: FormatVersion
     block_size: int
     alignment: int
-    version: FormatVersion
     lockspace: Lockspace
     sdm_lease: Lease
-    has_volume_leases: bool
+    volumes: VolumeStore
+    chains: Chains
 
-    @property
-    def io(self) -> FileIo:
-        """The domain's I/O helper: also for files under `master_path`."""
+    folder: str
+    """What the pool's link to the domain points to."""
+    place: str
+    """What hangs as one with the domain when it hangs (`vdsm.common.hanging`)."""
 
-    @property
-    def master_path(self) -> str:
-        """``<domain>/master``: the tasks' store on the master."""
-
-    def image_path(self, image_id: str) -> str: ...
-    def volume_path(self, image_id: str, volume_id: str) -> str: ...
-    def volume_lease(self, image_id: str, volume_id: str) -> Lease | None:
-        """None when this kind of domain has no volume leases."""
+    # Host ids
 
     async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
         """Read from storage, also by a host that has not joined. None when nobody can tell."""
@@ -119,70 +212,20 @@ class Domain(Protocol):
     async def host_id_owners(self) -> Mapping[int, HostIdOwner]:
         """As `host_id_owner`, of all host ids that are not free. Raises `StorageError` when they can't be read."""
 
+    async def read_leader(self, lease: Lease) -> bytes:
+        """What stands at a lease's place: the lock daemon tells a blank place and a damaged lease alike."""
+
     # Metadata of the domain
 
     async def read_metadata(self) -> DomainMetadata: ...
     async def change_metadata(self, change: ChangeFields) -> DomainMetadata:
         """Read, changed, written by one at a time; what it is then. Nothing is written when nothing changes."""
 
-    # Reading
+    def master_files(self) -> AbstractAsyncContextManager[Files]:
+        """Where tasks are stored on a master, there for as long as the context lasts; its folders are made.
 
-    async def list_images(self) -> list[str]: ...
-    async def list_volumes(self) -> dict[str, tuple[str, ...]]:
-        """Images with the ids of their visible volumes, shared ones in every image that has them."""
-
-    async def image_volumes(self, image_id: str) -> tuple[str, ...]:
-        """Raises `ImageNotFound`."""
-
-    async def read_volume(self, image_id: str, volume_id: str) -> VolumeMetadata:
-        """Raises `VolumeNotFound`."""
-
-    async def chain(self, image_id: str, volume_id: str) -> list[tuple[str, VolumeMetadata]]:
-        """From the base to ``volume_id``. Raises `VolumeNotFound`, `InvalidChain`."""
-
-    async def children(self, image_id: str, volume_id: str) -> list[str]: ...
-    async def volume_sizes(self, image_id: str, volume_id: str) -> VolumeSizes: ...
-
-    # Changes: for the holder of the SDM lease
-
-    async def write_volume(self, image_id: str, volume_id: str, metadata: VolumeMetadata) -> None:
-        """Replace a volume's metadata, in every image that shares it."""
-
-    async def create_volume(
-        self, wanted: NewVolume, before: Before | None = None, progress: Progress | None = None
-    ) -> VolumeMetadata:
-        """Make the volume and make its parent internal; ``before`` is told of each step.
-
-        Raises `VolumeExists`, `InvalidVolume`, `DescriptionTooLong`. After an error the steps that were told of may
-        be done, or half done: whoever was told undoes them.
+        For the holder of the SDM lease: on block storage it is a file system that one host alone may mount.
         """
-
-    async def share_volume(self, source_image_id: str, volume_id: str, target_image_id: str) -> None:
-        """Link a shared volume into another image. Raises `VolumeNotShared`."""
-
-    async def delete_volume(self, image_id: str, volume_id: str, *, force: bool = False) -> None:
-        """Raises `VolumeShared`, `VolumeHasChildren` unless ``force``."""
-
-    async def delete_image(self, image_id: str) -> None:
-        """The whole image with its volumes. Raises `ImageNotFound`, `VolumeShared` when others are based on it."""
-
-    async def removed_images(self) -> list[str]:
-        """Images whose deletion was cut off: no listing shows them, they take space. For `purge_image`."""
-
-    async def purge_image(self, removed: str) -> bool:
-        """Remove what is left of a deleted image; False when nothing is."""
-
-    async def remove_payload(self, image_id: str, volume_id: str) -> None:
-        """The volume's content alone; nothing happens when it is not there."""
-
-    async def collect_garbage(self) -> Garbage:
-        """Remove what a crash left of volumes, put a parent without children back to leaf.
-
-        Never while a change runs.
-        """
-
-    async def make_master(self) -> None:
-        """Make the folders of a master: ``master/vms``, ``master/tasks``."""
 
     # Health
 
@@ -191,4 +234,4 @@ class Domain(Protocol):
 
     async def space(self) -> Space: ...
     async def close(self) -> None:
-        """End the I/O helper."""
+        """Give up what reads it here. What is attached stays so."""

@@ -14,8 +14,9 @@ import os
 from collections.abc import AsyncIterator, Iterable
 
 from storage.domain import Domain
+from storage.edges import LeasesOf
 from storage.errors import DomainNotFound, StorageError
-from storage.file.domain import LeasesOf, find_file_domains, open_file_domain
+from storage.file.domain import find_file_domains, open_file_domain
 from storage.file.io import FileIo
 from storage.flights import Flights
 from storage.leases import Leases
@@ -33,6 +34,9 @@ class Domains:
         self._opened: dict[str, Domain] = {}
         self._opening: Flights[Domain] = Flights()
         self._scans: Flights[list[str]] = Flights()
+
+    def opened(self, domain_id: str) -> Domain | None:
+        return self._opened.get(domain_id)
 
     async def get(self, domain_id: str) -> Domain:
         """The opened domain. Raises `DomainNotFound` or what its metadata is refused for."""

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-from storage.file.domain import LeasesOf
+from collections.abc import Callable
+
 from storage.leases import Leases
 from storage.leases.flock_edge import FlockLeases
 from storage.ondisk.values import DomainKind
+
+LeasesOf = Callable[[DomainKind], Leases]
+"""The lease edge for a kind of domain."""
 
 
 def lease_edges() -> LeasesOf:

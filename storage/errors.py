@@ -226,6 +226,14 @@ class InvalidVolume(StorageError):
     msg = "Volume {self.volume_id} cannot be made: {self.reason}"
 
 
+class GenerationMismatch(StorageError):
+    volume_id: str
+    found: int
+    expected: int
+    msg = "Volume {self.volume_id} has generation {self.found}, not {self.expected}: another change of it came first"
+    remedy = "Ask for the volume again and decide by what it is now"
+
+
 class InvalidChain(StorageError):
     image_id: str
     reason: str

@@ -2,8 +2,10 @@
 """Prepared images of this host: the volume chain reachable for consumers, until the last one is done.
 
 A consumer is a name: ``vm:<id>``, ``prepare``. Two consumers of one image (two VMs, a VM and a transfer) do not
-take it from each other: the image stays prepared until each has torn it down. Who uses which volumes is
-on record (`storage.in_use`) before the run link is made and until it is gone.
+take it from each other: the image stays prepared until each has torn it down.
+
+The chain is read -> who uses which volumes is on record (`storage.in_use`) -> they are attached, the consumer is the
+holder -> the layers are examined -> the run link is made. Back in the other order: link, attachment, record.
 
 The run link ``/run/vdsm/storage/<domain>/<image>`` is the contract (storage.md 17); its presence means
 prepared.
@@ -14,16 +16,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from storage import layers, locks
-from storage.domain import Domain
+from storage.attached import AttachedChain
+from storage.domain import Chain, Domain
 from storage.errors import IoFailed, StorageError
 from storage.in_use import InUse
 from storage.links import replace_link
 from storage.locks import Locks, Mode
 from storage.ondisk.values import Legality, VolumeFormat
-from storage.ondisk.volume_metadata import VolumeMetadata
+from vdsm.common.ids import new_uuid
 
 log = logging.getLogger("vdsm.storage.images")
 
@@ -51,7 +55,7 @@ class VolumePath:
 class PreparedImage:
     path: str
     kind: str
-    """``file`` or ``block``."""
+    """``file`` or ``block``, as `Chains.kind`."""
     format: str
     """``raw`` or ``cow``."""
     chain: tuple[VolumePath, ...]
@@ -59,8 +63,10 @@ class PreparedImage:
 
 
 class Images:
-    def __init__(self, links: str, in_use: InUse, held: Locks) -> None:
+    def __init__(self, links: str, in_use: InUse, held: Locks, opened: Callable[[str], Domain | None]) -> None:
+        """``opened``: a domain by its id, when it is open here: a teardown opens none."""
         self._links = links
+        self._opened = opened
         self._in_use = in_use
         self._locks = held
 
@@ -72,21 +78,25 @@ class Images:
         domain_id = domain.domain_id
         async with self._image_locked(domain, image_id, f"prepare for {consumer}"):
             with self._in_use.preparing(domain_id, image_id, consumer):
-                chain = await domain.chain(image_id, volume_id)
+                chain = await domain.volumes.chain(image_id, volume_id)
                 if not allow_illegal:
                     _check_legal(domain, chain)
-                await _inspect(domain, image_id, chain)
                 before = self._in_use.users(domain_id, image_id)
                 self._in_use.add(domain_id, image_id, consumer, [volume for volume, _ in chain])
             try:
-                self._link(domain, image_id)
-            except OSError as e:
+                attached = await domain.chains.attach(image_id, [volume for volume, _ in chain], consumer)
+                _examine(attached, chain)
+                self._link(domain, image_id, attached.folder)
+                return await _prepared(domain, image_id, chain, attached)
+            except BaseException:
+                if consumer not in before:
+                    await domain.chains.detach(image_id, consumer)
                 self._in_use.restore(domain_id, image_id, before)
-                raise IoFailed.of("link", self._links, e) from e
-            return _prepared(domain, image_id, chain)
+                raise
 
     async def teardown(self, domain_id: str, image_id: str, *, consumer: str = API) -> None:
-        """Nothing happens when this consumer had not prepared the image. Needs no storage."""
+        """Nothing happens when this consumer had not prepared the image. Needs no storage: what is attached of a domain
+        that is not open here is given back when it is opened (`storage.domain.Chains`)."""
         async with self._locks.hold(
             [locks.image(domain_id, image_id)], who=f"teardown for {consumer}", wait_s=PREPARE_WAIT_S
         ):
@@ -95,6 +105,8 @@ class Images:
                 log.info("image %s of %s stays prepared for %s", image_id, domain_id, ", ".join(sorted(left)))
             else:
                 self._unlink(domain_id, image_id)
+            if (domain := self._opened(domain_id)) is not None:
+                await domain.chains.detach(image_id, consumer)
             self._in_use.restore(domain_id, image_id, left)
 
     def prepared(self) -> list[tuple[str, str]]:
@@ -114,10 +126,13 @@ class Images:
         wanted = [locks.domain(domain.domain_id, Mode.SHARED), locks.image(domain.domain_id, image_id)]
         return self._locks.hold(wanted, who=who, wait_s=PREPARE_WAIT_S)
 
-    def _link(self, domain: Domain, image_id: str) -> None:
+    def _link(self, domain: Domain, image_id: str, target: str) -> None:
         folder = os.path.join(self._links, domain.domain_id)
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        replace_link(domain.image_path(image_id), os.path.join(folder, image_id))
+        try:
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            replace_link(target, os.path.join(folder, image_id))
+        except OSError as e:
+            raise IoFailed.of("link", self._links, e) from e
 
     def _unlink(self, domain_id: str, image_id: str) -> None:
         folder = os.path.join(self._links, domain_id)
@@ -127,43 +142,53 @@ class Images:
             os.rmdir(folder)
 
 
-def _check_legal(domain: Domain, chain: list[tuple[str, VolumeMetadata]]) -> None:
+@contextlib.asynccontextmanager
+async def attached_for_a_while(
+    domain: Domain, image_id: str, volume_ids: Sequence[str]
+) -> AsyncIterator[AttachedChain]:
+    """For a look at payloads by another program. Nobody's record: it ends with this agent."""
+    holder = f"job:{new_uuid()}"
+    try:
+        yield await domain.chains.attach(image_id, volume_ids, holder)
+    finally:
+        await domain.chains.detach(image_id, holder)
+
+
+def _check_legal(domain: Domain, chain: Chain) -> None:
     for volume_id, metadata in chain:
         if metadata.legality is not Legality.LEGAL:
             raise VolumeIllegal(volume_id, domain.domain_id)
 
 
-async def _inspect(domain: Domain, image_id: str, chain: list[tuple[str, VolumeMetadata]]) -> None:
-    """Refuse what QEMU must not open, let its group open the rest.
+def _examine(attached: AttachedChain, chain: Chain) -> None:
+    """Refuse what QEMU must not open.
 
     A capacity below the image's own size is told only, here and by `storage.volumes`: this host may not be the SPM, and
     what it writes could take back what the SPM writes meanwhile. QEMU goes by the header.
     """
-    for layer in await layers.examine(domain, image_id, chain):
-        if layer.mode | (layer.mode & 0o700) >> 3 != layer.mode:
-            await domain.io.chmod(layer.path, layer.mode | (layer.mode & 0o700) >> 3)
+    for layer in layers.examine(attached.payloads, chain):
         known, metadata = layer.metadata.capacity, layers.with_true_capacity(layer)
         if metadata.capacity != known:
             log.warning("volume %s: its capacity is %d, not %d", layer.volume_id, metadata.capacity, known)
 
 
-def _prepared(domain: Domain, image_id: str, chain: list[tuple[str, VolumeMetadata]]) -> PreparedImage:
-    leaf = chain[-1][1]
+async def _prepared(domain: Domain, image_id: str, chain: Chain, attached: AttachedChain) -> PreparedImage:
+    leaf_id, leaf = chain[-1]
     return PreparedImage(
-        path=domain.volume_path(image_id, chain[-1][0]),
-        kind="file",
+        path=attached.payloads[leaf_id].path,
+        kind=domain.chains.kind,
         format="cow" if leaf.format is VolumeFormat.COW else "raw",
-        chain=tuple(_volume_path(domain, image_id, volume_id) for volume_id, _ in chain),
+        chain=tuple([await _volume_path(domain, image_id, volume_id, attached) for volume_id, _ in chain]),
     )
 
 
-def _volume_path(domain: Domain, image_id: str, volume_id: str) -> VolumePath:
-    lease = domain.volume_lease(image_id, volume_id)
+async def _volume_path(domain: Domain, image_id: str, volume_id: str, attached: AttachedChain) -> VolumePath:
+    lease = await domain.volumes.lease(image_id, volume_id)
     return VolumePath(
         domain.domain_id,
         image_id,
         volume_id,
-        domain.volume_path(image_id, volume_id),
+        attached.payloads[volume_id].path,
         lease.path if lease is not None else None,
         lease.offset if lease is not None else None,
     )

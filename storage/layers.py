@@ -9,26 +9,22 @@ header, the metadata and the chain must say the same:
 - a qcow2 layer has a qcow2 header; its backing file is the bare id of the parent in the metadata, which only the
   image's own folder resolves; its backing format is the parent's in the metadata;
 - no layer keeps its data in another file, is encrypted, or needs features that are not known here;
-- every layer is a regular file: a link would lead out of the folder.
+- every layer is a plain payload: a link would lead out of the folder (`storage.domain.Chains` sees to that).
 
 `node` states such a chain to QEMU whole, so that it guesses nothing and follows nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from storage.domain import Domain
+from storage.attached import Payload
 from storage.errors import InvalidContent, UnsafeImage
 from storage.ondisk import qcow2
 from storage.ondisk.values import Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import VolumeMetadata
-from vdsm.common.units import round_up
-
-SECTOR = 512
 
 Chain = Sequence[tuple[str, VolumeMetadata]]
 """From the base up: volume ids and their metadata."""
@@ -38,28 +34,25 @@ Chain = Sequence[tuple[str, VolumeMetadata]]
 class Layer:
     volume_id: str
     path: str
+    driver: str
     metadata: VolumeMetadata
     virtual_size: int
-    """What a guest sees, from the header of qcow2 and the file's size of raw."""
-    mode: int
+    """What a guest sees, from the header of qcow2 and the payload's size of raw."""
 
 
-async def examine(domain: Domain, image_id: str, chain: Chain) -> list[Layer]:
+def examine(payloads: Mapping[str, Payload], chain: Chain) -> list[Layer]:
     """All layers, from the base up. Raises `UnsafeImage` naming the layer, the field and what is expected."""
     parents = [None, *chain[:-1]]
-    looks = (_examine(domain, image_id, v, m, parent) for (v, m), parent in zip(chain, parents, strict=True))
-    return list(await asyncio.gather(*looks))
+    return [_examine(payloads[v], v, m, parent) for (v, m), parent in zip(chain, parents, strict=True)]
 
 
-async def examine_alone(domain: Domain, image_id: str, volume_id: str, metadata: VolumeMetadata) -> Layer:
+def examine_alone(payload: Payload, volume_id: str, metadata: VolumeMetadata) -> Layer:
     """One volume that is opened without what is below it: that is not looked at."""
-    path = domain.volume_path(image_id, volume_id)
-    size, mode = await _size_and_mode(domain, path)
     if metadata.format is VolumeFormat.RAW:
-        return Layer(volume_id, path, metadata, size, mode)
-    header = await _header(domain, path)
-    check_features(path, header)
-    return Layer(volume_id, path, metadata, header.virtual_size, mode)
+        return Layer(volume_id, payload.path, payload.driver, metadata, payload.size)
+    header = _header(payload)
+    check_features(payload.path, header)
+    return Layer(volume_id, payload.path, payload.driver, metadata, header.virtual_size)
 
 
 def with_true_capacity(layer: Layer) -> VolumeMetadata:
@@ -73,33 +66,25 @@ def with_true_capacity(layer: Layer) -> VolumeMetadata:
     return replace(metadata, capacity=max(metadata.capacity, layer.virtual_size)) if changes else metadata
 
 
-async def _examine(
-    domain: Domain, image_id: str, volume_id: str, metadata: VolumeMetadata, parent: tuple[str, VolumeMetadata] | None
+def _examine(
+    payload: Payload, volume_id: str, metadata: VolumeMetadata, parent: tuple[str, VolumeMetadata] | None
 ) -> Layer:
-    path = domain.volume_path(image_id, volume_id)
-    size, mode = await _size_and_mode(domain, path)
+    path = payload.path
     if metadata.format is VolumeFormat.RAW:
         if parent is not None:
             raise UnsafeImage(path, f"it is raw, but its metadata says that it is based on {parent[0]}")
-        return Layer(volume_id, path, metadata, size, mode)
-    header = await _header(domain, path)
+        return Layer(volume_id, path, payload.driver, metadata, payload.size)
+    header = _header(payload)
     check_features(path, header)
     check_backing(path, header, parent)
-    return Layer(volume_id, path, metadata, header.virtual_size, mode)
+    return Layer(volume_id, path, payload.driver, metadata, header.virtual_size)
 
 
-async def _size_and_mode(domain: Domain, path: str) -> tuple[int, int]:
-    status = await domain.io.status(path)
-    if not status.is_file:
-        raise UnsafeImage(path, "it is no regular file")
-    return round_up(status.size, SECTOR), status.mode
-
-
-async def _header(domain: Domain, path: str) -> qcow2.Header:
+def _header(payload: Payload) -> qcow2.Header:
     try:
-        return qcow2.decode(await domain.io.read_direct(path, size=qcow2.HEAD_SIZE), path)
+        return qcow2.decode(payload.head, payload.path)
     except InvalidContent as e:
-        raise UnsafeImage(path, f"its metadata says qcow2, but {e.reason}") from e
+        raise UnsafeImage(payload.path, f"its metadata says qcow2, but {e.reason}") from e
 
 
 def check_features(path: str, header: qcow2.Header) -> None:
@@ -134,7 +119,7 @@ def node(layers: Sequence[Layer]) -> dict[str, Any]:
     for layer in layers:
         options: dict[str, Any] = {
             "driver": layer.metadata.format.qemu,
-            "file": {"driver": "file", "filename": layer.path},
+            "file": {"driver": layer.driver, "filename": layer.path},
         }
         if layer.metadata.format is VolumeFormat.COW:
             options["backing"] = below

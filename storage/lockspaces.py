@@ -17,8 +17,8 @@ import os
 import time
 from collections.abc import Callable, Collection
 
+from storage.edges import LeasesOf
 from storage.errors import HostIdInUse
-from storage.file.domain import LeasesOf
 from storage.leases import Leases, Membership
 from storage.leases.daemon import socket_path
 from storage.ondisk.layout import RESERVED_HOST_ID

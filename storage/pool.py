@@ -287,10 +287,10 @@ class Pool:
         if pool is None or pool.domains.get(domain_id) is not DomainStatus.ACTIVE:
             return
         try:
-            path = (await self._domains.get(domain_id)).path
-            await self._links.make(pool.pool_id, domain_id, path)
+            folder = (await self._domains.get(domain_id)).folder
+            await self._links.make(pool.pool_id, domain_id, folder)
             if domain_id == pool.master_id:
-                await self._links.make(pool.pool_id, MASTER, path)
+                await self._links.make(pool.pool_id, MASTER, folder)
         except (AgentError, OSError) as e:  # nobody waits for what is late
             log.warning("domain %s has no link yet: %s", domain_id, e)
 

@@ -75,7 +75,7 @@ class Storage:
         self.in_use = InUse(os.path.join(paths.run, "prepared"))
         held = Locks()
         turns = DomainTurns(held)
-        self.images = Images(paths.storage_run, self.in_use, held)
+        self.images = Images(paths.storage_run, self.in_use, held, self.domains.opened)
         self.connections = Connections(
             paths.mounts, root, self.domains, qemu_users=qemu_users, users_below=self.images.users_below
         )

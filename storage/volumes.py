@@ -17,7 +17,6 @@ from storage.errors import (
     ContentTooLong,
     ImageNotFound,
     InvalidContent,
-    IoFailed,
     LeaseError,
     LeaseNotFormatted,
     MetadataCleared,
@@ -25,6 +24,7 @@ from storage.errors import (
     UnsafeImage,
     VolumeNotFound,
 )
+from storage.images import attached_for_a_while
 from storage.leases import Lease
 from storage.ondisk.values import VolumeFormat
 from storage.ondisk.volume_metadata import VolumeMetadata
@@ -55,48 +55,48 @@ class VolumeReader:
     async def report(self, domain_id: str, image_id: str, volume_id: str) -> VolumeReport:
         """Raises `VolumeNotFound`."""
         domain = await self._domains.get(domain_id)
-        if volume_id not in await domain.image_volumes(image_id):
+        if volume_id not in await domain.volumes.of_image(image_id):
             raise VolumeNotFound(volume_id, domain_id)
         try:
-            metadata = await domain.read_volume(image_id, volume_id)
-            sizes = await domain.volume_sizes(image_id, volume_id)
-            metadata = await _with_true_capacity(domain, image_id, volume_id, metadata)
+            metadata = await domain.volumes.read(image_id, volume_id)
         except (InvalidContent, ContentTooLong, MetadataCleared):
             return _invalid(domain_id, image_id, volume_id)
-        except IoFailed as e:
-            if e.error == "ENOENT":  # metadata without payload
-                return _invalid(domain_id, image_id, volume_id)
-            raise
+        try:
+            sizes = await domain.volumes.sizes(image_id, volume_id)
+            metadata = await _with_true_capacity(domain, image_id, volume_id, metadata)
+        except VolumeNotFound:  # metadata without payload
+            return _invalid(domain_id, image_id, volume_id)
         lease = await self._lease(domain_id, image_id, volume_id)
         return VolumeReport(domain_id, image_id, volume_id, metadata, sizes, lease)
 
     async def sizes(self, domain_id: str, image_id: str, volume_id: str) -> VolumeSizes:
-        return await (await self._domains.get(domain_id)).volume_sizes(image_id, volume_id)
+        return await (await self._domains.get(domain_id)).volumes.sizes(image_id, volume_id)
 
     async def images(self, domain_id: str) -> list[str]:
-        return await (await self._domains.get(domain_id)).list_images()
+        return await (await self._domains.get(domain_id)).volumes.images()
 
     async def of_image(self, domain_id: str, image_id: str) -> list[str]:
-        return list(await (await self._domains.get(domain_id)).image_volumes(image_id))
+        return list(await (await self._domains.get(domain_id)).volumes.of_image(image_id))
 
     async def of_domain(self, domain_id: str) -> list[str]:
-        listed = await (await self._domains.get(domain_id)).list_volumes()
+        listed = await (await self._domains.get(domain_id)).volumes.by_image()
         return sorted({volume_id for volumes in listed.values() for volume_id in volumes})
 
     async def domains_with_image(self, image_id: str, domain_ids: list[str]) -> list[str]:
         found = []
         for domain_id in domain_ids:
             with contextlib.suppress(ImageNotFound):
-                await (await self._domains.get(domain_id)).image_volumes(image_id)
+                await (await self._domains.get(domain_id)).volumes.of_image(image_id)
                 found.append(domain_id)
         return found
 
     async def qemu_info(self, domain_id: str, image_id: str, volume_id: str) -> qemu_img.ImageInfo:
         """Of this volume; those below it are not opened. Raises `UnsafeImage`."""
         domain = await self._domains.get(domain_id)
-        metadata = await domain.read_volume(image_id, volume_id)
-        layer = await layers.examine_alone(domain, image_id, volume_id, metadata)
-        return await qemu_img.info(layer.path, metadata.format, mount=domain.io.mount)
+        metadata = await domain.volumes.read(image_id, volume_id)
+        async with attached_for_a_while(domain, image_id, [volume_id]) as attached:
+            layer = layers.examine_alone(attached.payloads[volume_id], volume_id, metadata)
+            return await qemu_img.info(layer.path, metadata.format, mount=domain.place)
 
     async def measure(
         self, domain_id: str, image_id: str, volume_id: str, target: VolumeFormat, *, backing_chain: bool, base_id: str
@@ -108,18 +108,21 @@ class VolumeReader:
         """
         domain = await self._domains.get(domain_id)
         if not backing_chain:
-            metadata = await domain.read_volume(image_id, volume_id)
-            alone = [await layers.examine_alone(domain, image_id, volume_id, metadata)]
-            return await qemu_img.measure(alone, target, mount=domain.io.mount)
-        chain = await domain.chain(image_id, volume_id)
-        if base_id and base_id not in [v for v, _ in chain[-2:-1]]:
-            raise NotTheParent(base_id, volume_id)
-        found = await layers.examine(domain, image_id, chain)
-        return await qemu_img.measure(found[-2:] if base_id else found, target, mount=domain.io.mount)
+            chain = [(volume_id, await domain.volumes.read(image_id, volume_id))]
+        else:
+            chain = await domain.volumes.chain(image_id, volume_id)
+            if base_id and base_id not in [v for v, _ in chain[-2:-1]]:
+                raise NotTheParent(base_id, volume_id)
+        async with attached_for_a_while(domain, image_id, [v for v, _ in chain]) as attached:
+            if not backing_chain:
+                found = [layers.examine_alone(attached.payloads[v], v, m) for v, m in chain]
+            else:
+                found = layers.examine(attached.payloads, chain)[-2 if base_id else 0 :]
+            return await qemu_img.measure(found, target, mount=domain.place)
 
     async def _lease(self, domain_id: str, image_id: str, volume_id: str) -> LeaseReport | None:
         domain, leases = await self._domains.with_leases(domain_id)
-        lease = domain.volume_lease(image_id, volume_id)
+        lease = await domain.volumes.lease(image_id, volume_id)
         if lease is None:
             return None
         try:
@@ -134,7 +137,10 @@ async def _with_true_capacity(
     domain: Domain, image_id: str, volume_id: str, metadata: VolumeMetadata
 ) -> VolumeMetadata:
     try:
-        return layers.with_true_capacity(await layers.examine_alone(domain, image_id, volume_id, metadata))
+        payload = await domain.chains.look(image_id, volume_id)
+        if payload is None:
+            return metadata
+        return layers.with_true_capacity(layers.examine_alone(payload, volume_id, metadata))
     except UnsafeImage:  # said by whoever is about to open it
         return metadata
 

@@ -144,6 +144,7 @@ async def _prepare(
     files = DomainFiles(
         domain_id=wanted.domain_id,
         kind=wanted.kind,
+        domain_class=metadata.domain_class,
         path=os.path.join(wanted.mount_path, wanted.domain_id),
         block_size=block_size,
         alignment=align,

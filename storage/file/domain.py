@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A domain on a mounted file system: `storage.domain.Domain` made of this folder's parts."""
+"""A domain on a mounted file system: `storage.domain.Domain` made of a folder's parts."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
-from storage.domain import Before, ChangeFields, CreateStep, Domain, Garbage, NewVolume, Progress, Space, VolumeSizes
+from storage.domain import Chains, ChangeFields, Domain, Space, VolumeStore
+from storage.edges import LeasesOf
 from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, IoFailed
-from storage.file import garbage, volumes
+from storage.file.chains import FileChains
 from storage.file.create import (
     NewDomain,
     find_domains,
@@ -18,18 +20,19 @@ from storage.file.create import (
     remove_domain,
     write_domain,
 )
-from storage.file.files import LIMIT_READ, MASTER, METADATA, DomainFiles
+from storage.file.files import DIRECT_READ, LIMIT_READ, MASTER, METADATA, DomainFiles
 from storage.file.host_ids import read_owner, read_owners
 from storage.file.io import FileIo
+from storage.file.master import MasterFiles
+from storage.file.volumes import FileVolumes
 from storage.leases import HostIdOwner, Lease, Leases
 from storage.ondisk import domain_fields
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainKind
-from storage.ondisk.volume_metadata import VolumeMetadata
+from storage.tasks.store import Files
 
 __all__ = [
     "FileDomain",
-    "LeasesOf",
     "NewDomain",
     "create_file_domain",
     "find_file_domains",
@@ -39,11 +42,7 @@ __all__ = [
     "remove_file_domain",
 ]
 
-LeasesOf = Callable[[DomainKind], Leases]
-"""The lease edge for a kind of domain: flock for LOCALFS, sanlock for all others."""
-
 FILE_KINDS = frozenset({DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS})
-MASTER_FOLDERS = ("vms", "tasks")
 
 find_file_domains = find_domains
 
@@ -77,6 +76,7 @@ async def open_file_domain(
         DomainFiles(
             domain_id=domain_id,
             kind=metadata.kind,
+            domain_class=metadata.domain_class,
             path=path,
             block_size=metadata.block_size,
             alignment=metadata.alignment,
@@ -121,65 +121,33 @@ class FileDomain:
         self.files = files
         self.domain_id = files.domain_id
         self.kind = files.kind
-        self.path = files.path
+        self.domain_class = files.domain_class
+        self.version = files.version
         self.block_size = files.block_size
         self.alignment = files.alignment
-        self.version = files.version
         self.lockspace = files.lockspace
         self.sdm_lease = files.sdm_lease
-        self.has_volume_leases = files.leases.on_storage
+        self.folder = files.path
+        self.place = files.io.mount
+        self.volumes: VolumeStore = FileVolumes(files)
+        self.chains: Chains = FileChains(files)
         self._changing = asyncio.Lock()
 
-    @property
-    def io(self) -> FileIo:
-        return self.files.io
-
-    @property
-    def master_path(self) -> str:
-        return self.files.place(MASTER)
-
-    def image_path(self, image_id: str) -> str:
-        return self.files.image(image_id)
-
-    def volume_path(self, image_id: str, volume_id: str) -> str:
-        return self.files.volume(image_id, volume_id)
-
-    def volume_lease(self, image_id: str, volume_id: str) -> Lease | None:
-        return self.files.volume_lease(image_id, volume_id) if self.has_volume_leases else None
-
-    # Reading
+    # Host ids
 
     async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
-        return await read_owner(self.io, self.lockspace, host_id) if self.files.leases.on_storage else None
+        return await read_owner(self.files.io, self.lockspace, host_id) if self.files.leases.on_storage else None
 
     async def host_id_owners(self) -> Mapping[int, HostIdOwner]:
-        return await read_owners(self.io, self.lockspace) if self.files.leases.on_storage else {}
+        return await read_owners(self.files.io, self.lockspace) if self.files.leases.on_storage else {}
+
+    async def read_leader(self, lease: Lease) -> bytes:
+        return await self.files.io.read_direct(lease.path, offset=lease.offset, size=DIRECT_READ)
+
+    # Metadata
 
     async def read_metadata(self) -> DomainMetadata:
         return await self.files.read_metadata()
-
-    async def list_images(self) -> list[str]:
-        return sorted(await self.files.list_volumes())
-
-    async def list_volumes(self) -> dict[str, tuple[str, ...]]:
-        return await self.files.list_volumes()
-
-    async def image_volumes(self, image_id: str) -> tuple[str, ...]:
-        return await self.files.image_volumes(image_id)
-
-    async def read_volume(self, image_id: str, volume_id: str) -> VolumeMetadata:
-        return await self.files.read_volume(image_id, volume_id)
-
-    async def chain(self, image_id: str, volume_id: str) -> list[tuple[str, VolumeMetadata]]:
-        return await self.files.chain(image_id, volume_id)
-
-    async def children(self, image_id: str, volume_id: str) -> list[str]:
-        return await self.files.children(image_id, volume_id)
-
-    async def volume_sizes(self, image_id: str, volume_id: str) -> VolumeSizes:
-        return await self.files.sizes(image_id, volume_id)
-
-    # Changes
 
     async def change_metadata(self, change: ChangeFields) -> DomainMetadata:
         async with self._changing:
@@ -189,51 +157,20 @@ class FileDomain:
                 await self.files.write_metadata(changed)
             return changed
 
-    async def write_volume(self, image_id: str, volume_id: str, metadata: VolumeMetadata) -> None:
-        await self.files.write_volume(image_id, volume_id, metadata)
-
-    async def create_volume(
-        self, wanted: NewVolume, before: Before | None = None, progress: Progress | None = None
-    ) -> VolumeMetadata:
-        return await volumes.create(self.files, wanted, before or _untold, progress)
-
-    async def share_volume(self, source_image_id: str, volume_id: str, target_image_id: str) -> None:
-        await volumes.share(self.files, source_image_id, volume_id, target_image_id)
-
-    async def delete_volume(self, image_id: str, volume_id: str, *, force: bool = False) -> None:
-        await volumes.delete(self.files, image_id, volume_id, force=force)
-
-    async def delete_image(self, image_id: str) -> None:
-        await volumes.delete_image(self.files, image_id)
-
-    async def removed_images(self) -> list[str]:
-        return await volumes.removed_images(self.files)
-
-    async def purge_image(self, removed: str) -> bool:
-        return await volumes.purge_image(self.files, removed)
-
-    async def remove_payload(self, image_id: str, volume_id: str) -> None:
-        await self.files.remove_payload(image_id, volume_id)
-
-    async def collect_garbage(self) -> Garbage:
-        return await garbage.collect(self.files)
-
-    async def make_master(self) -> None:
-        for name in MASTER_FOLDERS:
-            await self.io.make_folders(os.path.join(self.master_path, name))
+    @contextlib.asynccontextmanager
+    async def master_files(self) -> AsyncIterator[Files]:
+        files = MasterFiles(self.files.io, self.files.place(MASTER))
+        await files.make()
+        yield files
 
     # Health
 
     async def probe(self) -> float:
-        return await self.io.read_timed(self.files.place(METADATA))
+        return await self.files.io.read_timed(self.files.place(METADATA))
 
     async def space(self) -> Space:
-        found = await self.io.space(self.path)
+        found = await self.files.io.space(self.folder)
         return Space(found.total, found.free)
 
     async def close(self) -> None:
-        await self.io.close()
-
-
-async def _untold(_step: CreateStep) -> None:
-    return
+        await self.files.io.close()

@@ -64,7 +64,8 @@ class Attachments:
             for domain_id in all_ids[1:]:
                 await self._write(domain_id, {"POOL_UUID": pool_id})
             POOL_OTHERS.reach()
-            await master.make_master()
+            async with master.master_files():  # its folders are made
+                pass
             domains = dict.fromkeys(all_ids, DomainStatus.ATTACHED)
             domains[master_id] = DomainStatus.ACTIVE
             fields = master_fields(

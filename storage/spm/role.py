@@ -23,11 +23,12 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from storage import locks
-from storage.domain import Domain
+from storage.domain import Claims, Domain
 from storage.domains import Domains
 from storage.errors import LeaseError, LeaseHeld, LeaseNotFormatted
 from storage.leases import joining
@@ -37,7 +38,6 @@ from storage.spm.agent import Agent
 from storage.spm.attachments import JOIN_S
 from storage.spm.errors import DomainVersionTooNew, NotSpm, SpmLeaseNotAcquired, WrongMaster
 from storage.spm.recoveries import Recoveries
-from storage.tasks.files import DomainFiles
 from storage.tasks.runner import CodeOf, Tasks
 from storage.tasks.store import TaskStore
 from vdsm.common.clocks import Clock
@@ -86,6 +86,7 @@ class Role:
         self._tasks: Tasks | None = None
         self._open = False
         self._watchdog: asyncio.Task[None] | None = None
+        self._master = AsyncExitStack()
 
     @property
     def pool_id(self) -> str:
@@ -133,7 +134,10 @@ class Role:
             with clock.step("recover"):
                 await self._for_a_while([self._tasks.recover_loaded()])
             with clock.step("garbage"):
-                await self._for_a_while([self._collect_garbage(domain_id) for domain_id in wanted.domain_ids])
+                claimed = self._recoveries.claims([task.recoveries for task in self._tasks.all()])
+                await self._for_a_while(
+                    [self._collect_garbage(domain_id, claimed.get(domain_id, ())) for domain_id in wanted.domain_ids]
+                )
             START_RECOVERED.reach()
             self._open = True
             START_OPEN.reach()
@@ -153,6 +157,7 @@ class Role:
                 if late is not None:
                     late.cancel()
             await asyncio.gather(*self._late, return_exceptions=True)
+            await self._master.aclose()
             master = await self.domains.get(self._wanted.master_id)
             await self.domains.close()
             await self.domains.leases(master).release(master.sdm_lease)
@@ -176,9 +181,8 @@ class Role:
             raise SpmLeaseNotAcquired(wanted.pool_id, str(e)) from e
 
     async def _open_store(self, master: Domain) -> Tasks:
-        await master.make_master()
-        store = TaskStore(DomainFiles(master.io), os.path.join(master.master_path, "tasks"))
-        return Tasks(store, self._recoveries, self._code_of, self._locks)
+        files = await self._master.enter_async_context(master.master_files())
+        return Tasks(TaskStore(files), self._recoveries, self._code_of, self._locks)
 
     async def _for_a_while(self, works: list[Coroutine[Any, Any, object]]) -> None:
         """What is not done within `PATIENCE_S` goes on beside the open gate: a dead domain delays no other."""
@@ -191,7 +195,7 @@ class Role:
             for task in done:
                 task.result()
 
-    async def _collect_garbage(self, domain_id: str) -> None:
+    async def _collect_garbage(self, domain_id: str, claimed: Claims) -> None:
         """Alone on its domain: a volume that is being made looks just like garbage."""
         alone = locks.domain(domain_id, locks.Mode.EXCLUSIVE)
         try:
@@ -200,7 +204,7 @@ class Role:
                 deadline(f"garbage collection of domain {domain_id}", GARBAGE_S),
             ):
                 domain = await self.domains.get(domain_id)
-                garbage = await domain.collect_garbage()
+                garbage = await domain.volumes.collect_garbage(claimed)
             if garbage.removed or garbage.mended:
                 log.warning("domain %s: removed %s, mended %s", domain_id, garbage.removed, garbage.mended)
             await self._purge_images(domain)
@@ -210,10 +214,10 @@ class Role:
     async def _purge_images(self, domain: Domain) -> None:
         """However long it takes: only who deletes the same image again waits for it."""
         domain_id = domain.domain_id
-        for removed in await domain.removed_images():
+        for removed in await domain.volumes.removed():
             needed = [locks.domain(domain_id), locks.image(domain_id, removed)]
             async with self._locks.hold(needed, who=f"removing what is left of image {removed}"):
-                await domain.purge_image(removed)
+                await domain.volumes.purge(removed)
             log.warning("domain %s: removed what was left of image %s", domain_id, removed)
 
     async def _watch(self, master: Domain, interval_s: float) -> None:

@@ -12,9 +12,9 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from storage.domain import NewVolume
 from storage.domains import Domains
 from storage.locks import Locks
+from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, Legality, VolumeFormat
 from storage.spm.agent import Agent
 from storage.spm.attachments import Attachments

@@ -42,13 +42,10 @@ class VolumeLeaseUnknown(StorageError):
     )
 
 
-LEADER_READ = 4096
-
-
 async def refuse_held(domain: Domain, leases: Leases, image_id: str, volume_ids: Sequence[str]) -> None:
     """Raises `VolumeLeased`, `VolumeLeaseUnknown`."""
     for volume_id in volume_ids:
-        lease = domain.volume_lease(image_id, volume_id)
+        lease = await domain.volumes.lease(image_id, volume_id)
         if lease is None:
             continue
         try:
@@ -84,7 +81,7 @@ async def _owners(domain: Domain, leases: Leases, lease: Lease) -> list[LeaseOwn
 
 async def _check_blank(domain: Domain, lease: Lease) -> None:
     """No record, or one that was cleared. Raises `InvalidContent`, `ChecksumMismatch`: it may have been a lease."""
-    found = await domain.io.read_direct(lease.path, offset=lease.offset, size=LEADER_READ)
+    found = await domain.read_leader(lease)
     if any(found[: lease.sector]):
         leader = decode_leader(found, lease.path)
         if leader.magic is not Magic.CLEARED:

@@ -22,17 +22,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from storage import locks
-from storage.domain import CreateStep, Domain, NewVolume
+from storage.domain import Domain
 from storage.domains import Domains
 from storage.errors import DAMAGED, ImageNotFound, StorageError, VolumeExists
 from storage.locks import Lock, Locks, Mode
-from storage.ondisk.values import Allocation, Legality, VolumeFormat, VolumeRole
+from storage.new_volume import NewVolume
+from storage.ondisk.values import Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import VolumeMetadata
-from storage.spm import recoveries
 from storage.spm.agent import Agent
 from storage.spm.volume_leases import refuse_held
 from storage.tasks.record import Recovery
 from storage.tasks.runner import Task
+from storage.tasks.steps import HALFBAKED, SENTINEL, parent_rollback, size_finalize
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError
 
@@ -72,7 +73,7 @@ class Volumes:
         also = []
         if source not in ("", wanted.image_id):
             try:
-                template = await (await self._domains.get(domain_id)).read_volume(source, wanted.parent_id)
+                template = await (await self._domains.get(domain_id)).volumes.read(source, wanted.parent_id)
                 mode = Mode.SHARED if template.role is VolumeRole.SHARED else Mode.EXCLUSIVE
             except AgentError:  # said by the task, which reads it again
                 mode = Mode.EXCLUSIVE
@@ -81,21 +82,16 @@ class Volumes:
 
     async def create(self, task: Task, domain_id: str, wanted: NewVolume, pool_folder: str) -> str:
         """Make a volume. ``pool_folder``: ``<repository>/<pool>``, for the stored way back."""
-        domain = await self._domains.get(domain_id)
-        steps = _undo_create(domain, wanted)
-
-        async def before(step: CreateStep) -> None:
-            await task.will_undo(*steps[step])
-
+        volumes = (await self._domains.get(domain_id)).volumes
         try:
-            created = await domain.create_volume(wanted, before)
+            created = await volumes.create(wanted, task.will_undo)
         except VolumeExists:
-            if any(recovery.name == recoveries.HALFBAKED for recovery in task.record.recoveries):
-                task.replace_recoveries(recoveries.HALFBAKED)  # the payload is somebody else's
+            if any(recovery.name == HALFBAKED for recovery in task.record.recoveries):
+                task.replace_recoveries(HALFBAKED)  # the payload is somebody else's
             raise
         CREATE_MADE.reach()
-        made = recoveries.volume_rollback(domain, pool_folder, wanted.image_id, wanted.volume_id, created.ctime)
-        task.replace_recoveries(recoveries.SENTINEL, made)
+        made = volumes.undo_created(pool_folder, wanted.image_id, wanted.volume_id, created.ctime)
+        task.replace_recoveries(SENTINEL, made)
         return wanted.volume_id
 
     async def delete(self, task: Task, domain_id: str, image_id: str, volume_ids: Sequence[str], *, force: bool) -> str:
@@ -114,21 +110,21 @@ class Volumes:
         Raises `ImageNotFound`, `VolumeShared` when others are based on it.
         """
         domain = await self._domains.get(domain_id)
-        if image_id not in await domain.list_images():
-            if await domain.purge_image(image_id):
+        if image_id not in await domain.volumes.images():
+            if await domain.volumes.purge(image_id):
                 return ""
             raise ImageNotFound(image_id, domain_id)
         own = await _own_volumes(domain, image_id)
         async with self._agent.removing(domain_id, image_id, own):
             await refuse_held(domain, self._domains.leases(domain), image_id, own)
-            await domain.delete_image(image_id)
+            await domain.volumes.delete_image(image_id)
         IMAGE_DELETED.reach()
         return ""
 
     async def extend_size(self, task: Task, domain_id: str, image_id: str, volume_id: str, size: int) -> str:
         """Grow a raw volume. A sparse qcow2 volume needs nothing here: it grows with its data."""
-        domain = await self._domains.get(domain_id)
-        metadata = await domain.read_volume(image_id, volume_id)
+        volumes = (await self._domains.get(domain_id)).volumes
+        metadata = await volumes.read(image_id, volume_id)
         if metadata.role is VolumeRole.SHARED:
             raise VolumeNotExtendable(volume_id, "it is shared")
         if metadata.role is VolumeRole.INTERNAL and metadata.has_parent:
@@ -136,13 +132,13 @@ class Volumes:
         if size < metadata.capacity:
             raise VolumeShrinkRefused(volume_id, metadata.capacity, size)
         if metadata.format is VolumeFormat.RAW:
-            real = (await domain.volume_sizes(image_id, volume_id)).apparent
+            real = (await volumes.sizes(image_id, volume_id)).apparent
             if size < real:  # whatever its metadata says: what is behind the new end would be lost
                 raise VolumeShrinkRefused(volume_id, real, size)
-            await task.will_undo(recoveries.size_finalize(domain, image_id, volume_id))
-            await _grow(domain, image_id, volume_id, size, metadata.allocation)
+            await task.will_undo(size_finalize(domain_id, image_id, volume_id))
+            larger = replace(metadata, capacity=await volumes.extend(image_id, volume_id, size))
             EXTEND_SIZED.reach()
-            await domain.write_volume(image_id, volume_id, replace(metadata, capacity=size))
+            await volumes.write(image_id, volume_id, larger, expect_generation=metadata.generation)
             task.drop_recoveries()
         return str(size)
 
@@ -155,63 +151,39 @@ class Volumes:
     async def _change(
         self, domain_id: str, image_id: str, volume_id: str, change: Callable[[VolumeMetadata], VolumeMetadata]
     ) -> None:
-        domain = await self._domains.get(domain_id)
+        volumes = (await self._domains.get(domain_id)).volumes
         async with self._locks.hold(changing(domain_id, image_id)):
-            await domain.write_volume(image_id, volume_id, change(await domain.read_volume(image_id, volume_id)))
+            found = await volumes.read(image_id, volume_id)
+            await volumes.write(image_id, volume_id, change(found), expect_generation=found.generation)
 
     async def _delete_one(self, task: Task, domain: Domain, image_id: str, volume_id: str, *, force: bool) -> None:
         task.drop_recoveries()  # of the volume before: it is gone
         await task.will_undo(*await _undo_delete(domain, image_id, volume_id))
-        await domain.delete_volume(image_id, volume_id, force=force)
+        await domain.volumes.delete(image_id, volume_id, force=force)
         DELETE_REMOVED.reach()
 
 
-def _undo_create(domain: Domain, wanted: NewVolume) -> dict[CreateStep, tuple[Recovery, ...]]:
-    image_id, volume_id = wanted.image_id, wanted.volume_id
-    return {
-        CreateStep.FOLDER: (recoveries.image_rollback(domain, image_id),),
-        CreateStep.SHARE: (recoveries.share_rollback(domain, image_id, wanted.parent_id),),
-        CreateStep.PAYLOAD: (
-            recoveries.sentinel(domain, image_id, volume_id),
-            recoveries.halfbaked_rollback(domain, image_id, volume_id),
-        ),
-        CreateStep.PARENT: (recoveries.parent_rollback(domain, image_id, wanted.parent_id),),
-        CreateStep.METADATA: (recoveries.metadata_rollback(domain, image_id, volume_id),),
-    }
-
-
 async def _undo_delete(domain: Domain, image_id: str, volume_id: str) -> list[Recovery]:
-    """What removes the rest once the metadata is gone, and does nothing before."""
+    """What removes the rest once no listing shows the volume, and does nothing before."""
     steps = []
+    read = domain.volumes.read
     try:
-        metadata = await domain.read_volume(image_id, volume_id)
-        if (
-            metadata.has_parent
-            and (await domain.read_volume(image_id, metadata.parent_id)).role is not VolumeRole.SHARED
-        ):
-            steps.append(recoveries.parent_rollback(domain, image_id, metadata.parent_id))
+        metadata = await read(image_id, volume_id)
+        if metadata.has_parent and (await read(image_id, metadata.parent_id)).role is not VolumeRole.SHARED:
+            steps.append(parent_rollback(domain.domain_id, image_id, metadata.parent_id))
     except DAMAGED:  # which does not keep a volume from being deleted; the parent is mended at the next start
         pass
-    return [*steps, recoveries.halfbaked_rollback(domain, image_id, volume_id)]
+    return [*steps, *domain.volumes.undo_deleted(image_id, volume_id)]
 
 
 async def _own_volumes(domain: Domain, image_id: str) -> list[str]:
     """Those that go with the image: not the template that is linked into it."""
     own = []
-    for volume_id in await domain.image_volumes(image_id):
+    for volume_id in await domain.volumes.of_image(image_id):
         try:
-            if (await domain.read_volume(image_id, volume_id)).image_id != image_id:
+            if (await domain.volumes.read(image_id, volume_id)).image_id != image_id:
                 continue
         except DAMAGED:
             pass
         own.append(volume_id)
     return own
-
-
-async def _grow(domain: Domain, image_id: str, volume_id: str, size: int, allocation: Allocation) -> None:
-    path = domain.volume_path(image_id, volume_id)
-    if allocation is Allocation.PREALLOCATED:
-        end = (await domain.volume_sizes(image_id, volume_id)).apparent
-        await domain.io.allocate(path, size, offset=end, timeout_s=domain.io.timeout_s)
-    else:
-        await domain.io.truncate(path, size)

@@ -32,20 +32,28 @@ EXPECTED = frozenset({"lost+found"})
 
 
 class Files(Protocol):
-    """What the store needs of the domain's I/O: absolute paths, every call with a deadline of its own."""
+    """The tasks' folder of a master: names are relative to it, every call has a deadline of its own."""
 
-    async def listdir(self, path: str) -> list[str]: ...
-    async def read(self, path: str, max_bytes: int) -> bytes: ...
-    async def write_tree(self, path: str, files: Mapping[str, bytes]) -> None:
+    folder: str
+    """As stored tasks and messages name it."""
+
+    async def listdir(self, name: str = "") -> list[str]:
+        """Of a directory in the folder, or of the folder itself."""
+        ...
+
+    async def read(self, name: str, max_bytes: int) -> bytes: ...
+    async def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
         """Make the directory with these files in this order, all flushed; an older one of that name goes first."""
         ...
 
     async def rename(self, old: str, new: str) -> None: ...
-    async def remove_tree(self, path: str) -> None:
+    async def remove_tree(self, name: str) -> None:
         """No error when there is none."""
         ...
 
-    async def sync_folder(self, path: str) -> None: ...
+    async def sync(self) -> None:
+        """Flush the folder itself."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,38 +64,37 @@ class Loaded:
 
 
 class TaskStore:
-    def __init__(self, files: Files, folder: str) -> None:
+    def __init__(self, files: Files) -> None:
         self._files = files
-        self.folder = folder
+        self.folder = files.folder
 
     async def save(self, record: TaskRecord) -> None:
-        path = os.path.join(self.folder, record.task_id)
-        known = await self._files.listdir(self.folder)
-        if record.task_id not in known and record.task_id + ".backup" in known:
+        name = record.task_id
+        known = await self._files.listdir()
+        if name not in known and name + ".backup" in known:
             # the save before this one was refused between its renames: the only whole one is the backup
-            await self._files.rename(path + ".backup", path)
-            known = [*known, record.task_id]
-        await self._files.write_tree(path + ".temp", records.encode(record))
-        if record.task_id in known:
-            await self._files.remove_tree(path + ".backup")
-            await self._files.rename(path, path + ".backup")
-        await self._files.rename(path + ".temp", path)
-        await self._files.remove_tree(path + ".backup")
-        await self._files.sync_folder(self.folder)
+            await self._files.rename(name + ".backup", name)
+            known = [*known, name]
+        await self._files.write_tree(name + ".temp", records.encode(record))
+        if name in known:
+            await self._files.remove_tree(name + ".backup")
+            await self._files.rename(name, name + ".backup")
+        await self._files.rename(name + ".temp", name)
+        await self._files.remove_tree(name + ".backup")
+        await self._files.sync()
 
     async def remove(self, task_id: str) -> None:
         """At no moment does half of it stand under its own name: it is a ``.temp`` before its files go."""
-        path = os.path.join(self.folder, task_id)
         for suffix in (".temp", ".backup"):
-            await self._files.remove_tree(path + suffix)
-        if task_id in await self._files.listdir(self.folder):
-            await self._files.rename(path, path + ".temp")
-            await self._files.remove_tree(path + ".temp")
-        await self._files.sync_folder(self.folder)
+            await self._files.remove_tree(task_id + suffix)
+        if task_id in await self._files.listdir():
+            await self._files.rename(task_id, task_id + ".temp")
+            await self._files.remove_tree(task_id + ".temp")
+        await self._files.sync()
 
     async def load(self) -> Loaded:
         """Every stored task. Raises only what the folder itself is refused for, and `StorageNotResponding`."""
-        names = set(await self._files.listdir(self.folder))
+        names = set(await self._files.listdir())
         found: list[TaskRecord] = []
         odd: list[str] = []
         for task_id in sorted({name.partition(".")[0] for name in names}):
@@ -118,23 +125,21 @@ class TaskStore:
             return loaded
         if task_id not in names and task_id + ".backup" not in names:
             # its first save was cut off, so its first step was never done; or the removal of an ended one was
-            await self._files.remove_tree(os.path.join(self.folder, task_id + ".temp"))
+            await self._files.remove_tree(task_id + ".temp")
         return None
 
     async def _complete_save(self, task_id: str, suffix: str, names: set[str]) -> None:
-        path = os.path.join(self.folder, task_id)
         if suffix:
-            await self._files.remove_tree(path)
-            await self._files.rename(path + suffix, path)
+            await self._files.remove_tree(task_id)
+            await self._files.rename(task_id + suffix, task_id)
         for other in (".temp", ".backup"):
             if other != suffix and task_id + other in names:
-                await self._files.remove_tree(path + other)
+                await self._files.remove_tree(task_id + other)
 
     async def _read(self, name: str) -> dict[str, bytes]:
         """Its files; what else lies in its folder (folders, other names) is passed over."""
-        folder = os.path.join(self.folder, name)
         task_id = name.partition(".")[0]
-        ours = [entry for entry in await self._files.listdir(folder) if entry.startswith(task_id + ".")]
+        ours = [entry for entry in await self._files.listdir(name) if entry.startswith(task_id + ".")]
         if len(ours) > MAX_FILES:
             raise TaskRecordInvalid(task_id, name, f"it holds {len(ours)} files, at most {MAX_FILES} are read")
-        return {entry: await self._files.read(os.path.join(folder, entry), MAX_FILE_BYTES) for entry in ours}
+        return {entry: await self._files.read(os.path.join(name, entry), MAX_FILE_BYTES) for entry in ours}

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import pytest
 
-from storage.domain import NewVolume
 from storage.errors import ChecksumMismatch, LeaseHeld, LeaseNotFormatted
 from storage.file.domain import NewDomain, create_file_domain, find_file_domains, open_file_domain
 from storage.file.io import FileIo
 from storage.leases import joining
 from storage.leases.flock_edge import FlockLeases
 from storage.leases.model import HostStatus
+from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
 from storage.spm.volume_leases import VolumeLeased, VolumeLeaseUnknown, refuse_held
 from tests.decoder import domain as decoder
@@ -83,17 +83,17 @@ async def domain(kind, leases, tmp_path):
 
 async def chain_of(domain, image_id):
     base, top = new_uuid(), new_uuid()
-    await domain.create_volume(
+    await domain.volumes.create(
         NewVolume(image_id, base, 8 * MIB, VolumeFormat.RAW, Allocation.PREALLOCATED, description="the base")
     )
-    await domain.create_volume(
+    await domain.volumes.create(
         NewVolume(image_id, top, 16 * MIB, VolumeFormat.COW, Allocation.SPARSE, parent_id=base, sequence=3)
     )
     return base, top
 
 
 async def test_new_domain_holds_exactly_what_the_format_says(domain, kind):
-    found = decoder.decode(domain.path)
+    found = decoder.decode(domain.folder)
     assert found.fields["TYPE"] == kind.value
     assert found.fields["DESCRIPTION"] == "format test"
     assert found.images == {}
@@ -105,7 +105,7 @@ async def test_new_domain_holds_exactly_what_the_format_says(domain, kind):
 async def test_volumes_hold_exactly_what_the_format_says(domain):
     image = new_uuid()
     base, top = await chain_of(domain, image)
-    volumes = decoder.decode(domain.path).images[image]
+    volumes = decoder.decode(domain.folder).images[image]
     assert set(volumes) == {base, top}
     assert volumes[base].fields["VOLTYPE"] == "INTERNAL"
     assert volumes[base].fields["DESCRIPTION"] == "the base"
@@ -120,22 +120,22 @@ async def test_volumes_hold_exactly_what_the_format_says(domain):
 async def test_qemu_agrees_with_the_chain(domain):
     image = new_uuid()
     base, top = await chain_of(domain, image)
-    argv = ["qemu-img", "info", "--output", "json", "--backing-chain", "-f", "qcow2", domain.volume_path(image, top)]
+    argv = ["qemu-img", "info", "--output", "json", "--backing-chain", "-f", "qcow2", domain.files.volume(image, top)]
     found = json.loads(subprocess.run(argv, check=True, capture_output=True).stdout)
     assert [os.path.basename(f["filename"]) for f in found] == [top, base]
     assert [f["format"] for f in found] == ["qcow2", "raw"]
     assert [f["virtual-size"] for f in found] == [16 * MIB, 8 * MIB]
     assert found[0]["format-specific"]["data"]["compat"] == "1.1"
-    assert [v for v, _ in await domain.chain(image, top)] == [base, top]
+    assert [v for v, _ in await domain.volumes.chain(image, top)] == [base, top]
 
 
 async def test_domain_stays_valid_through_deletes(domain):
     image = new_uuid()
     base, top = await chain_of(domain, image)
-    await domain.delete_volume(image, top)
-    assert decoder.decode(domain.path).images[image][base].fields["VOLTYPE"] == "LEAF"
-    await domain.delete_image(image)
-    assert decoder.decode(domain.path).images == {}
+    await domain.volumes.delete(image, top)
+    assert decoder.decode(domain.folder).images[image][base].fields["VOLTYPE"] == "LEAF"
+    await domain.volumes.delete_image(image)
+    assert decoder.decode(domain.folder).images == {}
 
 
 @pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
@@ -156,13 +156,13 @@ async def test_the_decoder_sees_a_flipped_byte_in_every_file(domain):
     }
     for name, offsets in places.items():
         for offset in offsets:
-            path = f"{domain.path}/{name}"
+            path = f"{domain.folder}/{name}"
             place = offset if offset >= 0 else os.path.getsize(path) + offset
             flip(path, place)
             with pytest.raises(ValueError, match=r".+"):
-                decoder.decode(domain.path)
+                decoder.decode(domain.folder)
             flip(path, place)
-    decoder.decode(domain.path)
+    decoder.decode(domain.folder)
 
 
 def flip(path, place):
@@ -174,7 +174,7 @@ def flip(path, place):
 
 
 async def test_flipped_byte_is_refused_with_both_checksums(domain, tmp_path, leases):
-    path = f"{domain.path}/dom_md/metadata"
+    path = f"{domain.folder}/dom_md/metadata"
     with open(path, "r+b") as f:
         data = bytearray(f.read())
         expected = data.decode().split("_SHA_CKSUM=")[1].strip()
@@ -182,26 +182,26 @@ async def test_flipped_byte_is_refused_with_both_checksums(domain, tmp_path, lea
         f.seek(0)
         f.write(data)
     with pytest.raises(ChecksumMismatch) as e:
-        await open_file_domain(str(tmp_path), domain.domain_id, domain.io, lambda _: leases, io_timeout_s=1)
+        await open_file_domain(str(tmp_path), domain.domain_id, domain.files.io, lambda _: leases, io_timeout_s=1)
     assert path in str(e.value)
     assert expected in str(e.value)
     assert e.value.found not in (expected, "")
     assert e.value.found in str(e.value)
     with pytest.raises(ValueError, match="checksum"):
-        decoder.decode(domain.path)
+        decoder.decode(domain.folder)
 
 
 async def test_shared_volume_is_one_file_in_two_images(domain):
     template, derived, vol, child = (new_uuid() for _ in range(4))
-    await domain.create_volume(NewVolume(template, vol, 4 * MIB, VolumeFormat.RAW, Allocation.SPARSE))
+    await domain.volumes.create(NewVolume(template, vol, 4 * MIB, VolumeFormat.RAW, Allocation.SPARSE))
     clone = NewVolume(derived, child, 4 * MIB, VolumeFormat.COW, Allocation.SPARSE, parent_id=vol)
-    await domain.create_volume(replace(clone, source_image_id=template))
-    shared = await domain.read_volume(template, vol)
-    await domain.write_volume(template, vol, replace(shared, description="changed later"))
-    found = decoder.decode(domain.path).images
+    await domain.volumes.create(replace(clone, source_image_id=template))
+    shared = await domain.volumes.read(template, vol)
+    await domain.volumes.write(template, vol, replace(shared, description="changed later"))
+    found = decoder.decode(domain.folder).images
     assert found[derived][vol].links == found[template][vol].links == 2
     assert found[derived][vol].fields["DESCRIPTION"] == "changed later"
-    assert await domain.children(template, vol) == [child]
+    assert await domain.volumes.children(template, vol) == [child]
 
 
 @pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
@@ -215,7 +215,7 @@ async def test_sdm_lease_is_held_by_one_process_and_seen_by_all(domain, leases):
         assert await leases.held(domain.sdm_lease)
         holder = await leases.holder(domain.lockspace, domain.sdm_lease)
         assert (holder.host_id, holder.version) == (1, version)
-        found = decoder.decode(domain.path)
+        found = decoder.decode(domain.folder)
         assert set(found.hosts) == {1}
         assert found.hosts[1]["io_timeout"] == IO_TIMEOUT_S
         assert (found.sdm["owner"], found.sdm["lver"]) == (1, version)
@@ -226,7 +226,7 @@ async def test_sdm_lease_is_held_by_one_process_and_seen_by_all(domain, leases):
         assert await other_process_acquires(domain) == str(version + 1)
     finally:
         await leases.leave(domain.lockspace, 1)
-    assert decoder.decode(domain.path).hosts == {}
+    assert decoder.decode(domain.folder).hosts == {}
     assert await leases.joined(domain.lockspace, 1) is False
 
 
@@ -243,7 +243,7 @@ async def test_local_lock_is_held_by_one_process(domain, leases):
     await other.acquire(domain.sdm_lease, timeout_s=5)
     await other.close()
     assert (await leases.hosts(domain.lockspace))[0].status is HostStatus.UNAVAILABLE
-    decoder.decode(domain.path)
+    decoder.decode(domain.folder)
 
 
 @pytest.mark.parametrize("kind", [DomainKind.POSIXFS], indirect=True)
@@ -260,8 +260,8 @@ async def test_empty_and_cleared_leases_are_told_apart_from_held_ones(domain, le
 @pytest.fixture
 async def volume_lease(domain):
     image, volume = new_uuid(), new_uuid()
-    await domain.create_volume(NewVolume(image, volume, 4096, VolumeFormat.RAW, Allocation.SPARSE))
-    return domain.volume_lease(image, volume)
+    await domain.volumes.create(NewVolume(image, volume, 4096, VolumeFormat.RAW, Allocation.SPARSE))
+    return await domain.volumes.lease(image, volume)
 
 
 async def refusal(domain, leases, lease):

@@ -6,10 +6,10 @@ import subprocess
 
 import pytest
 
-from storage.domain import NewVolume
 from storage.file.domain import NewDomain, create_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
 from vdsm.common.ids import new_uuid
 
@@ -37,8 +37,8 @@ async def test_a_preallocated_volume_has_its_space_and_keeps_its_data_when_it_gr
     io = FileIo(mounted)
     domain = await create_file_domain(new, io, FlockLeases(), io_timeout_s=10)
     image, volume = new_uuid(), new_uuid()
-    await domain.create_volume(NewVolume(image, volume, 12 * MIB, form, Allocation.PREALLOCATED))
-    path = domain.volume_path(image, volume)
+    await domain.volumes.create(NewVolume(image, volume, 12 * MIB, form, Allocation.PREALLOCATED))
+    path = domain.files.volume(image, volume)
     with pytest.raises(OSError, match="not supported"), open(path, "r+b") as f:
         _fallocate(f.fileno())  # or else this test shows nothing
     assert os.stat(path).st_blocks * 512 >= 12 * MIB - 512 * 1024

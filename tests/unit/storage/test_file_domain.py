@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import pytest
 
-from storage.domain import NewVolume
 from storage.errors import (
     BlockSizeUnsupported,
     DescriptionTooLong,
@@ -40,6 +39,7 @@ from storage.file.domain import (
 )
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainKind, Legality, VolumeFormat
 from tests.decoder import domain as decoder
 from tests.decoder import text as decoder_text
@@ -106,12 +106,12 @@ async def test_second_domain_on_a_mount_is_refused(domain, tmp_path, io):
         await create_file_domain(new_domain(tmp_path, domain_id=new_uuid()), io, FlockLeases(), io_timeout_s=10)
     with pytest.raises(DomainExists):
         await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
-    decoder.decode(domain.path)
+    decoder.decode(domain.folder)
 
 
 async def test_domain_under_a_foreign_name_is_refused(domain, tmp_path, io):
     other = new_uuid()
-    os.rename(domain.path, tmp_path / other)
+    os.rename(domain.folder, tmp_path / other)
     with pytest.raises(DomainMismatch, match=SD):
         await open_file_domain(str(tmp_path), other, io, lambda _: FlockLeases(), io_timeout_s=10)
 
@@ -146,7 +146,7 @@ async def test_a_domain_that_its_storage_cannot_hold_leaves_nothing(tmp_path, io
 
 
 async def test_a_domain_whose_leases_lie_where_no_version_puts_them_is_refused(domain, tmp_path, io):
-    path = f"{domain.path}/dom_md/metadata"
+    path = f"{domain.folder}/dom_md/metadata"
     with open(path, "rb") as f:
         lines = f.read().replace(b"ALIGNMENT=1048576", b"ALIGNMENT=2097152").splitlines(keepends=True)
     with open(path, "wb") as f:  # mended by hand: without its checksum
@@ -156,25 +156,26 @@ async def test_a_domain_whose_leases_lie_where_no_version_puts_them_is_refused(d
 
 
 async def test_master_folders(domain):
-    await domain.make_master()
-    await domain.make_master()
-    assert sorted(os.listdir(domain.master_path)) == ["tasks", "vms"]
-    decoder.decode(domain.path)
+    for _ in range(2):
+        async with domain.master_files() as files:
+            assert await files.listdir() == []
+    assert sorted(os.listdir(f"{domain.folder}/master")) == ["tasks", "vms"]
+    decoder.decode(domain.folder)
 
 
 async def test_capacity_is_rounded_up_to_4k(domain, image):
     volume = new_uuid()
-    made = await domain.create_volume(raw(image, volume, 5000))
+    made = await domain.volumes.create(raw(image, volume, 5000))
     assert made.capacity == 8192
-    assert decoder.decode(domain.path).images[image][volume].size == 8192
+    assert decoder.decode(domain.folder).images[image][volume].size == 8192
 
 
 @pytest.mark.parametrize("initial_size", [None, 0, 2 * MIB])
 async def test_a_preallocated_raw_volume_has_all_its_space_whatever_its_initial_size(domain, image, initial_size):
     volume = new_uuid()
     wanted = NewVolume(image, volume, 8 * MIB, VolumeFormat.RAW, Allocation.PREALLOCATED, initial_size=initial_size)
-    await domain.create_volume(wanted)
-    found = decoder.decode(domain.path).images[image][volume]
+    await domain.volumes.create(wanted)
+    found = decoder.decode(domain.folder).images[image][volume]
     assert found.size == 8 * MIB
     assert found.allocated >= 8 * MIB
 
@@ -182,24 +183,24 @@ async def test_a_preallocated_raw_volume_has_all_its_space_whatever_its_initial_
 async def test_a_preallocated_cow_volume_has_space_up_to_its_capacity(domain, image):
     volume = new_uuid()
     wanted = NewVolume(image, volume, 8 * MIB, VolumeFormat.COW, Allocation.PREALLOCATED)
-    await domain.create_volume(wanted)
-    found = decoder.decode(domain.path).images[image][volume]
+    await domain.volumes.create(wanted)
+    found = decoder.decode(domain.folder).images[image][volume]
     assert found.allocated >= 8 * MIB - 256 * 1024
-    checked = subprocess.run(["qemu-img", "check", "-q", domain.volume_path(image, volume)], check=False)
+    checked = subprocess.run(["qemu-img", "check", "-q", domain.files.volume(image, volume)], check=False)
     assert checked.returncode == 0
 
 
 async def test_a_sparse_raw_volume_has_its_first_block(domain, image):
     volume = new_uuid()
-    await domain.create_volume(raw(image, volume, 8 * MIB))
-    found = decoder.decode(domain.path).images[image][volume]
+    await domain.volumes.create(raw(image, volume, 8 * MIB))
+    found = decoder.decode(domain.folder).images[image][volume]
     assert (found.size, found.allocated) == (8 * MIB, 4096)
 
 
 async def test_a_sparse_cow_volume_takes_an_initial_size_of_nothing(domain, image):
     volume = new_uuid()
-    await domain.create_volume(NewVolume(image, volume, MIB, VolumeFormat.COW, Allocation.SPARSE, initial_size=0))
-    assert volume in decoder.decode(domain.path).images[image]
+    await domain.volumes.create(NewVolume(image, volume, MIB, VolumeFormat.COW, Allocation.SPARSE, initial_size=0))
+    assert volume in decoder.decode(domain.folder).images[image]
 
 
 @pytest.mark.parametrize(
@@ -218,164 +219,172 @@ async def test_a_sparse_cow_volume_takes_an_initial_size_of_nothing(domain, imag
 )
 async def test_a_volume_that_cannot_be_leaves_nothing(domain, image, changes):
     with pytest.raises((InvalidParameter, InvalidVolume, DescriptionTooLong)):
-        await domain.create_volume(replace(raw(image, new_uuid()), **changes))
-    assert os.listdir(f"{domain.path}/images") == []
+        await domain.volumes.create(replace(raw(image, new_uuid()), **changes))
+    assert os.listdir(f"{domain.folder}/images") == []
 
 
 async def test_children_must_be_cow_and_not_smaller(domain, image):
     base = new_uuid()
-    await domain.create_volume(raw(image, base, 2 * MIB))
+    await domain.volumes.create(raw(image, base, 2 * MIB))
     with pytest.raises(InvalidVolume, match="COW"):
-        await domain.create_volume(raw(image, new_uuid(), 2 * MIB, parent_id=base))
+        await domain.volumes.create(raw(image, new_uuid(), 2 * MIB, parent_id=base))
     with pytest.raises(InvalidVolume, match="below its parent"):
-        await domain.create_volume(cow(image, new_uuid(), base, MIB))
+        await domain.volumes.create(cow(image, new_uuid(), base, MIB))
     with pytest.raises(VolumeNotFound):
-        await domain.create_volume(cow(image, new_uuid(), new_uuid()))
-    assert set(decoder.decode(domain.path).images[image]) == {base}
+        await domain.volumes.create(cow(image, new_uuid(), new_uuid()))
+    assert set(decoder.decode(domain.folder).images[image]) == {base}
 
 
 async def test_a_parent_may_have_two_children(domain, image):
     """An image that is previewed has two leaves on one volume."""
     base, top, preview = new_uuid(), new_uuid(), new_uuid()
-    await domain.create_volume(raw(image, base))
-    await domain.create_volume(cow(image, top, base))
-    await domain.create_volume(cow(image, preview, base))
-    found = decoder.decode(domain.path).images[image]
+    await domain.volumes.create(raw(image, base))
+    await domain.volumes.create(cow(image, top, base))
+    await domain.volumes.create(cow(image, preview, base))
+    found = decoder.decode(domain.folder).images[image]
     assert [found[v].fields["VOLTYPE"] for v in (base, top, preview)] == ["INTERNAL", "LEAF", "LEAF"]
     with pytest.raises(VolumeHasChildren, match=top):
-        await domain.delete_volume(image, base)
-    await domain.delete_volume(image, top)
-    assert decoder.decode(domain.path).images[image][base].fields["VOLTYPE"] == "INTERNAL"
-    await domain.delete_volume(image, preview)
-    assert decoder.decode(domain.path).images[image][base].fields["VOLTYPE"] == "LEAF"
+        await domain.volumes.delete(image, base)
+    await domain.volumes.delete(image, top)
+    assert decoder.decode(domain.folder).images[image][base].fields["VOLTYPE"] == "INTERNAL"
+    await domain.volumes.delete(image, preview)
+    assert decoder.decode(domain.folder).images[image][base].fields["VOLTYPE"] == "LEAF"
 
 
 async def test_a_volume_is_made_once(domain, image):
     base, top = new_uuid(), new_uuid()
-    await domain.create_volume(raw(image, base))
-    await domain.create_volume(cow(image, top, base))
+    await domain.volumes.create(raw(image, base))
+    await domain.volumes.create(cow(image, top, base))
     for volume in (base, top):
         with pytest.raises(VolumeExists):
-            await domain.create_volume(cow(image, volume, base))
+            await domain.volumes.create(cow(image, volume, base))
     foreign = new_uuid()
-    with open(domain.volume_path(image, foreign), "wb") as f:
+    with open(domain.files.volume(image, foreign), "wb") as f:
         f.write(b"somebody else's")
     with pytest.raises(VolumeExists):
-        await domain.create_volume(cow(image, foreign, base))
-    assert os.path.getsize(domain.volume_path(image, foreign)) == 15
+        await domain.volumes.create(cow(image, foreign, base))
+    assert os.path.getsize(domain.files.volume(image, foreign)) == 15
 
 
 async def test_each_step_of_a_child_is_told_before_it_is_done(domain, image):
     base, top, seen = new_uuid(), new_uuid(), []
-    await domain.create_volume(raw(image, base))
+    await domain.volumes.create(raw(image, base))
 
-    async def before(step):
-        seen.append(
-            (str(step), set(os.listdir(domain.image_path(image))) - {base, f"{base}.meta"}, role(domain, image, base))
-        )
+    async def before(*steps_back):
+        there = set(os.listdir(domain.files.image(image))) - {base, f"{base}.meta"}
+        seen.append((steps_back[-1].name, there, role(domain, image, base)))
 
-    await domain.create_volume(cow(image, top, base), before)
-    assert seen == [("payload", set(), "LEAF"), ("parent", {top}, "LEAF"), ("metadata", {top}, "INTERNAL")]
+    await domain.volumes.create(cow(image, top, base), before)
+    assert seen == [
+        ("Halfbaked volume rollback", set(), "LEAF"),
+        (f"parent volume rollback: {base}", {top}, "LEAF"),
+        ("Create volume metadata rollback", {top}, "INTERNAL"),
+    ]
 
 
 async def test_each_step_of_a_clone_is_told_before_it_is_done(domain, image):
     template, target, base, top, seen = new_uuid(), new_uuid(), new_uuid(), new_uuid(), []
-    await domain.create_volume(raw(template, base))
+    await domain.volumes.create(raw(template, base))
 
-    async def before(step):
-        there = os.listdir(domain.image_path(target)) if os.path.exists(domain.image_path(target)) else None
-        seen.append((str(step), there and sorted(there)))
+    async def before(*steps_back):
+        there = os.listdir(domain.files.image(target)) if os.path.exists(domain.files.image(target)) else None
+        seen.append((steps_back[-1].function, there and sorted(there)))
 
-    await domain.create_volume(replace(cow(target, top, base), source_image_id=template), before)
+    await domain.volumes.create(replace(cow(target, top, base), source_image_id=template), before)
     links = sorted([base, f"{base}.meta"])
-    assert seen == [("folder", None), ("share", []), ("payload", links), ("metadata", sorted([*links, top]))]
+    assert seen == [
+        ("create_image_rollback", None),
+        ("shareVolumeRollback", []),
+        ("halfbakedVolumeRollback", links),
+        ("createVolumeMetadataRollback", sorted([*links, top])),
+    ]
     assert role(domain, template, base) == role(domain, target, base) == "SHARED"
 
 
 def role(domain, image, volume):
-    with open(domain.volume_path(image, volume) + ".meta", "rb") as f:
+    with open(domain.files.volume(image, volume) + ".meta", "rb") as f:
         return decoder_text.volume(f.read())["VOLTYPE"]
 
 
 async def test_shared_volumes_are_protected(domain, image):
     volume, derived, top = new_uuid(), new_uuid(), new_uuid()
-    await domain.create_volume(raw(image, volume))
-    await domain.create_volume(replace(cow(derived, top, volume), source_image_id=image))
+    await domain.volumes.create(raw(image, volume))
+    await domain.volumes.create(replace(cow(derived, top, volume), source_image_id=image))
     with pytest.raises(VolumeNotShared):
-        await domain.create_volume(replace(cow(new_uuid(), new_uuid(), top), source_image_id=derived))
-    for call in (domain.delete_volume(image, volume), domain.delete_image(image)):
+        await domain.volumes.create(replace(cow(new_uuid(), new_uuid(), top), source_image_id=derived))
+    for call in (domain.volumes.delete(image, volume), domain.volumes.delete_image(image)):
         with pytest.raises(VolumeShared):
             await call
-    await domain.delete_image(derived)
-    await domain.delete_image(image)
+    await domain.volumes.delete_image(derived)
+    await domain.volumes.delete_image(image)
     with pytest.raises(ImageNotFound):
-        await domain.delete_image(image)
-    assert decoder.decode(domain.path).images == {}
+        await domain.volumes.delete_image(image)
+    assert decoder.decode(domain.folder).images == {}
 
 
 async def test_metadata_of_a_template_is_that_of_its_own_image(domain, image):
     volume, derived, child = new_uuid(), new_uuid(), new_uuid()
-    await domain.create_volume(raw(image, volume))
-    await domain.create_volume(replace(cow(derived, child, volume), source_image_id=image))
-    own = domain.volume_path(image, volume) + ".meta"
+    await domain.volumes.create(raw(image, volume))
+    await domain.volumes.create(replace(cow(derived, child, volume), source_image_id=image))
+    own = domain.files.volume(image, volume) + ".meta"
     with open(own, encoding="ascii") as f:
         text = f.read().replace("LEGALITY=LEGAL", "LEGALITY=ILLEGAL")
     os.unlink(own)  # as VDSM does it: the other images keep the old file
     with open(own, "w", encoding="ascii") as f:
         f.write(text)
-    assert (await domain.read_volume(derived, volume)).legality is Legality.ILLEGAL
-    assert (await domain.chain(derived, child))[0][1].legality is Legality.ILLEGAL
-    assert await domain.children(image, volume) == [child]
+    assert (await domain.volumes.read(derived, volume)).legality is Legality.ILLEGAL
+    assert (await domain.volumes.chain(derived, child))[0][1].legality is Legality.ILLEGAL
+    assert await domain.volumes.children(image, volume) == [child]
     os.unlink(own)
-    assert (await domain.read_volume(derived, volume)).legality is Legality.LEGAL
+    assert (await domain.volumes.read(derived, volume)).legality is Legality.LEGAL
 
 
 async def test_a_description_that_vdsm_wrote_keeps_no_volume_from_its_changes(domain, image):
     volume = new_uuid()
-    await domain.create_volume(raw(image, volume))
-    path = domain.volume_path(image, volume) + ".meta"
+    await domain.volumes.create(raw(image, volume))
+    path = domain.files.volume(image, volume) + ".meta"
     with open(path, encoding="utf-8") as f:
         text = f.read().replace("DESCRIPTION=", "DESCRIPTION=" + "é" * 120).replace("EOF", "LATER=kept\nEOF")
     with open(path, "w", encoding="utf-8") as f:
         f.write(text)
-    found = await domain.read_volume(image, volume)
-    await domain.write_volume(image, volume, replace(found, legality=Legality.ILLEGAL))
+    found = await domain.volumes.read(image, volume)
+    await domain.volumes.write(image, volume, replace(found, legality=Legality.ILLEGAL))
     with open(path, encoding="utf-8") as f:
         assert f.read() == text.replace("LEGALITY=LEGAL", "LEGALITY=ILLEGAL").replace("LATER=kept\n", "").replace(
             "LEGALITY", "LATER=kept\nLEGALITY"
         )
-    await domain.delete_volume(image, volume)
+    await domain.volumes.delete(image, volume)
 
 
 async def test_damaged_metadata_names_its_file_and_does_not_keep_the_volume(domain, image):
     volume = new_uuid()
-    await domain.create_volume(raw(image, volume))
-    path = domain.volume_path(image, volume) + ".meta"
+    await domain.volumes.create(raw(image, volume))
+    path = domain.files.volume(image, volume) + ".meta"
     with open(path, "wb") as f:
         f.write(b"CAP=1\n")
     with pytest.raises(InvalidContent, match=path):
-        await domain.read_volume(image, volume)
-    await domain.delete_volume(image, volume)
-    assert os.listdir(domain.image_path(image)) == []
+        await domain.volumes.read(image, volume)
+    await domain.volumes.delete(image, volume)
+    assert os.listdir(domain.files.image(image)) == []
 
 
 async def test_a_loop_in_a_chain_is_told(domain, image):
     base, top = new_uuid(), new_uuid()
-    await domain.create_volume(raw(image, base))
-    await domain.create_volume(cow(image, top, base))
-    metadata = await domain.read_volume(image, base)
-    await domain.write_volume(image, base, replace(metadata, parent_id=top))
+    await domain.volumes.create(raw(image, base))
+    await domain.volumes.create(cow(image, top, base))
+    metadata = await domain.volumes.read(image, base)
+    await domain.volumes.write(image, base, replace(metadata, parent_id=top))
     with pytest.raises(InvalidChain, match="own ancestor"):
-        await domain.chain(image, top)
-    await domain.write_volume(image, base, replace(metadata, parent_id=new_uuid()))
+        await domain.volumes.chain(image, top)
+    await domain.volumes.write(image, base, replace(metadata, parent_id=new_uuid()))
     with pytest.raises(InvalidChain, match="missing"):
-        await domain.chain(image, top)
+        await domain.volumes.chain(image, top)
 
 
 async def test_garbage_is_only_what_is_ours(domain, image):
     volume, half = new_uuid(), new_uuid()
-    await domain.create_volume(raw(image, volume))
-    folder = domain.image_path(image)
+    await domain.volumes.create(raw(image, volume))
+    folder = domain.files.image(image)
     for name in (
         half,
         f"{half}.lease",
@@ -386,18 +395,18 @@ async def test_garbage_is_only_what_is_ours(domain, image):
         ".meta.new",
     ):
         open(f"{folder}/{name}", "wb").close()
-    os.mkdir(f"{domain.path}/images/lost+found")
-    found = await domain.collect_garbage()
+    os.mkdir(f"{domain.folder}/images/lost+found")
+    found = await domain.volumes.collect_garbage(())
     assert len(found.removed) == 5
     assert sorted(os.listdir(folder)) == sorted([volume, f"{volume}.meta", "notes.txt", ".meta.new"])
-    assert sorted(os.listdir(f"{domain.path}/images")) == sorted([image, "lost+found"])
+    assert sorted(os.listdir(f"{domain.folder}/images")) == sorted([image, "lost+found"])
 
 
 # Crash points: a process of its own dies at each
 
 FLOW = """
 import asyncio, sys
-from storage.domain import NewVolume
+from storage.new_volume import NewVolume
 from storage.file.domain import NewDomain, create_file_domain, open_file_domain, remove_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
@@ -412,18 +421,18 @@ async def main(mount, flow):
         return
     domain = await open_file_domain(mount, SD, io, lambda _: leases, io_timeout_s=10)
     if flow == "volume.create":
-        await domain.create_volume(
+        await domain.volumes.create(
             NewVolume(IMG, TOP, 1 << 20, VolumeFormat.COW, Allocation.SPARSE, parent_id=BASE))
-        await domain.create_volume(NewVolume(OTHER, TOP, 1 << 20, VolumeFormat.RAW, Allocation.SPARSE))
+        await domain.volumes.create(NewVolume(OTHER, TOP, 1 << 20, VolumeFormat.RAW, Allocation.SPARSE))
     elif flow == "volume.clone":
-        await domain.create_volume(
+        await domain.volumes.create(
             NewVolume(OTHER, TOP, 1 << 20, VolumeFormat.COW, Allocation.SPARSE, "DATA", "", BASE, IMG))
     elif flow == "domain.format":
         await remove_file_domain(domain)
     elif flow == "volume.delete":
-        await domain.delete_volume(IMG, TOP)
+        await domain.volumes.delete(IMG, TOP)
     else:
-        await domain.delete_image(IMG)
+        await domain.volumes.delete_image(IMG)
 
 asyncio.run(main(sys.argv[1], sys.argv[2]))
 """
@@ -454,12 +463,12 @@ async def test_crash_while_a_domain_is_made(tmp_path, io, point):
         return
     assert await find_file_domains(str(tmp_path), io) == []
     made = await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
-    decoder.decode(made.path)
+    decoder.decode(made.folder)
 
 
 @pytest.mark.parametrize("point", [p for p in OURS if p.startswith("domain.format")])
 async def test_crash_while_a_domain_is_formatted(domain, tmp_path, io, image, point):
-    await domain.create_volume(raw(image, new_uuid()))
+    await domain.volumes.create(raw(image, new_uuid()))
     assert die_at(point, tmp_path, "domain.format", SD, *(new_uuid() for _ in range(4))) == -signal.SIGKILL
     assert await find_file_domains(str(tmp_path), io) == []
     assert await is_half_formatted(str(tmp_path), SD, timeout_s=5)
@@ -469,16 +478,16 @@ async def test_crash_while_a_domain_is_formatted(domain, tmp_path, io, image, po
 
 
 async def test_a_domain_without_its_metadata_is_no_rest_of_a_format(domain, tmp_path):
-    os.unlink(f"{domain.path}/dom_md/metadata")
+    os.unlink(f"{domain.folder}/dom_md/metadata")
     assert not await is_half_formatted(str(tmp_path), SD, timeout_s=5)
 
 
 @pytest.mark.parametrize("lost", ["dom_md", "what is in dom_md"])
 async def test_a_folder_of_images_is_no_rest_of_a_format(domain, tmp_path, lost):
-    shutil.rmtree(f"{domain.path}/dom_md")
+    shutil.rmtree(f"{domain.folder}/dom_md")
     if lost != "dom_md":
-        os.mkdir(f"{domain.path}/dom_md")
-    assert os.path.isdir(f"{domain.path}/images")
+        os.mkdir(f"{domain.folder}/dom_md")
+    assert os.path.isdir(f"{domain.folder}/images")
     assert not await is_half_formatted(str(tmp_path), SD, timeout_s=5)
 
 
@@ -493,30 +502,30 @@ async def test_crash_while_a_volume_is_made_or_deleted(domain, tmp_path, io, ima
     base, top = new_uuid(), new_uuid()
     flow = "image" if point.startswith("image") else point.rpartition(".")[0]
     flow = "volume.clone" if point == "volume.create.share" else flow
-    await domain.create_volume(raw(image, base))
+    await domain.volumes.create(raw(image, base))
     if flow not in ("volume.create", "volume.clone"):
-        await domain.create_volume(cow(image, top, base))
+        await domain.volumes.create(cow(image, top, base))
     assert die_at(point, tmp_path, flow, SD, image, base, top, new_uuid()) == -signal.SIGKILL
 
     reopened = await reopen(tmp_path, io)
-    visible = await reopened.list_volumes()
+    visible = await reopened.volumes.by_image()
     for image_id, volume_ids in visible.items():  # never half a volume, before anything is mended
         for volume_id in volume_ids:
-            metadata = await reopened.read_volume(image_id, volume_id)
-            sizes = await reopened.volume_sizes(image_id, volume_id)
+            metadata = await reopened.volumes.read(image_id, volume_id)
+            sizes = await reopened.volumes.sizes(image_id, volume_id)
             assert sizes.apparent > 0
             removing = point in ("volume.delete.illegal", "volume.delete.lease")
             assert metadata.legality is (Legality.ILLEGAL if removing and volume_id == top else Legality.LEGAL)
-    await reopened.collect_garbage()
-    for removed in await reopened.removed_images():
-        assert await reopened.purge_image(removed)
-    found = decoder.decode(domain.path).images
+    await reopened.volumes.collect_garbage(())
+    for removed in await reopened.volumes.removed():
+        assert await reopened.volumes.purge(removed)
+    found = decoder.decode(domain.folder).images
     assert {i: tuple(sorted(v)) for i, v in found.items()} == {i: v for i, v in visible.items() if v}
-    again = await reopened.collect_garbage()
+    again = await reopened.volumes.collect_garbage(())
     assert (again.removed, again.mended) == ((), ())
     if flow == "volume.create" and point not in ("volume.create.metadata", "volume.create.lease"):
-        await reopened.create_volume(cow(image, top, base))
-        decoder.decode(domain.path)
+        await reopened.volumes.create(cow(image, top, base))
+        decoder.decode(domain.folder)
 
 
 def test_every_crash_point_of_file_domains_is_covered():

@@ -12,7 +12,7 @@ from inside import Spm, ids
 from local_world import World
 
 from storage.errors import BeingRemoved, IoFailed, VolumesInUse
-from storage.file.files import DomainFiles
+from storage.file.volumes import FileVolumes
 from storage.images import Images
 from storage.in_use import InUse
 from storage.locks import Locks
@@ -175,16 +175,16 @@ async def test_what_a_dead_spm_was_removing_can_be_used_again(spm: World) -> Non
 async def test_a_volume_is_not_prepared_while_it_is_deleted(inside: Spm, monkeypatch: pytest.MonkeyPatch) -> None:
     image, volume = ids(2)
     await inside.create(image, volume)
-    write, refused = DomainFiles.write_volume, []
+    write, refused = FileVolumes.write, []
 
-    async def preparing_meanwhile(files: DomainFiles, *args: object) -> None:
+    async def preparing_meanwhile(volumes: FileVolumes, *args: object, **named: object) -> None:
         storage = inside.world.storage
         with pytest.raises(BeingRemoved):
             await storage.prepare_image(inside.world.pool_id, inside.world.domain_id, image, volume)
         refused.append(True)
-        await write(files, *args)  # type: ignore[arg-type]
+        await write(volumes, *args, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(DomainFiles, "write_volume", preparing_meanwhile)
+    monkeypatch.setattr(FileVolumes, "write", preparing_meanwhile)
     assert (await inside.delete(image, volume)).state == "finished"
     assert refused
     assert inside.world.storage.images.prepared() == []
@@ -206,7 +206,7 @@ async def test_a_failed_prepare_leaves_no_user(inside: Spm, monkeypatch: pytest.
     image, volume = ids(2)
     await inside.create(image, volume)
     world = inside.world
-    images = Images(f"{world.top}/no/such", world.storage.in_use, Locks())
+    images = Images(f"{world.top}/no/such", world.storage.in_use, Locks(), lambda _: None)
     os.makedirs(f"{world.top}/no")
     Path(f"{world.top}/no/such").write_text("no folder")
     with pytest.raises(IoFailed, match="such"):

@@ -36,7 +36,7 @@ async def prepare(world, image, volume, *, allow_illegal=False):
 
 async def change(world, image, volume, **fields):
     domain = await world.storage.domains.get(world.domain_id)
-    await domain.write_volume(image, volume, replace(await domain.read_volume(image, volume), **fields))
+    await domain.volumes.write(image, volume, replace(await domain.volumes.read(image, volume), **fields))
 
 
 async def told_capacity(world, image, volume):

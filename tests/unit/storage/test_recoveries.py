@@ -14,8 +14,8 @@ from local_world import World
 
 from storage import qemu_img
 from storage.errors import IoFailed, StorageNotResponding
-from storage.file.files import DomainFiles
 from storage.file.io import FileIo
+from storage.file.volumes import FileVolumes
 from storage.ondisk import volume_metadata
 from storage.tasks.record import TaskRecord
 from storage.tasks.states import State
@@ -243,12 +243,12 @@ async def test_a_failed_creation_whose_end_was_not_stored_takes_no_later_volume_
             raise IoFailed("write_atomic", "x", "EIO", "broken")
         await save(store, record)
 
-    async def no_metadata(*_: object) -> None:
+    async def no_metadata(*_: object, **__: object) -> None:
         raise IoFailed("write_atomic", "x", "EIO", "broken")
 
     with monkeypatch.context() as broken:
         broken.setattr(TaskStore, "save", refused)
-        broken.setattr(DomainFiles, "write_volume", no_metadata)  # the last step: all are stored
+        broken.setattr(FileVolumes, "write", no_metadata)  # the last step: all are stored
         assert (await inside.wait(await inside.begin(image, volume))).state == State.FAILED
     await inside.create(image, volume)
     await inside.stop()
@@ -339,14 +339,14 @@ async def test_a_payload_of_somebody_else_is_not_undone(inside: Spm, monkeypatch
 
     async def getting(domains: object, domain_id: str) -> object:
         domain = await exists(domains, domain_id)  # type: ignore[arg-type]
-        create = domain.io.create
+        create = domain.files.io.create
 
         async def late(target: str, **named: int) -> None:
-            if target == domain.volume_path(image, volume):
+            if target == domain.files.volume(image, volume):
                 path.write_bytes(b"somebody else's")
             await create(target, **named)
 
-        monkeypatch.setattr(domain.io, "create", late)
+        monkeypatch.setattr(domain.files.io, "create", late)
         return domain
 
     monkeypatch.setattr(type(inside.domains), "get", getting)
@@ -360,19 +360,19 @@ async def test_a_template_that_could_not_be_read_is_not_deleted(inside: Spm, mon
     template, base, image, volume = ids(4)
     await inside.create(template, base)
     await inside.create(image, volume, base, template)
-    read = DomainFiles.read_volume
+    read = FileVolumes.read
 
-    async def silent(files: DomainFiles, asked: str, volume_id: str) -> object:
+    async def silent(volumes: FileVolumes, asked: str, volume_id: str) -> object:
         if asked == template:
             raise StorageNotResponding("x", "read_direct", 60.0)
-        return await read(files, asked, volume_id)
+        return await read(volumes, asked, volume_id)
 
     with monkeypatch.context() as patched:
-        patched.setattr(DomainFiles, "read_volume", silent)
+        patched.setattr(FileVolumes, "read", silent)
         outcome = (await inside.delete_image(template)).outcome
         domain = await inside.domains.get(inside.world.domain_id)
         with pytest.raises(StorageNotResponding):
-            await domain.delete_image(template)
+            await domain.volumes.delete_image(template)
     assert outcome is not None
     assert outcome.code == 200
     assert set(inside.images()) == {template, image}

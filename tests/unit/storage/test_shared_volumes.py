@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from storage.domain import NewVolume
 from storage.errors import DomainUnsupported, FormatCutOff, IoFailed
 from storage.file.domain import (
     NewDomain,
@@ -17,6 +16,7 @@ from storage.file.domain import (
 )
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainKind, Legality, VolumeFormat, VolumeRole
 from vdsm.common.ids import new_uuid
 
@@ -39,61 +39,61 @@ async def domain(tmp_path, io):
 @pytest.fixture
 async def template(domain):
     image, volume = new_uuid(), new_uuid()
-    made = await domain.create_volume(NewVolume(image, volume, 1 << 20, VolumeFormat.RAW, Allocation.SPARSE))
-    await domain.write_volume(image, volume, replace(made, role=VolumeRole.SHARED))
+    made = await domain.volumes.create(NewVolume(image, volume, 1 << 20, VolumeFormat.RAW, Allocation.SPARSE))
+    await domain.volumes.write(image, volume, replace(made, role=VolumeRole.SHARED))
     return image, volume
 
 
 def paths(domain, volume, *images):
-    return [[domain.volume_path(image, volume) + suffix for image in images] for suffix in ("", ".meta")]
+    return [[domain.files.volume(image, volume) + suffix for image in images] for suffix in ("", ".meta")]
 
 
 async def test_a_link_that_is_stale_is_replaced_when_a_template_is_shared(domain, template):
     image, volume = template
     derived = new_uuid()
-    os.mkdir(domain.image_path(derived))
+    os.mkdir(domain.files.image(derived))
     for _, link in paths(domain, volume, image, derived):
         with open(link, "wb") as f:
             f.write(b"left of an earlier clone")
-    await domain.share_volume(image, volume, derived)
+    await domain.volumes.share(image, volume, derived)
     for own, link in paths(domain, volume, image, derived):
         assert os.path.samefile(own, link)
-    assert sorted(os.listdir(domain.image_path(derived))) == [volume, f"{volume}.meta"]
+    assert sorted(os.listdir(domain.files.image(derived))) == [volume, f"{volume}.meta"]
 
 
 async def test_a_change_of_a_template_reaches_every_image_that_has_it(domain, template):
     image, volume = template
     derived = [new_uuid(), new_uuid()]
     for other in derived:
-        await domain.share_volume(image, volume, other)
-    metadata = await domain.read_volume(image, volume)
-    await domain.write_volume(image, volume, replace(metadata, legality=Legality.ILLEGAL))
+        await domain.volumes.share(image, volume, other)
+    metadata = await domain.volumes.read(image, volume)
+    await domain.volumes.write(image, volume, replace(metadata, legality=Legality.ILLEGAL))
     for other in derived:  # VDSM reads the file that lies there
-        with open(domain.volume_path(other, volume) + ".meta", "rb") as f:
+        with open(domain.files.volume(other, volume) + ".meta", "rb") as f:
             assert b"LEGALITY=ILLEGAL\n" in f.read()
 
 
 async def test_a_domain_of_an_older_format_is_only_read(domain, template, tmp_path, io):
     image, volume = template
-    path = f"{domain.path}/dom_md/metadata"
+    path = f"{domain.folder}/dom_md/metadata"
     with open(path, "rb") as f:
         lines = f.read().replace(b"VERSION=5", b"VERSION=4").splitlines(keepends=True)
     with open(path, "wb") as f:
         f.writelines(line for line in lines if not line.startswith(b"_SHA"))
     old = await open_file_domain(str(tmp_path), SD, io, lambda _: FlockLeases(), io_timeout_s=1)
-    metadata = await old.read_volume(image, volume)
+    metadata = await old.volumes.read(image, volume)
     wanted = NewVolume(new_uuid(), new_uuid(), 1 << 20, VolumeFormat.RAW, Allocation.SPARSE)
     for change in (
-        old.write_volume(image, volume, metadata),
-        old.create_volume(wanted),
-        old.share_volume(image, volume, new_uuid()),
-        old.delete_volume(image, volume, force=True),
-        old.delete_image(image),
-        old.collect_garbage(),
+        old.volumes.write(image, volume, metadata),
+        old.volumes.create(wanted),
+        old.volumes.share(image, volume, new_uuid()),
+        old.volumes.delete(image, volume, force=True),
+        old.volumes.delete_image(image),
+        old.volumes.collect_garbage(()),
     ):
         with pytest.raises(DomainUnsupported, match="V4 is only read"):
             await change
-    assert await old.list_volumes() == {image: (volume,)}
+    assert await old.volumes.by_image() == {image: (volume,)}
 
 
 async def test_a_removal_that_ends_in_the_middle_leaves_no_domain(domain, template, tmp_path, io, monkeypatch):

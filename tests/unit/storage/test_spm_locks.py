@@ -13,6 +13,7 @@ from inside import Spm, ids
 from storage import qemu_img
 from storage.errors import StorageNotResponding
 from storage.file.files import DomainFiles
+from storage.file.volumes import FileVolumes
 from storage.locks import LockTimeout
 from storage.spm import attachments
 from storage.spm.errors import NotSpm
@@ -88,7 +89,7 @@ async def test_nothing_changes_an_image_while_a_failed_change_is_undone(
     image, base, one, two = ids(4)
     await inside.create(image, base)
     making = stop_at(monkeypatch, qemu_img, "create", lambda path, *_: path.endswith(one))
-    undoing = stop_first(monkeypatch, DomainFiles, "children", lambda _files, _image, volume: volume == base)
+    undoing = stop_first(monkeypatch, FileVolumes, "children", lambda _volumes, _image, volume: volume == base)
     making.error = StorageNotResponding("x", "write", 60.0)
     first = await inside.begin(image, one, base)
     await making.reached.wait()
@@ -131,7 +132,7 @@ async def test_a_task_of_a_dead_spm_is_undone_before_a_new_change_of_its_image(
     await making.reached.wait()
     await inside.stop()
     next_spm = Spm(inside.world)
-    undoing = stop_first(monkeypatch, DomainFiles, "children", lambda _files, _image, volume: volume == base)
+    undoing = stop_first(monkeypatch, FileVolumes, "children", lambda _volumes, _image, volume: volume == base)
     await next_spm.start()
     await undoing.reached.wait()
     begun = stop_at(monkeypatch, qemu_img, "create", lambda path, *_: path.endswith(two))
@@ -236,7 +237,7 @@ async def test_what_still_runs_is_interrupted_before_the_lease_is_released(
 ) -> None:
     image, volume = ids(2)
     await inside.create(image, volume)
-    writing = stop_at(monkeypatch, DomainFiles, "write_volume")
+    writing = stop_at(monkeypatch, FileVolumes, "write")
     params = {"domain_id": inside.world.domain_id, "image_id": image, "volume_id": volume, "description": "late"}
     serving = asyncio.ensure_future(inside.serve("volume.describe", params))
     await writing.reached.wait()

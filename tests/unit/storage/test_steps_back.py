@@ -20,7 +20,7 @@ from inside import Spm, ids
 from local_world import World
 
 from storage.domain import Garbage
-from storage.file.domain import FileDomain
+from storage.file.volumes import FileVolumes
 from tests.decoder import domain as decoder
 from tests.decoder import steps_back, tasks
 from vdsm.common.crashpoints import REGISTRY, CrashPoint
@@ -182,7 +182,7 @@ async def test_a_change_that_died_is_undone_by_either_spm(
         _put_back(world.domain, ours)
         with monkeypatch.context() as patched:
             if name != "delete an image":  # which leaves nothing but garbage on purpose
-                patched.setattr(FileDomain, "collect_garbage", _collects_nothing)
+                patched.setattr(FileVolumes, "collect_garbage", _collects_nothing)
             spm = Spm(world)
             await spm.start()
         results = {spm.server.role.tasks.status(task.task_id)["taskResult"] for task in spm.server.role.tasks.all()}
@@ -201,7 +201,7 @@ async def test_these_changes_have_every_point_of_volumes_images_and_tasks(world:
     assert reached == {point for point in REGISTRY if point.startswith(flows)}
 
 
-async def _collects_nothing(_domain: FileDomain) -> Garbage:
+async def _collects_nothing(_volumes: FileVolumes, _claimed: object) -> Garbage:
     return Garbage((), ())
 
 

@@ -33,32 +33,42 @@ STEP = Recovery("step", "fileVolume", "FileVolume", "halfbakedVolumeRollback", (
 class LocalFiles:
     """The store's files, without an I/O helper; refuses as one does."""
 
-    async def listdir(self, path: str) -> list[str]:
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    async def listdir(self, name: str = "") -> list[str]:
+        path = self.path(name)
         with _refusing("list_folder", path):
             return os.listdir(path)
 
-    async def read(self, path: str, max_bytes: int) -> bytes:
+    async def read(self, name: str, max_bytes: int) -> bytes:
+        path = self.path(name)
         with _refusing("read", path):
             if os.path.getsize(path) > max_bytes:
                 raise OSError(errno.EFBIG, "too long", path)
             return Path(path).read_bytes()
 
-    async def write_tree(self, path: str, files: Mapping[str, bytes]) -> None:
+    async def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
+        path = self.path(name)
         shutil.rmtree(path, ignore_errors=True)
         Path(path).mkdir()
-        for name, data in files.items():
-            (Path(path) / name).write_bytes(data)
+        for file, data in files.items():
+            (Path(path) / file).write_bytes(data)
 
     async def rename(self, old: str, new: str) -> None:
-        with _refusing("rename", old):
-            Path(old).rename(new)
+        with _refusing("rename", self.path(old)):
+            Path(self.path(old)).rename(self.path(new))
 
-    async def remove_tree(self, path: str) -> None:
+    async def remove_tree(self, name: str) -> None:
+        path = self.path(name)
         if os.path.lexists(path) and not os.path.isdir(path):
             raise IoFailed("remove_tree", path, "ENOTDIR", "Not a directory")
         shutil.rmtree(path, ignore_errors=True)
 
-    async def sync_folder(self, path: str) -> None:
+    async def sync(self) -> None:
         pass
 
 
@@ -71,7 +81,8 @@ def _refusing(operation: str, path: str) -> Iterator[None]:
 
 
 class _DiesInARemoval(LocalFiles):
-    async def remove_tree(self, path: str) -> None:
+    async def remove_tree(self, name: str) -> None:
+        path = self.path(name)
         if os.path.isdir(path):
             Path(path, min(os.listdir(path))).unlink()
             raise OSError("killed after the first of its files")
@@ -106,7 +117,7 @@ def _code_of(error: BaseException) -> int:
 
 
 def _tasks(folder: Path, undone: list[str] | None = None, fail: str = "", steps: _Steps | None = None) -> Tasks:
-    return Tasks(TaskStore(LocalFiles(), str(folder)), steps or _Steps(undone, fail), _code_of, Locks())
+    return Tasks(TaskStore(LocalFiles(folder)), steps or _Steps(undone, fail), _code_of, Locks())
 
 
 def _named(name: str, *params: str) -> Recovery:
@@ -114,7 +125,7 @@ def _named(name: str, *params: str) -> Recovery:
 
 
 async def _load(folder: Path) -> list[TaskRecord]:
-    return (await TaskStore(LocalFiles(), str(folder)).load()).tasks
+    return (await TaskStore(LocalFiles(folder)).load()).tasks
 
 
 text = st.text(st.characters(exclude_characters="\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029,", exclude_categories=["Cs"]))
@@ -292,7 +303,7 @@ async def test_clear_removes_the_stored_task(tmp_path: Path) -> None:
 async def test_a_removal_that_was_cut_off_leaves_nothing_half(tmp_path: Path) -> None:
     """What dies inside it may lose any of its files; the next SPM finds the whole ended task or none."""
     task = TaskRecord(new_uuid(), "createVolume", State.FINISHED, "/s", recoveries=(STEP,), outcome=Outcome(0, "done"))
-    store = TaskStore(_DiesInARemoval(), str(tmp_path))
+    store = TaskStore(_DiesInARemoval(tmp_path))
     await store.save(task)
     with pytest.raises(OSError, match="killed"):
         await store.remove(task.task_id)
@@ -303,7 +314,7 @@ async def test_a_removal_that_was_cut_off_leaves_nothing_half(tmp_path: Path) ->
 @pytest.mark.parametrize("left", ["", ".temp", ".backup"])
 async def test_a_save_that_was_cut_off_is_completed(tmp_path: Path, left: str) -> None:
     task = TaskRecord(new_uuid(), "createVolume", State.RUNNING, "/s", recoveries=(STEP,))
-    store = TaskStore(LocalFiles(), str(tmp_path))
+    store = TaskStore(LocalFiles(tmp_path))
     await store.save(task)
     if left:
         (tmp_path / task.task_id).rename(tmp_path / (task.task_id + left))
@@ -406,10 +417,10 @@ async def test_what_is_no_task_is_told_and_left_and_hides_no_other(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     whole = TaskRecord(new_uuid(), "createVolume", State.RUNNING, "/s", recoveries=(STEP,))
-    await TaskStore(LocalFiles(), str(tmp_path)).save(whole)
+    await TaskStore(LocalFiles(tmp_path)).save(whole)
     make(tmp_path)
     before = sorted(os.listdir(tmp_path))
-    loaded = await TaskStore(LocalFiles(), str(tmp_path)).load()
+    loaded = await TaskStore(LocalFiles(tmp_path)).load()
     assert loaded.tasks == [whole]
     assert len(loaded.odd) == 1, loaded.odd
     assert str(tmp_path) in loaded.odd[0] or "was not taken over" in loaded.odd[0]
@@ -418,17 +429,17 @@ async def test_what_is_no_task_is_told_and_left_and_hides_no_other(
 
 async def test_storage_that_does_not_answer_is_no_odd_task(tmp_path: Path) -> None:
     class Silent(LocalFiles):
-        async def read(self, path: str, max_bytes: int) -> bytes:
-            raise StorageNotResponding(path, "read", 60.0)
+        async def read(self, name: str, max_bytes: int) -> bytes:
+            raise StorageNotResponding(name, "read", 60.0)
 
-    await TaskStore(LocalFiles(), str(tmp_path)).save(TaskRecord(TASK, "createVolume", State.RUNNING, "/s"))
+    await TaskStore(LocalFiles(tmp_path)).save(TaskRecord(TASK, "createVolume", State.RUNNING, "/s"))
     with pytest.raises(StorageNotResponding):
-        await TaskStore(Silent(), str(tmp_path)).load()
+        await TaskStore(Silent(tmp_path)).load()
 
 
 async def test_a_torn_temp_beside_a_whole_backup_is_not_taken(tmp_path: Path) -> None:
     """Its last file is missing: the task would seem to have ended without a result."""
-    store = TaskStore(LocalFiles(), str(tmp_path))
+    store = TaskStore(LocalFiles(tmp_path))
     running = TaskRecord(TASK, "createVolume", State.RUNNING, "/s", recoveries=(STEP,))
     await store.save(replace(running, state=State.FINISHED, outcome=Outcome(0, "done", "made")))
     torn = tmp_path / f"{TASK}.temp"
@@ -454,12 +465,12 @@ async def test_a_save_after_one_that_was_refused_between_its_renames(tmp_path: P
                 raise IoFailed("rename", old, "EIO", "Input/output error")
             await super().rename(old, new)
 
-        async def write_tree(self, path: str, files: Mapping[str, bytes]) -> None:
+        async def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
             assert not self.refuse or _whole(tmp_path)
-            await super().write_tree(path, files)
+            await super().write_tree(name, files)
 
-    files = Refusing()
-    store = TaskStore(files, str(tmp_path))
+    files = Refusing(tmp_path)
+    store = TaskStore(files)
     one = TaskRecord(TASK, "createVolume", State.RUNNING, "/s")
     two = replace(one, recoveries=(STEP,))
     await store.save(one)
@@ -587,7 +598,7 @@ async def test_loaded_tasks_have_their_locks_before_new_ones(tmp_path: Path) -> 
         TaskRecord(new_uuid(), "v", State.QUEUED, "/s", recoveries=(_named("later", "i", "other"),)),
     ]
     for record in sorted(stored, key=lambda r: r.task_id):
-        await TaskStore(LocalFiles(), str(tmp_path)).save(record)
+        await TaskStore(LocalFiles(tmp_path)).save(record)
     steps = _Steps()
     tasks = _tasks(tmp_path, steps=steps)
     await tasks.load()
@@ -634,7 +645,8 @@ async def test_an_ended_task_is_not_stopped(tmp_path: Path) -> None:
 
 async def test_a_save_goes_to_its_end_when_its_task_is_stopped(tmp_path: Path) -> None:
     class Slow(LocalFiles):
-        def __init__(self) -> None:
+        def __init__(self, folder: Path) -> None:
+            super().__init__(folder)
             self.inside, self.go = asyncio.Event(), asyncio.Event()
 
         async def rename(self, old: str, new: str) -> None:
@@ -642,10 +654,10 @@ async def test_a_save_goes_to_its_end_when_its_task_is_stopped(tmp_path: Path) -
             await self.go.wait()
             await super().rename(old, new)
 
-    files = Slow()
+    files = Slow(tmp_path)
     files.go.set()
     steps = _Steps()
-    tasks = Tasks(TaskStore(files, str(tmp_path)), steps, _code_of, Locks())
+    tasks = Tasks(TaskStore(files), steps, _code_of, Locks())
 
     async def body(task: Task) -> str:
         files.go.clear()
@@ -693,12 +705,12 @@ async def test_a_power_cut_after_a_save_or_a_removal_takes_nothing_back(tmp_path
     """What was not synced may be gone."""
 
     class Synced(LocalFiles):
-        async def sync_folder(self, path: str) -> None:
+        async def sync(self) -> None:
             shutil.rmtree(tmp_path / "durable", ignore_errors=True)
-            shutil.copytree(path, tmp_path / "durable")
+            shutil.copytree(self.folder, tmp_path / "durable")
 
     (tmp_path / "tasks").mkdir()
-    store = TaskStore(Synced(), str(tmp_path / "tasks"))
+    store = TaskStore(Synced(tmp_path / "tasks"))
     one = TaskRecord(TASK, "createVolume", State.RUNNING, "/s")
     for record in (one, replace(one, recoveries=(STEP,))):
         await store.save(record)

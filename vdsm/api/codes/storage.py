@@ -47,6 +47,7 @@ CODES: dict[type[AgentError], int] = {
     errors.DiscardUnsupported: 349,
     errors.InvalidVolume: 202,
     errors.InvalidChain: 262,
+    errors.GenerationMismatch: 911,
     errors.UnsafeImage: 484,
     errors.NotTheParent: 2009,
     images.VolumeIllegal: 227,
