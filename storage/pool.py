@@ -2,7 +2,8 @@
 """The storage pool that this host is connected to: its domains, their links and monitors, the SPM role.
 
 One host, one pool. Engines of today pass the map of the pool's domains when they connect and again
-whenever it changes; an older one passes none, and then the map on the master domain counts.
+whenever it changes, and with it the master's version, which then stands nowhere else: what is on the master domain
+may be older. Who passes none means the map and the version on the master domain.
 
 Nothing of a connection outlives the agent but the links under ``<repository>/<pool>`` and the joined
 lockspaces: after a restart the engine connects again, which finds both as they should be.
@@ -17,23 +18,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from storage.domains import Domains
-from storage.errors import StorageError
 from storage.in_use import InUse
 from storage.links import MASTER, PoolLinks
 from storage.lockspaces import Lockspaces
 from storage.monitor import Monitors
-from storage.ondisk.domain_fields import DomainMetadata
-from storage.ondisk.values import DomainRole, DomainStatus
+from storage.ondisk.values import DomainStatus
+from storage.pool_master import ConnectedPool, check_connectable, read_master
 from storage.spm.control import SpmControl, SpmStatus
 from storage.spm.errors import (
-    AnotherPoolConnected,
     DomainActive,
     DomainIsMaster,
     DomainNotInPool,
     IsSpm,
-    MasterNotFound,
+    MapMissing,
+    NotThisHostId,
     PoolConnected,
-    PoolHostIdDiffers,
     PoolUnknown,
     WrongMaster,
 )
@@ -48,16 +47,6 @@ log = logging.getLogger("vdsm.storage.pool")
 CREATE_S = 600.0
 # a domain that does not answer gets its links when it does
 LINK_S = 2.0
-
-
-@dataclass(frozen=True)
-class ConnectedPool:
-    pool_id: str
-    host_id: int
-    master_id: str
-    master_version: int
-    domains: Mapping[str, DomainStatus]
-    map_on_master: bool
 
 
 @dataclass(frozen=True)
@@ -132,16 +121,23 @@ class Pool:
     ) -> None:
         """Connect, or refresh the map of the connected pool.
 
-        Raises `AnotherPoolConnected`, `PoolHostIdDiffers`, `MasterNotFound`, `WrongMaster`, `LockTimeout`.
+        Raises `AnotherPoolConnected`, `PoolHostIdDiffers`, `MapMissing`, `MasterNotFound`, `WrongMaster`,
+        `LockTimeout`.
         """
         async with self._lane("connect pool"):
-            self._check_connectable(pool_id, host_id)
+            check_connectable(self.connected, pool_id, host_id)
             known = domains
             if known is None:
-                known = (await self._read_master(pool_id, master_id, master_version)).pool_domains
-            known = {master_id: DomainStatus.ACTIVE, **known}
+                if self.connected is not None and not self.connected.map_on_master:
+                    raise MapMissing(pool_id)
+                known = (await read_master(self._domains, pool_id, master_id)).pool_domains
+            if known.get(master_id) is not DomainStatus.ACTIVE:
+                raise WrongMaster(pool_id, master_id, "the map of the pool's domains does not name it as active")
             async with self._turns.used(known, "StoragePool.connect"):
-                await self._read_master(pool_id, master_id, master_version)
+                metadata = await read_master(self._domains, pool_id, master_id)
+                if domains is None and metadata.master_version != master_version:
+                    found = metadata.master_version
+                    raise WrongMaster(pool_id, master_id, f"its master version is {found}, not {master_version}")
                 pool = ConnectedPool(pool_id, host_id, master_id, master_version, known, domains is None)
                 await self._use(pool)
 
@@ -150,10 +146,12 @@ class Pool:
         async with self._lane("disconnect pool"):
             await self._disconnect(pool_id)
 
-    async def destroy(self, pool_id: str) -> None:
-        """For the SPM: free all domains, end the role, leave the pool."""
+    async def destroy(self, pool_id: str, host_id: int) -> None:
+        """For the SPM: free all domains, end the role, leave the pool. Raises `NotThisHostId`."""
         async with self._lane("destroy pool"):
             pool = self.require(pool_id)
+            if pool.host_id != host_id:
+                raise NotThisHostId(pool_id, host_id, pool.host_id)
             await self.call_spm("pool.destroy", {"domain_ids": list(pool.domains)})
             await self.spm.stop(pool_id)
             await self._disconnect(pool_id)
@@ -293,28 +291,3 @@ class Pool:
                 await self._links.make(pool.pool_id, MASTER, folder)
         except (AgentError, OSError) as e:  # nobody waits for what is late
             log.warning("domain %s has no link yet: %s", domain_id, e)
-
-    # Checks
-
-    def _check_connectable(self, pool_id: str, host_id: int) -> None:
-        if self.connected is None:
-            return
-        if self.connected.pool_id != pool_id:
-            raise AnotherPoolConnected(pool_id, self.connected.pool_id)
-        if self.connected.host_id != host_id:
-            raise PoolHostIdDiffers(pool_id, host_id, self.connected.host_id)
-
-    async def _read_master(self, pool_id: str, master_id: str, master_version: int) -> DomainMetadata:
-        try:
-            metadata = await (await self._domains.get(master_id)).read_metadata()
-        except StorageError as e:
-            raise MasterNotFound(pool_id, master_id, str(e)) from e
-        if metadata.role is not DomainRole.MASTER:
-            raise WrongMaster(pool_id, master_id, f"its role is {metadata.role}")
-        if pool_id not in metadata.pools:
-            raise WrongMaster(pool_id, master_id, f"it belongs to {', '.join(metadata.pools) or 'no pool'}")
-        if metadata.master_version != master_version:
-            raise WrongMaster(
-                pool_id, master_id, f"its master version is {metadata.master_version}, not {master_version}"
-            )
-        return metadata

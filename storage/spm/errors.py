@@ -29,6 +29,18 @@ class PoolHostIdDiffers(StorageError):
     msg = "Pool {self.pool_id} is connected with host id {self.connected_host_id}, not {self.host_id}"
 
 
+class MapMissing(StorageError):
+    pool_id: str
+    msg = "Pool {self.pool_id} was connected with a map of its domains: parameter 'domainDict' is missing"
+
+
+class NotThisHostId(StorageError):
+    pool_id: str
+    host_id: int
+    connected_host_id: int
+    msg = "This host has host id {self.connected_host_id} in pool {self.pool_id}, not {self.host_id}"
+
+
 class MasterNotFound(StorageError):
     pool_id: str
     domain_id: str

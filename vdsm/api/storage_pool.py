@@ -142,7 +142,7 @@ class PoolDestroy(Params):
 @verb("StoragePool.destroy", role=Role.ADMIN)
 async def pool_destroy(call: Call, params: PoolDestroy) -> None:
     """End the pool: free all its domains and leave it. For the SPM."""
-    await call.agent.storage.pool.destroy(params.pool_id)
+    await call.agent.storage.pool.destroy(params.pool_id, params.host_id)
 
 
 class PoolId(Params):

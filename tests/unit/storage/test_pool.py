@@ -31,8 +31,10 @@ from storage.spm.errors import (
     DomainHasPool,
     DomainInConnectedPool,
     IsSpm,
+    MapMissing,
     MasterNotFound,
     NotSpm,
+    NotThisHostId,
     PoolHostIdDiffers,
     PoolUnknown,
     WrongMaster,
@@ -83,6 +85,7 @@ async def test_connect_again_is_a_refresh(world: World) -> None:
 
 
 async def test_connect_without_a_map_takes_the_masters(world: World) -> None:
+    await world.storage.pool.disconnect(world.pool_id)
     await world.storage.pool.connect(world.pool_id, 1, world.domain_id, 1, None)
     assert world.storage.pool.connected is not None
     assert world.storage.pool.connected.domains == {world.domain_id: DomainStatus.ACTIVE}
@@ -94,13 +97,33 @@ async def test_connect_refuses_what_does_not_fit(world: World) -> None:
         await pool.connect(new_uuid(), 1, sd, 1, None)
     with pytest.raises(PoolHostIdDiffers):
         await pool.connect(world.pool_id, 2, sd, 1, None)
+    with pytest.raises(MapMissing):
+        await pool.connect(world.pool_id, 1, sd, 1, None)
+    await pool.disconnect(world.pool_id)
     with pytest.raises(WrongMaster, match="version is 1, not 7"):
         await pool.connect(world.pool_id, 1, sd, 7, None)
     with pytest.raises(MasterNotFound):
         await pool.connect(world.pool_id, 1, new_uuid(), 1, None)
-    await pool.disconnect(world.pool_id)
     with pytest.raises(WrongMaster, match="belongs to"):
         await pool.connect(new_uuid(), 1, sd, 1, None)
+    for domains in ({}, {sd: DomainStatus.ATTACHED}):
+        with pytest.raises(WrongMaster, match="does not name it as active"):
+            await pool.connect(world.pool_id, 1, sd, 1, domains)
+    assert pool.connected is None
+
+
+async def test_the_version_that_comes_with_a_map_is_believed(world: World) -> None:
+    # whoever moves the master while it has the map writes no version
+    await world.storage.pool.disconnect(world.pool_id)
+    await world.connect(master_version=7)
+    assert world.storage.pool.connected is not None
+    assert world.storage.pool.connected.master_version == 7
+
+
+async def test_a_pool_is_destroyed_under_this_hosts_own_id_only(spm: World) -> None:
+    with pytest.raises(NotThisHostId):
+        await spm.storage.pool.destroy(spm.pool_id, 2)
+    assert _metadata(spm)["POOL_UUID"] == spm.pool_id
 
 
 async def test_a_second_pool_cannot_take_the_domain(world: World) -> None:
@@ -219,7 +242,7 @@ async def test_a_connected_spm_does_not_leave(spm: World) -> None:
 
 
 async def test_destroy_frees_the_domains(spm: World) -> None:
-    await spm.storage.pool.destroy(spm.pool_id)
+    await spm.storage.pool.destroy(spm.pool_id, 1)
     found = _metadata(spm)
     assert (found["ROLE"], found["POOL_UUID"]) == ("Regular", "")
     assert "POOL_DOMAINS" not in found

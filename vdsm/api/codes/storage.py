@@ -69,6 +69,8 @@ CODES: dict[type[AgentError], int] = {
     pool.AnotherPoolConnected: 323,
     pool.PoolConnected: 325,
     pool.PoolHostIdDiffers: 325,
+    pool.MapMissing: 325,
+    pool.NotThisHostId: 700,
     pool.MasterNotFound: 304,
     pool.WrongMaster: 324,
     pool.NotSpm: 654,
