@@ -107,7 +107,7 @@ class Catalogue:
         mount, domain_id = wanted.mount_path, wanted.domain_id
         for other in await self._domains.scan_anew(mount):
             raise DomainExists(other, mount)
-        io = FileIo(os.path.join(mount, domain_id), mount=mount)
+        io = FileIo(os.path.join(mount, domain_id), mount=mount, pools=self._domains.pools)
         try:
             created = await create_file_domain(
                 wanted, io, self._domains.leases_of(wanted.kind), io_timeout_s=self._io_timeout_s
@@ -165,11 +165,21 @@ class Catalogue:
 
     async def _finish_format(self, domain_id: str) -> bool:
         mounts = self._domains.file_mounts()
-        for mount, found in zip(mounts, await asyncio.gather(*(_has_rest(m, domain_id) for m in mounts)), strict=True):
+        for mount, found in zip(
+            mounts, await asyncio.gather(*(self._has_rest(m, domain_id) for m in mounts)), strict=True
+        ):
             if found:
-                await finish_format(mount, domain_id)
+                await finish_format(mount, domain_id, self._domains.pools)
                 return True
         return False
+
+    async def _has_rest(self, mount: str, domain_id: str) -> bool:
+        """A mount that is away has none: the error that says so is the one of the search before."""
+        try:
+            return await is_half_formatted(mount, domain_id, self._domains.pools, timeout_s=SEARCH_S)
+        except StorageError as e:
+            log.warning("%s was not searched for what is left of domain %s: %s", mount, domain_id, e)
+            return False
 
     async def reports(self) -> list[DomainReport]:
         """Every domain on connected storage that can be read, all asked at the same time."""
@@ -188,12 +198,3 @@ class Catalogue:
 async def _check_free(domain: Domain) -> None:
     if pools := (await domain.read_metadata()).pools:
         raise DomainAttached(domain.domain_id, pools[0])
-
-
-async def _has_rest(mount: str, domain_id: str) -> bool:
-    """A mount that is away has none: the error that says so is the one of the search before."""
-    try:
-        return await is_half_formatted(mount, domain_id, timeout_s=SEARCH_S)
-    except StorageError as e:
-        log.warning("%s was not searched for what is left of domain %s: %s", mount, domain_id, e)
-        return False

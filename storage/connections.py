@@ -26,6 +26,7 @@ from storage.access import Identity, refused_at
 from storage.domains import Domains
 from storage.errors import IoFailed, StorageError, StorageNotResponding
 from storage.file.io import FileIo
+from storage.file.iopool import IoPools
 from storage.ondisk.remote_path import mount_name, normalise
 from storage.ondisk.values import DomainKind
 from vdsm.common.errors import AgentError, DeadlineExceeded, RemoteError
@@ -166,7 +167,7 @@ class Connections:
         folder = normalise(spec)
         if not folder.startswith("/") or ".." in spec.split("/"):
             raise ConnectionRefused(spec, "a local folder is named by its absolute path")
-        io = FileIo(folder, timeout_s=ANSWER_S)
+        io = FileIo(folder, timeout_s=ANSWER_S, pools=self._domains.pools)
         try:
             is_folder = (await io.status(folder)).is_folder
         except IoFailed as e:
@@ -201,12 +202,12 @@ class Connections:
 
     async def _unmount(self, connection: Connection) -> None:
         path, mount_id = self.mount_path(connection.spec), {"mount_id": mount_name(connection.spec)}
-        if await _answers(path):
+        if await _answers(path, self._domains.pools):
             try:
                 await self._root.call("Mount.unmount", mount_id, timeout_s=MOUNT_S)
                 return
             except DeadlineExceeded:
-                if await _answers(path):
+                if await _answers(path, self._domains.pools):
                     raise
         if users := self._users_below(path):
             raise MountUsed(connection.spec, users)
@@ -214,11 +215,11 @@ class Connections:
         await self._root.call("Mount.unmount_forced", mount_id, timeout_s=MOUNT_S)
 
 
-async def _answers(path: str) -> bool:
+async def _answers(path: str, pools: IoPools) -> bool:
     """Whether the storage mounted there answers, be it with an error; what is not mounted needs not."""
     if not is_connected(path):
         return True
-    io = FileIo(path, timeout_s=ANSWER_S)
+    io = FileIo(path, timeout_s=ANSWER_S, pools=pools)
     try:
         await io.space(path)
     except StorageNotResponding:

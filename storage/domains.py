@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Domains by id: found on the mounts of this host, opened once, shared by all flows of a process.
 
-A search asks each mount in an I/O helper of its own, all at the same time, each with a deadline of
+A search asks each mount by itself, all at the same time, each with a deadline of
 `SEARCH_S`: a dead mount delays the search for what is elsewhere by nothing. Who searches or opens while the same is
 under way joins that (`Flights`). Where a domain was found is remembered until it is not there any more.
 """
@@ -18,6 +18,7 @@ from storage.edges import LeasesOf
 from storage.errors import DomainNotFound, StorageError
 from storage.file.domain import find_file_domains, open_file_domain
 from storage.file.io import FileIo
+from storage.file.iopool import IoPools
 from storage.flights import Flights
 from storage.leases import Leases
 
@@ -26,8 +27,9 @@ NOT_FILE_MOUNTS = frozenset({"blockSD", "glusterSD"})
 
 
 class Domains:
-    def __init__(self, mounts: str, leases_of: LeasesOf, *, io_timeout_s: int) -> None:
+    def __init__(self, mounts: str, leases_of: LeasesOf, pools: IoPools, *, io_timeout_s: int) -> None:
         self._mounts = mounts
+        self.pools = pools
         self.leases_of = leases_of
         self._io_timeout_s = io_timeout_s
         self._places: dict[str, str] = {}
@@ -45,7 +47,7 @@ class Domains:
 
     @contextlib.asynccontextmanager
     async def look(self, domain_id: str) -> AsyncIterator[Domain]:
-        """The domain for a moment: its I/O helper costs memory, so one that nobody uses is closed again."""
+        """The domain for a moment: an open one keeps an I/O helper, which costs memory, so it is closed again."""
         opened = self._opened.get(domain_id)
         if opened is not None:
             yield opened
@@ -82,7 +84,7 @@ class Domains:
 
     async def scan_anew(self, mount: str) -> list[str]:
         """As `scan`, with all that was made before this call."""
-        found = await _domains_on(mount)
+        found = await self._domains_on(mount)
         self._places.update(dict.fromkeys(found, mount))
         return found
 
@@ -96,6 +98,7 @@ class Domains:
     async def forget_mount(self, mount: str) -> None:
         for domain_id in [d for d, place in self._places.items() if place == mount]:
             await self.forget(domain_id)
+        await self.pools.end(mount)
 
     async def close(self) -> None:
         await asyncio.gather(self._opening.close(), self._scans.close())
@@ -120,7 +123,7 @@ class Domains:
         return await self._open_at(await self._search(domain_id), domain_id)
 
     async def _open_at(self, mount: str, domain_id: str) -> Domain:
-        io = FileIo(os.path.join(mount, domain_id), mount=mount)
+        io = FileIo(os.path.join(mount, domain_id), mount=mount, pools=self.pools)
         try:
             return await open_file_domain(mount, domain_id, io, self.leases_of, io_timeout_s=self._io_timeout_s)
         except BaseException:
@@ -154,10 +157,9 @@ class Domains:
             return [os.path.join(self._mounts, name) for name in sorted(names)]
         return []
 
-
-async def _domains_on(mount: str) -> list[str]:
-    io = FileIo(mount, timeout_s=SEARCH_S)
-    try:
-        return await find_file_domains(mount, io)
-    finally:
-        await io.close()
+    async def _domains_on(self, mount: str) -> list[str]:
+        io = FileIo(mount, timeout_s=SEARCH_S, pools=self.pools)
+        try:
+            return await find_file_domains(mount, io)
+        finally:
+            await io.close()

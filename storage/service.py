@@ -22,6 +22,7 @@ from storage.catalogue import Catalogue
 from storage.connections import Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
+from storage.file.iopool import IoPools
 from storage.images import API, Images, PreparedImage, VolumePath
 from storage.in_use import InUse
 from storage.links import PoolLinks
@@ -66,7 +67,8 @@ class Storage:
         self._paths = paths
         self._leases_of = lease_edges()
         self._links = PoolLinks(paths.repository, root)
-        self.domains = Domains(paths.mounts, self._leases_of, io_timeout_s=io_timeout_s)
+        self._io = IoPools()
+        self.domains = Domains(paths.mounts, self._leases_of, self._io, io_timeout_s=io_timeout_s)
         self.lockspaces = Lockspaces(paths.mounts, self._leases_of)
         self.monitors = Monitors(
             self.domains.with_leases, self._domain_changed, self.lockspaces.leave_domain, monitor_interval_s
@@ -137,6 +139,7 @@ class Storage:
         await self.pool.spm.end()
         self.monitors.abandon_all()
         await self.domains.close()
+        await self._io.close()
 
     # For VMs
 

@@ -23,6 +23,7 @@ from storage.file.create import (
 from storage.file.files import DIRECT_READ, LIMIT_READ, MASTER, METADATA, DomainFiles
 from storage.file.host_ids import read_owner, read_owners
 from storage.file.io import FileIo
+from storage.file.iopool import IoPools
 from storage.file.master import MasterFiles
 from storage.file.volumes import FileVolumes
 from storage.leases import HostIdOwner, Lease, Leases
@@ -97,19 +98,19 @@ async def remove_file_domain(domain: Domain) -> None:
     await remove_domain(domain.files)
 
 
-async def is_half_formatted(mount_path: str, domain_id: str, *, timeout_s: float) -> bool:
+async def is_half_formatted(mount_path: str, domain_id: str, pools: IoPools, *, timeout_s: float) -> bool:
     path = os.path.join(mount_path, domain_id)
-    io = FileIo(path, mount=mount_path, timeout_s=timeout_s)
+    io = FileIo(path, mount=mount_path, timeout_s=timeout_s, pools=pools)
     try:
         return await is_half_removed(path, io)
     finally:
         await io.close()
 
 
-async def finish_format(mount_path: str, domain_id: str) -> None:
+async def finish_format(mount_path: str, domain_id: str, pools: IoPools) -> None:
     """Remove what a format that was cut off left. Raises `FormatCutOff`."""
     path = os.path.join(mount_path, domain_id)
-    io = FileIo(path, mount=mount_path)
+    io = FileIo(path, mount=mount_path, pools=pools)
     try:
         await finish_removal(domain_id, path, io)
     finally:

@@ -20,6 +20,7 @@ from typing import Any
 
 from storage.domains import Domains
 from storage.edges import lease_edges
+from storage.file.iopool import IoPools
 from storage.spm.agent import AgentByLink
 from storage.spm.serving import Server
 from vdsm.common import groups, logs, single, starts
@@ -33,7 +34,8 @@ LOCK_WAIT_S = 2.0
 
 async def serve(fd: int, settings: dict[str, Any]) -> None:
     groups.set_folder(settings["commands"])
-    domains = Domains(settings["mounts"], lease_edges(), io_timeout_s=settings["io_timeout_s"])
+    pools = IoPools()
+    domains = Domains(settings["mounts"], lease_edges(), pools, io_timeout_s=settings["io_timeout_s"])
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
     agent = AgentByLink()
     server = Server(domains, agent, repository=settings["repository"], codes=settings["codes"])
@@ -46,6 +48,7 @@ async def serve(fd: int, settings: dict[str, Any]) -> None:
         log.error("the SPM role was not given up in order: %s", e)
     with contextlib.suppress(AgentError):
         await domains.close()
+        await pools.close()
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from tests.decoder import domain as decoder
 from vdsm.client import Client, RpcError
 
 POSIX_MOUNT = "/rhev/data-center/mnt/_srv_posixfs.img"
-LEFT_OVER = re.compile(rb"storage\.spm|iohelper\.py|qemu-img")
+LEFT_OVER = re.compile(rb"storage\.spm|iohelper|qemu-img")
 
 
 def new_id() -> str:

@@ -11,6 +11,7 @@ import pytest
 from storage.connections import Connection, Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
+from storage.file.iopool import IoPools
 from storage.ondisk.values import DomainKind
 from vdsm.api.codes import code_for
 from vdsm.common.errors import CommandFailed
@@ -162,7 +163,7 @@ class Verbs:
 
 
 async def test_a_connection_has_the_fields_codes_and_takes_default_options(helper, image):
-    domains = Domains(helper.paths.mounts, lease_edges(), io_timeout_s=1)
+    domains = Domains(helper.paths.mounts, lease_edges(), IoPools(), io_timeout_s=1)
     connections = Connections(helper.paths.mounts, Verbs(helper), domains, qemu_users=(), users_below=lambda mount: [])
     connection = Connection("c", image, "ext4", "defaults,loop")
 

@@ -5,12 +5,15 @@ A process that waits in the kernel (dead storage, mostly) does not die when it i
 counted until the kernel lets it go. While `MOST` of them hang on one place, nothing more is begun there: a dead mount
 costs no more processes than these, whoever asks.
 
-A place is a name: of a mount its path, so that all that runs on it is counted together.
+A place is a name: of a mount its path, so that all that runs on it is counted together. Who waits for a turn there can
+be `told`, and need not wait for what is not going to begin.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from vdsm.common import metrics
@@ -23,6 +26,7 @@ SETTLE_S = 0.2
 _HANGING = metrics.gauge("vdsm_processes_hanging", "Processes that were killed and have not ended yet")
 
 _on: dict[str, dict[asyncio.Future[Any], int]] = {}
+_listeners: dict[str, dict[object, Callable[[], None]]] = {}
 
 
 class PlaceHangs(AgentError):
@@ -37,6 +41,22 @@ def give_up(place: str, pid: int, end: asyncio.Future[Any]) -> None:
     _on.setdefault(place, {})[end] = pid
     _HANGING.inc()
     end.add_done_callback(lambda _: _forget(place, end))
+    if len(pids(place)) >= MOST:
+        asyncio.get_running_loop().call_later(SETTLE_S, _tell, place)
+
+
+@contextlib.contextmanager
+def told(place: str, tell: Callable[[], None]) -> Iterator[None]:
+    """Meanwhile ``tell`` is called when, and each time when, nothing more may be begun there from now on."""
+    me = object()
+    _listeners.setdefault(place, {})[me] = tell
+    try:
+        yield
+    finally:
+        left = _listeners[place]
+        del left[me]
+        if not left:
+            del _listeners[place]
 
 
 def pids(place: str) -> list[int]:
@@ -56,6 +76,12 @@ async def check(place: str) -> None:
         await settle(place)
         if len(left := pids(place)) >= MOST:
             raise PlaceHangs(place, len(left))
+
+
+def _tell(place: str) -> None:
+    if len(pids(place)) >= MOST:
+        for tell in list(_listeners.get(place, {}).values()):
+            tell()
 
 
 def _forget(place: str, end: asyncio.Future[Any]) -> None:

@@ -12,6 +12,15 @@ import pytest
 from inside import Spm
 from local_world import World
 
+from storage.file.iopool import IoPools
+
+
+@pytest.fixture
+async def pools() -> AsyncIterator[IoPools]:
+    made = IoPools()
+    yield made
+    await made.close()
+
 
 @pytest.fixture(scope="session")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> World:

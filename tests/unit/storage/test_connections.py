@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from storage.connections import Connection, ConnectionResult, Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file import io as io_module
+from storage.file import ioprocess
+from storage.file.iopool import IoPools
 from storage.images import Images
 from storage.in_use import InUse
 from storage.locks import Locks
@@ -64,10 +66,10 @@ class Host:
         self.mounts = top / "mnt"
         self.mounts.mkdir()
         self.root = FakeRoot()
-        self.domains = Domains(str(self.mounts), lease_edges(), io_timeout_s=1)
+        self.domains = Domains(str(self.mounts), lease_edges(), IoPools(), io_timeout_s=1)
         self.in_use = InUse(str(top / "prepared"))
         self.links = top / "links"
-        images = Images(str(self.links), self.in_use, Locks())
+        images = Images(str(self.links), self.in_use, Locks(), lambda _domain_id: None)
         self.connections = Connections(
             str(self.mounts), self.root, self.domains, qemu_users=(), users_below=images.users_below
         )
@@ -80,8 +82,10 @@ class Host:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    made = Host(tmp_path)
+    yield made
+    await made.domains.pools.close()
 
 
 def code(result: ConnectionResult) -> int:
@@ -167,15 +171,15 @@ class Mounted:
     def __init__(self, host: Host, spec: str, monkeypatch: pytest.MonkeyPatch, *, dead: bool) -> None:
         self.path = host.mounts / mount_name(spec)
         self.path.mkdir()
-        start = io_module._Helper.start.__func__  # type: ignore[attr-defined]
+        start = ioprocess.Helper.start.__func__  # type: ignore[attr-defined]
 
-        async def started(cls: type, name: str) -> object:
-            helper = await start(cls, name)
+        async def started(cls: type, name: str, kept: tuple[int, ...]) -> object:
+            helper = await start(cls, name, kept)
             if dead and name.startswith(str(self.path)):
                 os.kill(helper.pid, signal.SIGSTOP)
             return helper
 
-        monkeypatch.setattr(io_module._Helper, "start", classmethod(started))
+        monkeypatch.setattr(ioprocess.Helper, "start", classmethod(started))
         monkeypatch.setattr(connections_module, "ANSWER_S", 0.3 if dead else 10.0)
         monkeypatch.setattr(connections_module, "is_connected", lambda mount: mount == str(self.path))
 
@@ -229,7 +233,7 @@ async def test_a_mount_that_dies_while_it_is_unmounted_is_cut_off(
 ) -> None:
     answers = [True, not dead]
 
-    async def asked(path: str) -> bool:
+    async def asked(path: str, pools: IoPools) -> bool:
         return answers.pop(0)
 
     monkeypatch.setattr(connections_module, "_answers", asked)

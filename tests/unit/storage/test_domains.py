@@ -17,7 +17,8 @@ from storage.domain import Domain
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.errors import DomainNotFound, IoFailed
-from storage.file import io as io_module
+from storage.file import ioprocess
+from storage.file.iopool import IoPools
 from storage.flights import Flights
 from vdsm.common.ids import new_uuid
 
@@ -31,16 +32,16 @@ class DeadMount:
         self.path = mounts / "dead"
         self.path.mkdir(parents=True)
         self.asked = 0
-        start = io_module._Helper.start.__func__  # type: ignore[attr-defined]
+        start = ioprocess.Helper.start.__func__  # type: ignore[attr-defined]
 
-        async def stopped(cls: type, name: str) -> object:
-            helper = await start(cls, name)
+        async def stopped(cls: type, name: str, kept: tuple[int, ...]) -> object:
+            helper = await start(cls, name, kept)
             if name.startswith(str(self.path)):
                 self.asked += 1
                 os.kill(helper.pid, signal.SIGSTOP)
             return helper
 
-        monkeypatch.setattr(io_module._Helper, "start", classmethod(stopped))
+        monkeypatch.setattr(ioprocess.Helper, "start", classmethod(stopped))
         monkeypatch.setattr(domains_module, "SEARCH_S", SEARCH_S)
 
 
@@ -50,7 +51,12 @@ def dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeadMount:
 
 
 def _domains(tmp_path: Path) -> Domains:
-    return Domains(str(tmp_path / "rhev" / "mnt"), lease_edges(), io_timeout_s=1)
+    return Domains(str(tmp_path / "rhev" / "mnt"), lease_edges(), IoPools(), io_timeout_s=1)
+
+
+async def _close(domains: Domains) -> None:
+    await domains.close()
+    await domains.pools.close()
 
 
 async def _missed(domains: Domains, domain_id: str) -> tuple[float, DomainNotFound]:
@@ -65,21 +71,21 @@ async def test_ten_callers_of_an_absent_domain_wait_no_longer_than_one(dead: Dea
     waits = await asyncio.gather(*(_missed(domains, absent) for _ in range(10)))
     assert max(seconds for seconds, _ in waits) < 8 * SEARCH_S
     assert dead.asked == 1
-    await domains.close()
+    await _close(domains)
 
 
 async def test_callers_of_different_absent_domains_share_one_search(dead: DeadMount, tmp_path: Path) -> None:
     domains = _domains(tmp_path)
     await asyncio.gather(*(_missed(domains, new_uuid()) for _ in range(5)))
     assert dead.asked == 1
-    await domains.close()
+    await _close(domains)
 
 
 async def test_an_absent_domain_names_the_mounts_that_did_not_answer(dead: DeadMount, tmp_path: Path) -> None:
     domains = _domains(tmp_path)
     _, error = await _missed(domains, new_uuid())
     assert f"that answers; {dead.path} did not" in str(error)
-    await domains.close()
+    await _close(domains)
 
 
 async def test_a_dead_mount_does_not_delay_what_is_elsewhere(
@@ -94,7 +100,7 @@ async def test_a_dead_mount_does_not_delay_what_is_elsewhere(
     async with asyncio.timeout(3.5):
         assert (await domains.get(world.domain_id)).domain_id == world.domain_id
     assert await domains.found() == {world.domain_id: str(next(tmp_path.glob("rhev/mnt/_*")))}
-    await domains.close()
+    await _close(domains)
     await world.stop()
 
 
@@ -102,7 +108,7 @@ async def test_a_domain_is_opened_once_for_all_who_ask(world: World) -> None:
     domains = _domains(world.top)
     opened = await asyncio.gather(*(domains.get(world.domain_id) for _ in range(5)))
     assert all(domain is opened[0] for domain in opened)
-    await domains.close()
+    await _close(domains)
 
 
 async def test_a_look_leaves_open_what_was_open_and_closes_its_own(world: World) -> None:
@@ -115,7 +121,7 @@ async def test_a_look_leaves_open_what_was_open_and_closes_its_own(world: World)
     async with domains.look(world.domain_id) as second:
         assert second is kept
     assert (await kept.read_metadata()).domain_id == world.domain_id
-    await domains.close()
+    await _close(domains)
 
 
 async def test_a_domain_that_is_forgotten_while_it_opens_is_not_kept(
@@ -140,7 +146,7 @@ async def test_a_domain_that_is_forgotten_while_it_opens_is_not_kept(
         await getting
     monkeypatch.setattr(domains, "_open", inner)
     assert (await domains.get(world.domain_id)).domain_id == world.domain_id
-    await domains.close()
+    await _close(domains)
 
 
 async def test_a_domain_that_cannot_be_read_is_left_out_of_the_list(world: World) -> None:

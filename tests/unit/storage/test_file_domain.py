@@ -467,34 +467,34 @@ async def test_crash_while_a_domain_is_made(tmp_path, io, point):
 
 
 @pytest.mark.parametrize("point", [p for p in OURS if p.startswith("domain.format")])
-async def test_crash_while_a_domain_is_formatted(domain, tmp_path, io, image, point):
+async def test_crash_while_a_domain_is_formatted(domain, tmp_path, io, image, point, pools):
     await domain.volumes.create(raw(image, new_uuid()))
     assert die_at(point, tmp_path, "domain.format", SD, *(new_uuid() for _ in range(4))) == -signal.SIGKILL
     assert await find_file_domains(str(tmp_path), io) == []
-    assert await is_half_formatted(str(tmp_path), SD, timeout_s=5)
-    await finish_format(str(tmp_path), SD)
+    assert await is_half_formatted(str(tmp_path), SD, pools, timeout_s=5)
+    await finish_format(str(tmp_path), SD, pools)
     assert os.listdir(tmp_path) == []
-    assert not await is_half_formatted(str(tmp_path), SD, timeout_s=5)
+    assert not await is_half_formatted(str(tmp_path), SD, pools, timeout_s=5)
 
 
-async def test_a_domain_without_its_metadata_is_no_rest_of_a_format(domain, tmp_path):
+async def test_a_domain_without_its_metadata_is_no_rest_of_a_format(domain, tmp_path, pools):
     os.unlink(f"{domain.folder}/dom_md/metadata")
-    assert not await is_half_formatted(str(tmp_path), SD, timeout_s=5)
+    assert not await is_half_formatted(str(tmp_path), SD, pools, timeout_s=5)
 
 
 @pytest.mark.parametrize("lost", ["dom_md", "what is in dom_md"])
-async def test_a_folder_of_images_is_no_rest_of_a_format(domain, tmp_path, lost):
+async def test_a_folder_of_images_is_no_rest_of_a_format(domain, tmp_path, lost, pools):
     shutil.rmtree(f"{domain.folder}/dom_md")
     if lost != "dom_md":
         os.mkdir(f"{domain.folder}/dom_md")
     assert os.path.isdir(f"{domain.folder}/images")
-    assert not await is_half_formatted(str(tmp_path), SD, timeout_s=5)
+    assert not await is_half_formatted(str(tmp_path), SD, pools, timeout_s=5)
 
 
 @pytest.mark.parametrize("left", [".", "dom_md"])
-async def test_the_last_empty_folders_are_the_rest_of_a_format(tmp_path, left):
+async def test_the_last_empty_folders_are_the_rest_of_a_format(tmp_path, left, pools):
     os.makedirs(tmp_path / SD / left)
-    assert await is_half_formatted(str(tmp_path), SD, timeout_s=5)
+    assert await is_half_formatted(str(tmp_path), SD, pools, timeout_s=5)
 
 
 @pytest.mark.parametrize("point", [p for p in OURS if not p.startswith("domain.")])

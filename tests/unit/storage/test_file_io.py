@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from storage.errors import IoFailed, StorageNotResponding
-from storage.file import io as io_module
-from storage.file import iohelper
+from storage.file import ioprocess
 from storage.file.io import FileIo
+from storage.file.iohelper import long, requests, serving
+from vdsm.common import hanging as hanging_module
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ async def test_a_rename_that_was_abandoned_cannot_land_on_newer_content(io, tmp_
     path = str(tmp_path / "metadata")
     renames = []
     with monkeypatch.context() as patch:
-        patch.setattr(iohelper.os, "rename", lambda *names: renames.append(names))
-        iohelper.write_atomic(path, base64.b64encode(b"older").decode(), 0o644)  # killed in its rename: not done yet
+        patch.setattr(requests.os, "rename", lambda *names: renames.append(names))
+        requests.write_atomic(path, base64.b64encode(b"older").decode(), 0o644)  # killed in its rename: not done yet
     await io.write_atomic(path, b"newer")
     with pytest.raises(FileNotFoundError):
         os.rename(*renames[0])  # it happens now
@@ -68,9 +69,9 @@ async def test_a_link_that_was_abandoned_cannot_land_on_newer_content(io, tmp_pa
     source.write_bytes(b"older")
     renames = []
     with monkeypatch.context() as patch:
-        patch.setattr(iohelper.os, "rename", lambda *names: renames.append(names))
-        patch.setattr(iohelper, "remove", lambda _path: None)
-        iohelper.relink(str(source), str(target))
+        patch.setattr(requests.os, "rename", lambda *names: renames.append(names))
+        patch.setattr(requests, "remove", lambda _path: None)
+        requests.relink(str(source), str(target))
     source.unlink()
     source.write_bytes(b"newer")
     await io.relink(str(source), str(target))
@@ -96,9 +97,9 @@ async def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_pa
     def full(_fd):
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(iohelper.os, "fsync", full)
+    monkeypatch.setattr(requests.os, "fsync", full)
     with pytest.raises(OSError, match="full"):
-        iohelper.write_atomic(str(path), base64.b64encode(b"new").decode(), 0o644)
+        requests.write_atomic(str(path), base64.b64encode(b"new").decode(), 0o644)
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["metadata"]
 
@@ -112,7 +113,7 @@ class Recorded:
     def __init__(self, monkeypatch):
         self.calls = []
         for name in CALLS:
-            monkeypatch.setattr(iohelper.os, name, self._wrap(name, getattr(os, name)))
+            monkeypatch.setattr(requests.os, name, self._wrap(name, getattr(os, name)))
 
     def _wrap(self, name, call):
         def wrapped(*args, **named):
@@ -125,7 +126,7 @@ class Recorded:
 
 def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_answer(tmp_path, monkeypatch):
     seen = Recorded(monkeypatch)
-    iohelper.write_atomic(str(tmp_path / "metadata"), base64.b64encode(b"x").decode(), 0o644)
+    requests.write_atomic(str(tmp_path / "metadata"), base64.b64encode(b"x").decode(), 0o644)
     assert seen.calls == [("fsync", "metadata"), ("rename", "metadata"), ("fsync", tmp_path.name)]
 
 
@@ -146,7 +147,7 @@ def test_every_change_of_a_folder_is_on_the_disk_before_the_answer(tmp_path, mon
     (tmp_path / "folder").mkdir()
     more = {"create": (4096, 0o660), "make_folder": (0o755,)}.get(op, ())
     seen = Recorded(monkeypatch)
-    getattr(iohelper, op)(*(str(tmp_path / name) for name in names), *more)
+    {**serving.OPERATIONS, **serving.LONG}[op](*(str(tmp_path / name) for name in names), *more)
     assert seen.calls[-1] == ("fsync", tmp_path.name)
 
 
@@ -162,7 +163,7 @@ def test_sizes_and_content_are_on_the_disk_before_the_answer(tmp_path, monkeypat
         "write_direct": (base64.b64encode(b"x" * 512).decode(), 0),
     }[op]
     seen = Recorded(monkeypatch)
-    getattr(iohelper, op)(str(path), *more)
+    {**serving.OPERATIONS, **serving.LONG}[op](str(path), *more)
     kept = [call for call, subject in seen.calls if subject == "volume"]
     assert kept[-1] in ("fsync", "fdatasync")
 
@@ -172,7 +173,7 @@ async def test_a_rename_between_folders_is_on_the_disk_in_both(tmp_path, monkeyp
         (tmp_path / name).mkdir()
     (tmp_path / "a" / "f").touch()
     seen = Recorded(monkeypatch)
-    iohelper.rename(str(tmp_path / "a" / "f"), str(tmp_path / "b" / "f"))
+    requests.rename(str(tmp_path / "a" / "f"), str(tmp_path / "b" / "f"))
     assert sorted(seen.calls[1:]) == [("fsync", "a"), ("fsync", "b")]
 
 
@@ -191,9 +192,9 @@ def refuses(number):
 def test_without_fallocate_only_the_new_range_is_written(tmp_path, monkeypatch, number, offset):
     path = tmp_path / "volume"
     path.write_bytes(b"\1" * 8192)
-    monkeypatch.setattr(iohelper, "_fallocate", refuses(number))
+    monkeypatch.setattr(long, "_fallocate", refuses(number))
     told = []
-    iohelper.allocate(str(path), (20 << 20) + 512, offset, lambda done, size: told.append((done, size)))
+    long.allocate(str(path), (20 << 20) + 512, offset, lambda done, size: told.append((done, size)))
     content = path.read_bytes()
     assert content[:8192] == b"\1" * 8192
     assert content[8192:] == bytes((20 << 20) + 512 - 8192)
@@ -205,17 +206,17 @@ def test_without_fallocate_only_the_new_range_is_written(tmp_path, monkeypatch, 
 def test_without_fallocate_a_smaller_size_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "volume"
     path.write_bytes(b"\1" * 8192)
-    monkeypatch.setattr(iohelper, "_fallocate", refuses(errno.EOPNOTSUPP))
-    iohelper.allocate(str(path), 4096, 0, lambda _done, _size: None)
+    monkeypatch.setattr(long, "_fallocate", refuses(errno.EOPNOTSUPP))
+    long.allocate(str(path), 4096, 0, lambda _done, _size: None)
     assert path.read_bytes() == b"\1" * 8192
 
 
 def test_each_piece_is_on_the_disk_when_it_is_told(tmp_path, monkeypatch):
     path = tmp_path / "volume"
     path.touch()
-    monkeypatch.setattr(iohelper, "_fallocate", refuses(errno.EOPNOTSUPP))
+    monkeypatch.setattr(long, "_fallocate", refuses(errno.EOPNOTSUPP))
     seen = Recorded(monkeypatch)
-    iohelper.allocate(str(path), 17 << 20, 0, lambda done, _size: seen.calls.append(("told", done)))
+    long.allocate(str(path), 17 << 20, 0, lambda done, _size: seen.calls.append(("told", done)))
     for place, call in enumerate(seen.calls):
         if call[0] == "told":
             assert seen.calls[place - 1] == ("fdatasync", "volume")
@@ -224,7 +225,7 @@ def test_each_piece_is_on_the_disk_when_it_is_told(tmp_path, monkeypatch):
 def test_with_fallocate_data_stays(tmp_path):
     path = tmp_path / "volume"
     path.write_bytes(b"\1" * 8192)
-    iohelper.allocate(str(path), 1 << 20, 0, lambda _done, _size: None)
+    long.allocate(str(path), 1 << 20, 0, lambda _done, _size: None)
     assert path.read_bytes()[:8192] == b"\1" * 8192
     assert path.stat().st_size == 1 << 20
 
@@ -232,9 +233,9 @@ def test_with_fallocate_data_stays(tmp_path):
 def test_a_full_disk_is_no_reason_to_write_zeros(tmp_path, monkeypatch):
     path = tmp_path / "volume"
     path.touch()
-    monkeypatch.setattr(iohelper, "_fallocate", refuses(errno.ENOSPC))
+    monkeypatch.setattr(long, "_fallocate", refuses(errno.ENOSPC))
     with pytest.raises(OSError, match="No space left"):
-        iohelper.allocate(str(path), 1 << 20, 0, lambda _done, _size: None)
+        long.allocate(str(path), 1 << 20, 0, lambda _done, _size: None)
     assert path.stat().st_size == 0
 
 
@@ -246,9 +247,9 @@ def test_a_file_system_without_direct_io_is_told_and_leaves_no_probe(tmp_path, m
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), path)
         return real(path, flags, *mode)
 
-    monkeypatch.setattr(iohelper.os, "open", without_direct)
+    monkeypatch.setattr(requests.os, "open", without_direct)
     with pytest.raises(OSError, match="Invalid argument"):
-        iohelper.block_size(str(tmp_path))
+        requests.block_size(str(tmp_path))
     assert os.listdir(tmp_path) == []
 
 
@@ -258,8 +259,8 @@ def test_the_probe_finds_the_smallest_size_that_works(tmp_path, monkeypatch, nee
         if len(parts[0]) % needed:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
-    monkeypatch.setattr(iohelper.os, "pwritev", only)
-    assert iohelper.block_size(str(tmp_path)) == needed
+    monkeypatch.setattr(requests.os, "pwritev", only)
+    assert requests.block_size(str(tmp_path)) == needed
 
 
 def test_a_probe_that_dies_leaves_no_file(tmp_path, monkeypatch):
@@ -269,9 +270,9 @@ def test_a_probe_that_dies_leaves_no_file(tmp_path, monkeypatch):
         left.append(os.listdir(tmp_path))
         raise OSError(errno.EIO, "dead")
 
-    monkeypatch.setattr(iohelper.os, "pwritev", dies)
+    monkeypatch.setattr(requests.os, "pwritev", dies)
     with pytest.raises(OSError, match="dead"):
-        iohelper.block_size(str(tmp_path))
+        requests.block_size(str(tmp_path))
     assert left == [[]]
 
 
@@ -337,9 +338,10 @@ def slow_unlink(tmp_path, monkeypatch):
             "import os, time\n"
             "unlink = os.unlink\n"
             f"os.unlink = lambda *names: (time.sleep({seconds}), unlink(*names))\n"
-            f"exec(compile(open({io_module._SCRIPT!r}).read(), 'iohelper', 'exec'))\n"
+            "import runpy\n"
+            f"runpy.run_path({ioprocess._SCRIPT!r}, run_name='__main__')\n"
         )
-        monkeypatch.setattr(io_module, "_SCRIPT", str(script))
+        monkeypatch.setattr(ioprocess, "_SCRIPT", str(script))
 
     return slow
 
@@ -378,21 +380,21 @@ async def test_a_removal_keeps_no_other_request_waiting(tmp_path, slow_unlink):
 
 
 def test_a_large_file_is_removed_piece_by_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(iohelper, "CUT", 1 << 20)
+    monkeypatch.setattr(long, "CUT", 1 << 20)
     path = tmp_path / "volume"
     path.write_bytes(bytes(4 << 20))
     told = []
-    iohelper.discard(str(path), lambda done, left: told.append((done, left)))
+    long.discard(str(path), lambda done, left: told.append((done, left)))
     assert told == [(0, 3 << 20), (0, 2 << 20), (0, 1 << 20), (1, 0)]
     assert not path.exists()
 
 
 def test_a_large_file_with_another_link_keeps_its_content_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(iohelper, "CUT", 1 << 20)
+    monkeypatch.setattr(long, "CUT", 1 << 20)
     path, other = tmp_path / "volume", tmp_path / "shared"
     path.write_bytes(b"\1" * (4 << 20))
     os.link(path, other)
-    iohelper.discard(str(path), lambda _done, _left: None)
+    long.discard(str(path), lambda _done, _left: None)
     assert not path.exists() and other.read_bytes() == b"\1" * (4 << 20)
 
 
@@ -431,12 +433,12 @@ async def test_a_request_that_waits_its_turn_has_the_same_deadline(io, hanging, 
 
 async def test_helpers_that_cannot_be_killed_are_bounded(io, hanging, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(io_module._Helper, "kill", lambda self: None)
+        patch.setattr(ioprocess.Helper, "kill", lambda self: None)
         io.timeout_s = 0.3
-        for _ in range(io_module.hanging.MOST):
+        for _ in range(hanging_module.MOST):
             with pytest.raises(StorageNotResponding):
                 await io.read(hanging)
-        assert io.stuck == io_module.hanging.MOST
+        assert io.stuck == hanging_module.MOST
         other = FileIo(f"{io.name}/domain", mount=io.name)
         for refused in (io.read(hanging), other.read(hanging), other.allocate(hanging, 1, timeout_s=5)):
             started = time.monotonic()
@@ -487,17 +489,17 @@ async def test_requests_that_are_cancelled_together_refuse_nobody(io, hanging, t
 
 async def test_a_failed_allocation_leaves_no_helper(io, tmp_path):
     started = []
-    real = io_module._Helper.start.__func__
+    real = ioprocess.Helper.start.__func__
 
-    async def start(cls, name):
-        started.append(await real(cls, name))
+    async def start(cls, name, kept):
+        started.append(await real(cls, name, kept))
         return started[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(io_module._Helper, "start", classmethod(start))
+        patch.setattr(ioprocess.Helper, "start", classmethod(start))
         with pytest.raises(IoFailed, match="ENOENT"):
             await io.allocate(str(tmp_path / "none"), 1, timeout_s=5)
-    await started[0].ended(5)
+    await asyncio.wait([started[0].end], timeout=5)
     assert not started[0].alive
     assert io.stuck == 0
 
@@ -506,7 +508,7 @@ async def test_a_busy_hosts_slow_start_of_a_helper_is_no_silence_of_the_storage(
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nsleep 1\nexec {os.path.realpath(sys.executable)} "$@"\n')
     python.chmod(0o755)
-    monkeypatch.setattr(io_module, "_python", lambda: str(python))
+    monkeypatch.setattr(ioprocess, "_python", lambda: str(python))
     io = FileIo(str(tmp_path), timeout_s=0.5)
     assert await io.list_folder(str(tmp_path)) == ["python"]
     await io.close()
@@ -516,8 +518,8 @@ async def test_a_helper_that_does_not_start_is_told_and_killed(tmp_path, monkeyp
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho $$ > $(dirname $0)/pid\nexec sleep 60\n")
     python.chmod(0o755)
-    monkeypatch.setattr(io_module, "_python", lambda: str(python))
-    monkeypatch.setattr(io_module, "START_S", 0.5)
+    monkeypatch.setattr(ioprocess, "_python", lambda: str(python))
+    monkeypatch.setattr(ioprocess, "START_S", 0.5)
     io = FileIo(str(tmp_path))
     with pytest.raises(IoFailed, match="did not start"):
         await io.exists(str(tmp_path))

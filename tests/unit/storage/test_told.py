@@ -14,6 +14,7 @@ from storage.connections import Connection, Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.errors import InvalidContent, UnsafeImage
+from storage.file.iopool import IoPools
 from storage.locks import Locks, Mode
 from storage.ondisk.values import DomainKind
 
@@ -35,9 +36,11 @@ class NoRoot:
         ("{top}/none", "there is no such folder (No such file or directory)"),
     ],
 )
-async def test_a_local_folder_that_is_refused_is_named_with_the_reason(tmp_path: Path, spec: str, reason: str) -> None:
+async def test_a_local_folder_that_is_refused_is_named_with_the_reason(
+    tmp_path: Path, pools: IoPools, spec: str, reason: str
+) -> None:
     (tmp_path / "file").touch()
-    domains = Domains(str(tmp_path), lease_edges(), io_timeout_s=5)
+    domains = Domains(str(tmp_path), lease_edges(), pools, io_timeout_s=5)
     connections = Connections(str(tmp_path), NoRoot(), domains, qemu_users=(), users_below=lambda _path: [])
     wanted = spec.format(top=tmp_path)
     (result,) = await connections.connect(DomainKind.LOCALFS, [Connection("c", wanted)])

@@ -1,12 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The process that touches a shared mount: ``python3 -I -S iohelper.py <framing.py>``.
-
-It may hang with its mount and then be abandoned, so it holds no state: each request on stdin is
-one operation on named paths, each answer on stdout its result or errno. Requests are served one
-after the other; the end of stdin ends it. Standard library only, and little of it: there is one
-such process per domain.
-
-Paths are those of the caller, which runs as the same user: this process narrows nothing.
+"""The small operations on files: each takes as long as the storage takes to answer a few requests.
 
 A process that was killed in the middle of a rename may still carry it out, or its server may, when a mount that
 hung comes back. So a file is replaced from a temporary file of a name that nobody had before, and
@@ -18,23 +11,14 @@ from __future__ import annotations
 import binascii
 import contextlib
 import errno
-import importlib.util
 import mmap
 import os
 import stat
-import sys
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-PIECE = 128 << 20
-CUT = 16 << 30
-ZEROS = 1 << 20
 PAGE = 4096
 NEW = ".new"
-NO_ALLOCATION = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def read(path: str, max_size: int) -> str:
@@ -244,103 +228,12 @@ def remove_folder(path: str) -> None:
     sync_folder(os.path.dirname(path))
 
 
-def remove_tree(path: str) -> None:
-    discard(path, lambda _done, _size: None)
-
-
-def discard(path: str, say: Callable[[int, int], None]) -> None:
-    """A file, or a folder with all it holds, told entry by entry; a large file piece by piece when it has one link."""
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return
-    _discard(path, found, say)
-    sync_folder(os.path.dirname(path))
-
-
-def _discard(path: str, found: os.stat_result, say: Callable[[int, int], None]) -> None:
-    if stat.S_ISDIR(found.st_mode):
-        for entry in list(os.scandir(path)):
-            with contextlib.suppress(FileNotFoundError):
-                _discard(entry.path, entry.stat(follow_symlinks=False), say)
-        os.rmdir(path)
-    else:
-        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_blocks * 512 > CUT:
-            _cut_short(path, found.st_size, say)
-        os.unlink(path)
-    say(1, 0)
-
-
-def _cut_short(path: str, size: int, say: Callable[[int, int], None]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        while size > CUT:
-            size -= CUT
-            os.ftruncate(fd, size)
-            os.fsync(fd)
-            say(0, size)
-    finally:
-        os.close(fd)
-
-
 def sync_folder(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def allocate(path: str, size: int, offset: int, say: Callable[[int, int], None]) -> None:
-    """In pieces that are on the disk when they are told: silence then means a mount that hangs.
-
-    Where the file system cannot reserve space, zeros are written, and only past the end of the file: what lies
-    before it may be data.
-    """
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        if not _reserve(fd, offset, size, say):
-            _lengthen(fd, max(offset, os.fstat(fd).st_size), size, say)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _reserve(fd: int, done: int, size: int, say: Callable[[int, int], None]) -> bool:
-    """False when the file system cannot (NFS v3, ext2)."""
-    while done < size:
-        piece = min(PIECE, size - done)
-        try:
-            _fallocate(fd, done, piece)
-        except OSError as e:
-            if e.errno not in NO_ALLOCATION:
-                raise
-            return False
-        done += piece
-        say(done, size)
-    return True
-
-
-def _lengthen(fd: int, done: int, size: int, say: Callable[[int, int], None]) -> None:
-    zeros = memoryview(bytes(ZEROS))
-    while done < size:
-        end = min(done + ZEROS * 8, size)
-        while done < end:
-            done += os.pwrite(fd, zeros[: min(ZEROS, end - done)], done)
-        os.fdatasync(fd)
-        say(done, size)
-
-
-def _fallocate(fd: int, offset: int, size: int) -> None:
-    # not posix_fallocate: the C library would write by itself where the server cannot allocate
-    import ctypes
-
-    call = ctypes.CDLL(None, use_errno=True).fallocate64
-    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    while call(fd, 0, offset, size) != 0:
-        number = ctypes.get_errno()
-        if number != errno.EINTR:
-            raise OSError(number, os.strerror(number))
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -351,50 +244,3 @@ def _write_all(fd: int, data: bytes) -> None:
 
 def _text(data: bytes) -> str:
     return binascii.b2a_base64(data, newline=False).decode("ascii")
-
-
-_QUICK = (read, read_direct, read_timed, exists, status, list_folder, list_matching, space, block_size)
-_CHANGES = (write_atomic, write_direct, create, truncate, chmod, make_folder, make_folders, rename, relink, remove)
-_FOLDERS = (remove_folder, remove_tree, sync_folder)
-
-OPERATIONS: dict[str, Callable[..., Any]] = {call.__name__: call for call in (*_QUICK, *_CHANGES, *_FOLDERS)}
-
-# these take a long time, and tell how far they are
-LONG: dict[str, Callable[..., Any]] = {call.__name__: call for call in (allocate, discard)}
-
-
-def serve(framing: Any, requests: BinaryIO, answers: BinaryIO) -> None:
-    def send(answer: dict[str, Any]) -> None:
-        answers.write(framing.encode_frame(answer))
-        answers.flush()
-
-    send({"ready": True})
-    while True:
-        try:
-            request = framing.read_frame(requests)
-        except EOFError:
-            return
-        op = request.pop("op")
-        try:
-            if op in LONG:
-                result = LONG[op](**request, say=lambda done, size: send({"progress": [done, size]}))
-            else:
-                result = OPERATIONS[op](**request)
-        except OSError as e:
-            text = os.strerror(e.errno) if e.errno else str(e)
-            send({"errno": e.errno or errno.EIO, "text": text, "path": e.filename or request.get("path", "")})
-        else:
-            send({"result": result})
-
-
-def main() -> None:
-    spec = importlib.util.spec_from_file_location("framing", sys.argv[1])
-    assert spec is not None and spec.loader is not None
-    framing = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(framing)
-    os.umask(0o022)
-    serve(framing, sys.stdin.buffer, sys.stdout.buffer)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Helpers of a mount that have nothing to do: whoever needs one takes it from here.
+
+One waits for the next request as long as somebody has the mount open and asks now and then: the monitor does, every
+10 s. All others, and the last one when nobody has it open, end soon: each costs memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from storage.file.ioprocess import Helper
+
+KEPT_S = 30.0
+SPARE_S = 1.0
+
+
+class Idle:
+    def __init__(self) -> None:
+        self.kept_s = SPARE_S
+        self._waiting: list[tuple[float, Helper]] = []  # who has waited longest comes first
+        self._ending: set[asyncio.Future[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def helpers(self) -> list[Helper]:
+        return [helper for _, helper in self._waiting]
+
+    def take(self, kept: tuple[int, ...]) -> Helper | None:
+        """One that holds just these descriptors; those that hold others end."""
+        while self._waiting:
+            _, helper = self._waiting.pop()
+            if helper.alive and helper.kept == kept:
+                return helper
+            self.end(helper)
+        return None
+
+    def put(self, helper: Helper) -> None:
+        self._waiting.append((asyncio.get_running_loop().time(), helper))
+        self.see()
+
+    def end(self, helper: Helper) -> None:
+        """Of one that owes no answer: it does nothing, so it can be killed at any time."""
+        helper.kill()
+        if helper.alive:
+            self._ending.add(helper.end)
+            helper.end.add_done_callback(self._ending.discard)
+
+    def end_all(self) -> None:
+        while self._waiting:
+            self.end(self._waiting.pop()[1])
+        self.see()
+
+    async def ended(self, timeout_s: float) -> None:
+        """Wait for the end of those that were ended, but not longer."""
+        if self._ending:
+            await asyncio.wait(list(self._ending), timeout=timeout_s)
+
+    def see(self) -> None:
+        """End those whose time is over, come back for the next."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            since, helper = self._waiting[0]
+            over = since + (self.kept_s if len(self._waiting) == 1 else SPARE_S)
+            if loop.time() < over:
+                self._timer = loop.call_at(over, self.see)
+                return
+            del self._waiting[0]
+            self.end(helper)
