@@ -46,27 +46,29 @@ class Running(Capability):
         self._vm.check_running(_PAUSE)
         self._check_not_called_back(_PAUSE)
         number = self._wish(_PAUSE)
-        status = self._vm.status
-        if await self._stands(_PAUSE) is True and _CONT not in self._doing:
-            if status.pause_code in DISK_TROUBLE:
-                await self._vm.change(trouble=Trouble(PauseCode.NO_ERROR, time.monotonic()))
-                await self._vm.look.fresh()
+        if await self._stands(_PAUSE) is True and await self._stays():
             return
         before = self._hooks.run_xml("before_vm_pause", self._vm.xml, vm=self._vm.hook_vm)
         await self._after_hook(_PAUSE, number, before, self._hypervisor.pause)
+        await self._stays()
 
     async def cont(self) -> None:
         """Let the CPUs run, and see it. Where they run nothing is done."""
-        self._vm.check_running(_CONT)
-        status = self._vm.status
-        if status.stored in _NOT_NOW:
-            raise VmBusy(self._vm.vm_id, _CONT, str(status.stored))
-        self._check_not_called_back(_CONT)
-        number = self._wish(_CONT)
-        if await self._stands(_CONT) is False and _PAUSE not in self._doing:
-            return
-        before = self._hooks.run_xml("before_vm_cont", self._vm.xml, vm=self._vm.hook_vm)
-        await self._after_hook(_CONT, number, before, self._hypervisor.resume)
+        self._check_cont()
+        await self._resume(self._wish(_CONT), self._hypervisor.resume)
+
+    async def go_on(self, check: Callable[[], None]) -> None:
+        """As `cont`, but nobody wishes it: a pause wins, also one that was asked for before and is not answered yet.
+
+        ``check`` raises when the VM must not go on any more; it is asked last, when the hooks have ended.
+        """
+        self._check_cont()
+
+        async def resume(vm_id: str) -> None:
+            check()
+            await self._hypervisor.resume(vm_id)
+
+        await self._resume(self._asked, resume)
 
     async def reset(self) -> None:
         """Press the reset button."""
@@ -74,6 +76,25 @@ class Running(Capability):
         async with self._turn("reset"):
             await self._hypervisor.reset(self._vm.vm_id)
         self._vm.look.soon()
+
+    async def _stays(self) -> bool:
+        """It stands because somebody wants it now, whatever had stopped it. False: it goes on meanwhile."""
+        if self._vm.status.pause_code in DISK_TROUBLE:
+            await self._vm.change(trouble=Trouble(PauseCode.NO_ERROR, time.monotonic()))
+            await self._vm.look.fresh()
+        return self._vm.stands and _CONT not in self._doing
+
+    def _check_cont(self) -> None:
+        self._vm.check_running(_CONT)
+        if self._vm.status.stored in _NOT_NOW:
+            raise VmBusy(self._vm.vm_id, _CONT, str(self._vm.status.stored))
+        self._check_not_called_back(_CONT)
+
+    async def _resume(self, number: int, call: Callable[[str], Awaitable[None]]) -> None:
+        if await self._stands(_CONT) is False and _PAUSE not in self._doing:
+            return
+        before = self._hooks.run_xml("before_vm_cont", self._vm.xml, vm=self._vm.hook_vm)
+        await self._after_hook(_CONT, number, before, call)
 
     async def _stands(self, action: str) -> bool | None:
         """Whether the CPUs stand, as libvirt says now: events may be late or lost. None when it does not answer."""

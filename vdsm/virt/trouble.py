@@ -18,6 +18,7 @@ import time
 
 from vdsm.common.errors import AgentError
 from vdsm.virt.capability import Capability, Handle
+from vdsm.virt.errors import Superseded
 from vdsm.virt.running import Running
 from vdsm.virt.states import DISK_TROUBLE, ExitReason, VmState, exit_for
 
@@ -48,7 +49,7 @@ class ResumeBehaviour(Capability):
             async with self._slots:
                 if not self._may_go_on():  # somebody paused it meanwhile, or its time ran out
                     return
-                await self._running.cont()
+                await self._running.go_on(self._check)
             log.info("VM %s goes on: its storage is back", self._vm.vm_id)
         except AgentError as e:
             log.error("VM %s can't go on though its storage is back: %s", self._vm.vm_id, e)
@@ -56,6 +57,10 @@ class ResumeBehaviour(Capability):
     def _may_go_on(self) -> bool:
         stays = self._vm.description.metadata.resume_behaviour == "leave_paused"
         return self.troubled and not stays and not self.overdue()
+
+    def _check(self) -> None:
+        if not self._may_go_on():
+            raise Superseded(self._vm.vm_id, "resume", "its end" if self.overdue() else "pause")
 
     def overdue(self) -> bool:
         """It must not go on any more."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from vdsm.virt.states import PauseCode
 from vdsm.virt.vm import Vm
 
 from .fakes import DOMAIN, IMAGE, VM, VOLUME, World, disk, refuse, settle, until, xml_of
+from .test_looks import LateLook
 
 PATH = f"/rhev/{IMAGE}/{VOLUME}"
 
@@ -61,6 +63,79 @@ async def test_a_vm_whose_time_ran_out_while_it_waited_does_not_go_on(
     slots.release()
     await settle()
     assert "resume" not in world.hypervisor.calls
+
+
+class Script:
+    """The hook before a resume: it runs until it is told to end."""
+
+    def __init__(self, world: World) -> None:
+        self.began, self.go = asyncio.Event(), asyncio.Event()
+        world.hooks.scripts["before_vm_cont"] = self._run
+
+    async def _run(self, xml: str) -> str:
+        self.began.set()
+        await self.go.wait()
+        return xml
+
+
+@pytest.mark.parametrize("asked", ["before the resume", "while its hook runs"])
+async def test_a_pause_that_is_answered_while_the_hook_of_a_resume_runs_stands(world: World, asked: str) -> None:
+    vm = await stopped(world)
+    script = Script(world)
+    if asked == "before the resume":
+        look = LateLook(world)
+        pausing = asyncio.create_task(vm.running.pause())
+        await look.began.wait()
+        world.vms.storage_is_back(DOMAIN)
+        await settle()
+        look.go.set()
+        await script.began.wait()
+    else:
+        world.vms.storage_is_back(DOMAIN)
+        await script.began.wait()
+        pausing = asyncio.create_task(vm.running.pause())
+    await pausing
+    script.go.set()
+    await settle()
+    assert "resume" not in world.hypervisor.calls
+    assert (vm.status.reported, vm.status.pause_code) == ("Paused", "NOERR")
+
+
+async def test_a_pause_that_meets_a_resume_in_libvirt_stops_the_guest_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = await stopped(world)
+    look, written, change = LateLook(world), asyncio.Event(), vm.change
+
+    async def slow(**fields: Any) -> None:
+        await written.wait()
+        await change(**fields)
+
+    monkeypatch.setattr(vm, "change", slow)
+    pausing = asyncio.create_task(vm.running.pause())
+    await look.began.wait()
+    world.vms.storage_is_back(DOMAIN)
+    await settle()
+    look.go.set()
+    await until(lambda: "resume" in world.hypervisor.calls)
+    written.set()
+    await pausing
+    assert world.hypervisor.found[VM].state is DomainState.PAUSED
+    assert vm.status.reported == "Paused"
+
+
+async def test_a_vm_whose_time_runs_out_while_its_hook_runs_does_not_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stopped(world, "kill")
+    script = Script(world)
+    world.vms.storage_is_back(DOMAIN)
+    await script.began.wait()
+    monkeypatch.setattr(trouble, "KILL_AFTER_S", 0.0)
+    script.go.set()
+    await settle()
+    assert "resume" not in world.hypervisor.calls
+    assert "overtaken by its end" in caplog.text
 
 
 async def test_a_vm_that_goes_on_is_in_the_log_and_one_that_can_not_with_the_reason(
