@@ -64,6 +64,9 @@ class Handle(Protocol):
     def end(self, exit_: Exit, graceful_attempts: int = 0) -> asyncio.Future[None]:
         """Begin the end of the VM unless it has begun."""
 
+    def end_with_hook(self, exit_: Exit) -> None:
+        """As a destroy that nobody asked for: ``before_vm_destroy`` runs before."""
+
 
 class Capability:
     """The capability that does nothing: each overrides what it has."""

@@ -71,6 +71,15 @@ class Ending:
             self._release.add_done_callback(_retrieved)
         return self._release
 
+    def begin_with_hook(self, exit_: Exit) -> None:
+        """The agent ends it by itself as a destroy would: a forced power-down, a reboot it must not go through."""
+        if self.begun:
+            return
+        self._exit = exit_
+        self._stopped()
+        self._release = asyncio.create_task(self._run_with_hook(), name=f"end {self._vm.vm_id}")
+        self._release.add_done_callback(_retrieved)
+
     def retry(self) -> None:
         """Try a release that failed once more: when QEMU has ended at last, or it is time to kill it again."""
         if not self.failed or self._exit is None:
@@ -100,10 +109,10 @@ class Ending:
 
     async def _destroy(self, graceful_attempts: int) -> None:
         vm = self._vm
+        if not self.begun and not vm.status.down:
+            self._stopped()
+        await self._run_before_destroy()  # whatever became of the VM before: hooks.md 2.2
         if not vm.status.down:
-            if not self.begun:
-                self._stopped()
-                await self._run_before_destroy()
             await vm.change(forget=True)
             launched = vm.record.phase not in (Phase.STARTING, Phase.LAUNCHING)
             reason = ExitReason.ADMIN_SHUTDOWN if launched else ExitReason.DESTROYED_ON_STARTUP
@@ -130,6 +139,10 @@ class Ending:
             await self._parts.hooks.run_xml("before_vm_destroy", self._vm.xml, vm=self._vm.hook_vm)
         except AgentError as e:
             log.error("VM %s: before_vm_destroy: %s", self._vm.vm_id, e)
+
+    async def _run_with_hook(self) -> None:
+        await self._run_before_destroy()
+        await self._run()
 
     async def _run(self) -> None:
         vm = self._vm

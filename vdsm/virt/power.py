@@ -116,7 +116,7 @@ class PowerButton(Capability):
         if vm.status.ending:
             return
         if vm.record.destroy_on_reboot or vm.description.metadata.destroy_on_reboot:
-            vm.end(exit_for(ExitReason.DESTROYED_ON_REBOOT))
+            vm.end_with_hook(exit_for(ExitReason.DESTROYED_ON_REBOOT))
             return
         await vm.change(started_at_s=time.time())
         if vm.description.agent_channel:
@@ -153,6 +153,6 @@ class PowerButton(Capability):
             if request.reboot:
                 await self._running.reset()
             else:
-                self._vm.end(exit_for(ExitReason.ADMIN_SHUTDOWN))
+                self._vm.end_with_hook(exit_for(ExitReason.ADMIN_SHUTDOWN))
         except AgentError as e:
             log.error("VM %s: %s", self._vm.vm_id, e)

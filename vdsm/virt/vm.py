@@ -75,6 +75,7 @@ class Vm:
         self._starting = False
         self._given: audit.Given = {}
         self.ending = Ending(self, parts, self._stop)
+        self.end_with_hook = self.ending.begin_with_hook
         self.running = Running(self, parts.hypervisor, parts.hooks, self._turn)
         self.disks = Disks(self, parts.images, parts.hypervisor)
         self.agent = Agent(self, parts.hypervisor)

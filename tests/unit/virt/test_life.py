@@ -118,6 +118,20 @@ async def test_destroy_leaves_nothing(world: World) -> None:
     assert world.hooks.ran == ["before_vm_start", "after_vm_start", "before_vm_destroy", "after_vm_destroy"]
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_vm_that_is_down_has_its_hook_before_it_is_let_go(world: World, restarted: bool) -> None:
+    vm = await world.vms.create(VM, xml_of())
+    await until(lambda: vm.status.reported == "Up" and "after_vm_start" in world.hooks.ran)
+    world.hypervisor.guest_ends(VM)
+    await until(lambda: vm.status.down)
+    if restarted:
+        await world.restart()
+    world.hooks.ran.clear()
+    await world.vms.destroy(VM)
+    assert world.hooks.ran == ["before_vm_destroy"]
+    assert world.vms.all() == []
+
+
 async def test_destroy_during_a_hook_kills_the_hook(world: World) -> None:
     running = world.hooks.hang("before_vm_start")
     await world.vms.create(VM, xml_of(disks=[disk()]))

@@ -12,7 +12,7 @@ import pytest
 
 from vdsm.virt import power
 from vdsm.virt.errors import NoPowerdownWay, VmStarting
-from vdsm.virt.hypervisor import Change
+from vdsm.virt.hypervisor import Change, DomainState
 from vdsm.virt.power import PowerdownRequest
 from vdsm.virt.vm import Vm
 
@@ -136,6 +136,25 @@ async def test_force_follows_where_no_way_is_left(world: World) -> None:
     await until(lambda: "reset" in asked(world))
     assert asked(world) == ["ask_agent_reboot", "ask_reboot", "reset"]
     assert world.events.downs() == []
+
+
+@pytest.mark.parametrize("why", ["forced", "no reboots"])
+async def test_what_the_agent_ends_by_itself_has_the_hook_of_a_destroy_while_it_runs(world: World, why: str) -> None:
+    vm = await up(world, metadata="<ovirt-vm:destroy_on_reboot type='bool'>true</ovirt-vm:destroy_on_reboot>")
+    running = []
+
+    async def script(xml: str) -> str:
+        running.append(world.hypervisor.found[VM].state is DomainState.RUNNING)
+        return xml
+
+    world.hooks.scripts["before_vm_destroy"] = script
+    if why == "forced":
+        await vm.power.shut_down(request(timeout_s=0.01, force=True))
+    else:
+        world.hypervisor.tell(VM, Change.REBOOTED)
+    await until(lambda: vm.status.down)
+    assert running == [True]
+    assert [d["exitReason"] for d in world.events.downs()] == [6 if why == "forced" else 13]
 
 
 async def test_a_forced_end_gives_qemu_no_further_grace(world: World) -> None:
