@@ -90,7 +90,7 @@ class DomainEvent:
 
 @dataclass(frozen=True)
 class ClockShift:
-    """The guest set its clock: seconds from where the domain's clock started."""
+    """The guest set its clock: by so many seconds it is ahead of UTC now, whatever offset the domain started with."""
 
     vm_id: str
     offset_s: int

@@ -37,8 +37,10 @@ class Lane:
         self._closed = False
 
     def post(self, what: str, work: Work) -> bool:
-        """False when the lane is full or closed: nothing of it will happen."""
-        if self._closed or len(self._queue) >= self._limit:
+        """False when the lane is full: it is dropped. A closed one takes all, and does nothing."""
+        if self._closed:
+            return True
+        if len(self._queue) >= self._limit:
             return False
         self._queue.append((what, work))
         if self._task is None or self._task.done():

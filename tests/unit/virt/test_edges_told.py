@@ -326,7 +326,7 @@ async def test_a_defect_in_samples_is_told_by_what_it_costs(caplog: pytest.LogCa
 
 async def test_a_call_that_hangs_is_told_and_so_is_its_return(hangs: Hangs, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "vdsm.virt.libvirt")
-    workers = Workers("pool", 1)
+    workers = Workers("pool", 1, slow_s=0.001)
     with pytest.raises(DeadlineExceeded):
         await workers.call("pause", 0.01, hangs)
     hangs.release.set()

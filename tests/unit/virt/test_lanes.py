@@ -73,6 +73,21 @@ async def test_hooks_that_nobody_works_off_are_left_out_by_name(caplog: pytest.L
     assert ran == []
 
 
+async def test_a_mailbox_that_is_closed_does_nothing_and_tells_of_nothing_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    box, ran = Mailbox(VM, asyncio.Semaphore(1)), []
+
+    async def work() -> None:
+        ran.append(1)
+
+    box.close()
+    box.hook("after_vm_pause", work)
+    assert box.event("an event", work)
+    await settle()
+    assert (caplog.records, ran) == ([], [])
+
+
 async def test_a_hook_that_fails_gives_its_slot_back() -> None:
     slots = asyncio.Semaphore(1)
     box, ran = Mailbox(VM, slots), []

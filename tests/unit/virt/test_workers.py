@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import threading
 import time
 import weakref
@@ -153,6 +154,36 @@ async def test_a_call_that_hangs_is_counted_until_it_is_back(hangs: Hangs) -> No
     assert workers.stuck == 1
     assert await workers.call("go on", 1.0, lambda: "yes") == "yes"
     await all_back(workers, hangs)
+    workers.stop()
+
+
+async def test_a_call_that_is_dropped_and_comes_back_is_not_told_as_one_that_hangs(
+    hangs: Hangs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "vdsm.virt.libvirt")
+    workers = Workers("test", 1)
+    dropped = asyncio.create_task(workers.call("look at the domain", 20.0, hangs))
+    await until(lambda: hangs.begun)
+    dropped.cancel()
+    await asyncio.wait([dropped])
+    assert await workers.call("look again", 5.0, lambda: "yes") == "yes"
+    await all_back(workers, hangs)
+    assert caplog.text == ""
+    workers.stop()
+
+
+async def test_a_call_that_is_dropped_and_does_not_come_back_is_told_once(
+    hangs: Hangs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "vdsm.virt.libvirt")
+    workers = Workers("test", 1, slow_s=0.02)
+    dropped = asyncio.create_task(workers.call("look at the domain", 20.0, hangs))
+    await until(lambda: hangs.begun)
+    dropped.cancel()
+    await until(lambda: caplog.records)
+    await all_back(workers, hangs)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["test: 'look at the domain' hangs; 1 do", "test: 'look at the domain' came back after 0 s"]
     workers.stop()
 
 

@@ -5,7 +5,8 @@ Python can't interrupt a thread in C code. A call whose caller left (its deadlin
 its thread is lost until the call comes back by itself, and is used again then.
 
     waiting -> running -> slow -> hung (its caller left) -> back
-       |          '--------'--> done
+       |          |        '--> done
+       |          '--> done, or hung: nobody waits for it, and only when it is slow, too, it is told that it hangs
        '-> left before it began: it never runs
 
 - ``size`` calls run at once. One that runs for longer than ``slow_s`` makes room for another, so that a few that
@@ -147,7 +148,8 @@ class Workers:
                 return
 
     def _has_room(self) -> bool:
-        return sum(not call.slow for call in self._running) < self._size and len(self._running) < self._limit
+        quick = sum(not (call.slow or call.hung) for call in self._running)
+        return quick < self._size and len(self._running) < self._limit
 
     def _begin(self, call: _Call) -> None:
         try:
@@ -166,6 +168,7 @@ class Workers:
 
     def _is_slow(self, call: _Call) -> None:
         call.slow = True
+        self._tell_if_it_hangs(call)
         self._dispatch()
 
     def _leave(self, call: _Call) -> bool:
@@ -176,18 +179,23 @@ class Workers:
             return False
         if call.take():  # its thread has not begun, and won't
             return False
-        call.slow = call.hung = True
-        log.warning("%s: %r hangs; %d do", self.name, call.what, self.stuck)
+        call.hung = True
+        self._tell_if_it_hangs(call)
         self._refuse()
         self._dispatch()
         return True
+
+    def _tell_if_it_hangs(self, call: _Call) -> None:
+        """A caller that leaves at once, as a look that a newer one replaces, leaves no call that hangs."""
+        if call.slow and call.hung:
+            log.warning("%s: %r hangs; %d do", self.name, call.what, self.stuck)
 
     def _came_back(self, thread: _Thread, call: _Call, result: object, error: BaseException | None) -> None:
         """On the loop: whatever became of the caller, the thread is free."""
         self._running.remove(call)
         if call.timer is not None:
             call.timer.cancel()
-        if call.hung:
+        if call.slow and call.hung:
             log.info("%s: %r came back after %.0f s", self.name, call.what, call.loop.time() - call.began)
         self._idle.append(thread)
         self._dispatch()
