@@ -9,20 +9,21 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vdsm.common.crashpoints import REGISTRY, CrashPoint
 from vdsm.virt import records
 from vdsm.virt.errors import NoSuchVm, RecordNotWritten
 from vdsm.virt.hypervisor import DomainState, Reconnected
 from vdsm.virt.records import Phase, Record, Store
 from vdsm.virt.vm import Vm
 
-from .fakes import VM, World, disk, new_id, settle, until, xml_of
+from .fakes import IMAGE, VM, World, disk, new_id, settle, until, xml_of
 
 
 @contextmanager
@@ -125,6 +126,78 @@ async def test_a_vm_that_started_meanwhile_runs_on(world: World) -> None:
     assert phase(world) == "launching"
     disk_is_full.__exit__(None, None, None)
     await until(lambda: phase(world) == "running")
+
+
+POINTS = sorted(name for name in REGISTRY if name.startswith("vm."))
+CREATE = [name for name in POINTS if name.startswith("vm.create.")]
+# a start whose next word must be on the disk before libvirt hears of it, and can't be
+NOT_BEGUN = {f"vm.create.{step}" for step in ("recorded", "drive", "prepared", "hooked")}
+
+
+@contextmanager
+def full_from(point: str) -> Iterator[Callable[[], bool]]:
+    """The disk is full from that crash point on; gives whether it was reached."""
+    with ExitStack() as filled, pytest.MonkeyPatch.context() as patch:
+        reached = []
+
+        def reach(self: CrashPoint) -> None:
+            if self.name == point and not reached:
+                reached.append(point)
+                filled.enter_context(full_disk())
+
+        patch.setattr(CrashPoint, "reach", reach)
+        yield lambda: bool(reached)
+
+
+async def nothing_stays(world: World) -> None:
+    await until(lambda: world.records() == [])
+    await world.restart()
+    assert world.vms.all() == []
+    assert (world.hypervisor.found, world.storage.prepared) == ({}, set())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("point", CREATE)
+async def test_a_start_that_finds_no_room_at_a_step_runs_or_is_down_and_leaves_nothing(
+    world: World, point: str, restarted: bool
+) -> None:
+    with full_from(point) as reached:
+        vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+        await until(lambda: vm.status.reported in ("Up", "Down"))
+        assert reached()
+        if restarted:
+            await world.restart()
+            await until(lambda: world.vms.stats(VM)["status"] in ("Up", "Down"))
+        down = world.vms.stats(VM)["status"] == "Down"
+        assert down is (point in NOT_BEGUN)
+        if down:
+            assert "No space left" in world.vms.stats(VM)["exitMessage"] or restarted
+            assert (world.hypervisor.found, world.storage.prepared) == ({}, set())
+        else:
+            assert world.hypervisor.found[VM].state is DomainState.RUNNING
+            assert world.storage.prepared == {IMAGE}
+        await world.vms.destroy(VM)
+        assert world.vms.all() == []
+    await nothing_stays(world)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("point", [name for name in POINTS if name not in CREATE])
+async def test_a_destroy_that_finds_no_room_at_a_step_ends_all_the_same(
+    world: World, point: str, restarted: bool
+) -> None:
+    await up(world)
+    with full_from(point) as reached:
+        await world.vms.destroy(VM)
+        assert reached()
+        assert world.vms.all() == []
+        assert (world.hypervisor.found, world.storage.prepared) == ({}, set())
+        if restarted:  # whose word could not be taken back is told as Down once more
+            await world.restart()
+            await until(lambda: all(stats["status"] == "Down" for stats in world.vms.all_stats()))
+            for vm in world.vms.all():
+                await world.vms.destroy(vm.vm_id)
+    await nothing_stays(world)
 
 
 async def test_a_new_vm_is_refused_with_the_reason_and_nothing_of_it_is_left(world: World) -> None:
