@@ -25,7 +25,7 @@ from storage.domain import Chain, Domain
 from storage.errors import IoFailed, StorageError
 from storage.in_use import InUse
 from storage.links import replace_link
-from storage.locks import Locks, Mode
+from storage.locks import LockTable, Mode
 from storage.ondisk.values import Legality, VolumeFormat
 from vdsm.common.ids import new_uuid
 
@@ -63,7 +63,7 @@ class PreparedImage:
 
 
 class Images:
-    def __init__(self, links: str, in_use: InUse, held: Locks, opened: Callable[[str], Domain | None]) -> None:
+    def __init__(self, links: str, in_use: InUse, held: LockTable, opened: Callable[[str], Domain | None]) -> None:
         """``opened``: a domain by its id, when it is open here: a teardown opens none."""
         self._links = links
         self._opened = opened
@@ -122,7 +122,7 @@ class Images:
                     found |= set(self._in_use.users(domain_id, image_id))
         return sorted(found)
 
-    def _image_locked(self, domain: Domain, image_id: str, who: str) -> contextlib.AbstractAsyncContextManager[None]:
+    def _image_locked(self, domain: Domain, image_id: str, who: str) -> contextlib.AbstractAsyncContextManager[object]:
         wanted = [locks.domain(domain.domain_id, Mode.SHARED), locks.image(domain.domain_id, image_id)]
         return self._locks.hold(wanted, who=who, wait_s=PREPARE_WAIT_S)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from storage.locks import Lock, Locks
+from storage.locks import Lock, LockTable
 from storage.pool import Pool
 from storage.spm.errors import NotSpm
 from storage.tasks.record import Recovery
@@ -19,9 +19,9 @@ from vdsm.common.ids import BLANK_UUID
 
 
 class PoolTasks:
-    def __init__(self, pool: Pool, code_of: CodeOf) -> None:
+    def __init__(self, pool: Pool, code_of: CodeOf, held: LockTable) -> None:
         self._pool = pool
-        self._own = Tasks(None, _NoSteps(), code_of, Locks())
+        self._own = Tasks(None, _NoSteps(), code_of, held)
 
     async def start_spm(self, pool_id: str, max_version: int | None) -> str:
         """Begin to take the SPM role; the task's id. Raises `PoolUnknown`."""

@@ -26,7 +26,7 @@ from storage.file.iopool import IoPools
 from storage.images import API, Images, PreparedImage, VolumePath
 from storage.in_use import InUse
 from storage.links import PoolLinks
-from storage.locks import Locks
+from storage.lock_table import Locks
 from storage.lockspaces import Lockspaces
 from storage.monitor import INTERVAL_S, DomainHealth, Monitors
 from storage.pool import Pool
@@ -75,9 +75,9 @@ class Storage:
         )
         qemu_users = qemu_identities() if qemu_users is None else qemu_users
         self.in_use = InUse(os.path.join(paths.run, "prepared"))
-        held = Locks()
-        turns = DomainTurns(held)
-        self.images = Images(paths.storage_run, self.in_use, held, self.domains.opened)
+        self.locks = Locks()
+        turns = DomainTurns(self.locks)
+        self.images = Images(paths.storage_run, self.in_use, self.locks, self.domains.opened)
         self.connections = Connections(
             paths.mounts, root, self.domains, qemu_users=qemu_users, users_below=self.images.users_below
         )
@@ -114,7 +114,7 @@ class Storage:
             turns,
             io_timeout_s=io_timeout_s,
         )
-        self.tasks = PoolTasks(self.pool, self._code_of)
+        self.tasks = PoolTasks(self.pool, self._code_of, self.locks)
         self.volumes = VolumeReader(self.domains)
         self._beside: set[asyncio.Task[None]] = set()
         self._tell_valid: Callable[[str], None] = lambda _domain_id: None

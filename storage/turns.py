@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 
 from storage import locks
-from storage.locks import Locks, Mode
+from storage.lock_table import Grant, Locks
+from storage.locks import Mode
 
 WAIT_S = 20.0
 
@@ -23,13 +24,13 @@ class DomainTurns:
     def __init__(self, held: Locks) -> None:
         self._locks = held
 
-    def alone(self, domain_ids: Iterable[str], who: str) -> AbstractAsyncContextManager[None]:
+    def alone(self, domain_ids: Iterable[str], who: str) -> AbstractAsyncContextManager[Grant]:
         """For what changes to whom the domains belong, or whether they are. Raises `LockTimeout`."""
         return self._hold(domain_ids, Mode.EXCLUSIVE, who)
 
-    def used(self, domain_ids: Iterable[str], who: str) -> AbstractAsyncContextManager[None]:
+    def used(self, domain_ids: Iterable[str], who: str) -> AbstractAsyncContextManager[Grant]:
         """For what relies on both. Raises `LockTimeout`."""
         return self._hold(domain_ids, Mode.SHARED, who)
 
-    def _hold(self, domain_ids: Iterable[str], mode: Mode, who: str) -> AbstractAsyncContextManager[None]:
+    def _hold(self, domain_ids: Iterable[str], mode: Mode, who: str) -> AbstractAsyncContextManager[Grant]:
         return self._locks.hold([locks.domain(domain_id, mode) for domain_id in domain_ids], who=who, wait_s=WAIT_S)

@@ -18,7 +18,7 @@ from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.leases import Leases, joining
-from storage.locks import Locks, Mode
+from storage.locks import LockTable, Mode
 from storage.ondisk.domain_fields import DomainMetadata, encode_pool_domains, master_fields
 from storage.ondisk.layout import RESERVED_HOST_ID
 from storage.ondisk.values import DomainRole, DomainStatus
@@ -47,7 +47,7 @@ POOL_OTHERS = crash_point("pool.create.others", "all domains but the master name
 
 
 class Attachments:
-    def __init__(self, domains: Domains, held: Locks) -> None:
+    def __init__(self, domains: Domains, held: LockTable) -> None:
         self._domains = domains
         self._locks = held
 
@@ -121,7 +121,7 @@ class Attachments:
     async def _write(self, domain_id: str, changes: Mapping[str, str | None]) -> None:
         await (await self._domains.get(domain_id)).change_metadata(lambda _: changes)
 
-    def _alone(self, domain_id: str) -> AbstractAsyncContextManager[None]:
+    def _alone(self, domain_id: str) -> AbstractAsyncContextManager[object]:
         return self._locks.hold(
             [locks.domain(domain_id, Mode.EXCLUSIVE)], who="attaching or detaching it", wait_s=WAIT_S
         )

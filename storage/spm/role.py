@@ -32,7 +32,7 @@ from storage.domain import Claims, Domain
 from storage.domains import Domains
 from storage.errors import LeaseError, LeaseHeld, LeaseNotFormatted
 from storage.leases import joining
-from storage.locks import Locks
+from storage.locks import LockTable
 from storage.ondisk.values import DomainRole
 from storage.spm.agent import Agent
 from storage.spm.attachments import JOIN_S
@@ -75,7 +75,9 @@ class Wanted:
 
 
 class Role:
-    def __init__(self, domains: Domains, agent: Agent, recoveries: Recoveries, held: Locks, code_of: CodeOf) -> None:
+    def __init__(
+        self, domains: Domains, agent: Agent, recoveries: Recoveries, held: LockTable, code_of: CodeOf
+    ) -> None:
         self.domains = domains
         self._agent = agent
         self._locks = held

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from storage.domains import Domains
-from storage.locks import Locks
+from storage.locks import LockTable
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, Legality, VolumeFormat
 from storage.spm.agent import Agent
@@ -30,9 +30,10 @@ Verb = Callable[[Params], Awaitable[Json]]
 
 
 class Server:
-    def __init__(self, domains: Domains, agent: Agent, *, repository: str, codes: Mapping[str, int]) -> None:
+    def __init__(
+        self, domains: Domains, agent: Agent, held: LockTable, *, repository: str, codes: Mapping[str, int]
+    ) -> None:
         self.domains = domains
-        held = Locks()
         self.role = Role(domains, agent, Recoveries(domains, agent), held, code_of(codes))
         self._repository = repository
         self._attachments = Attachments(domains, held)

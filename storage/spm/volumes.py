@@ -25,7 +25,7 @@ from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.errors import DAMAGED, ImageNotFound, StorageError, VolumeExists
-from storage.locks import Lock, Locks, Mode
+from storage.locks import Lock, LockTable, Mode
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Legality, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import VolumeMetadata
@@ -62,7 +62,7 @@ def changing(domain_id: str, image_id: str) -> list[Lock]:
 
 
 class Volumes:
-    def __init__(self, domains: Domains, held: Locks, agent: Agent) -> None:
+    def __init__(self, domains: Domains, held: LockTable, agent: Agent) -> None:
         self._domains = domains
         self._locks = held
         self._agent = agent
@@ -143,16 +143,29 @@ class Volumes:
         return str(size)
 
     async def describe(self, domain_id: str, image_id: str, volume_id: str, description: str) -> None:
-        await self._change(domain_id, image_id, volume_id, lambda metadata: replace(metadata, description=description))
+        await self._change(
+            "Volume.setDescription",
+            domain_id,
+            image_id,
+            volume_id,
+            lambda metadata: replace(metadata, description=description),
+        )
 
     async def set_legality(self, domain_id: str, image_id: str, volume_id: str, legality: Legality) -> None:
-        await self._change(domain_id, image_id, volume_id, lambda metadata: replace(metadata, legality=legality))
+        await self._change(
+            "Volume.setLegality", domain_id, image_id, volume_id, lambda metadata: replace(metadata, legality=legality)
+        )
 
     async def _change(
-        self, domain_id: str, image_id: str, volume_id: str, change: Callable[[VolumeMetadata], VolumeMetadata]
+        self,
+        who: str,
+        domain_id: str,
+        image_id: str,
+        volume_id: str,
+        change: Callable[[VolumeMetadata], VolumeMetadata],
     ) -> None:
         volumes = (await self._domains.get(domain_id)).volumes
-        async with self._locks.hold(changing(domain_id, image_id)):
+        async with self._locks.hold(changing(domain_id, image_id), who=who):
             found = await volumes.read(image_id, volume_id)
             await volumes.write(image_id, volume_id, change(found), expect_generation=found.generation)
 

@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from storage.errors import StorageError
-from storage.locks import Lock, Locks, merge, overlapping
+from storage.locks import Lock, LockTable, merge, overlapping
 from storage.tasks.record import Outcome, Recovery, TaskRecord
 from storage.tasks.states import DONE, REPORTED, State, check_transition
 from storage.tasks.store import TaskStore
@@ -169,7 +169,7 @@ class Task:
 
 
 class Tasks:
-    def __init__(self, store: TaskStore | None, steps: StepsBack, code_of: CodeOf, held: Locks) -> None:
+    def __init__(self, store: TaskStore | None, steps: StepsBack, code_of: CodeOf, held: LockTable) -> None:
         self._store = store
         self._steps = steps
         self._code_of = code_of

@@ -22,7 +22,7 @@ from storage.file import ioprocess
 from storage.file.iopool import IoPools
 from storage.images import Images
 from storage.in_use import InUse
-from storage.locks import Locks
+from storage.lock_table import Locks
 from storage.ondisk.remote_path import mount_name
 from storage.ondisk.values import DomainKind
 from vdsm.api.codes import code_for

@@ -15,7 +15,7 @@ from storage.errors import BeingRemoved, IoFailed, VolumesInUse
 from storage.file.volumes import FileVolumes
 from storage.images import Images
 from storage.in_use import InUse
-from storage.locks import Locks
+from storage.lock_table import Locks
 from vdsm.common.ids import new_uuid
 
 D, IMAGE, OTHER = "domain", "image", "other"

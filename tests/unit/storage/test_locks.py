@@ -6,7 +6,8 @@ import asyncio
 import pytest
 
 from storage import locks
-from storage.locks import LockModesConflict, Locks, LockTimeout, Mode
+from storage.lock_table import Locks
+from storage.locks import LockModesConflict, LockTimeout, Mode
 
 A = locks.image("d", "a")
 B = locks.image("d", "b")
@@ -14,23 +15,23 @@ A_SHARED = locks.image("d", "a", Mode.SHARED)
 
 
 async def _enter(held: Locks, wanted: list[locks.Lock], order: list[str], name: str, leave: asyncio.Event) -> None:
-    async with held.hold(wanted, wait_s=5):
+    async with held.hold(wanted, who="one", wait_s=5):
         order.append(name)
         await leave.wait()
 
 
 async def test_exclusive_excludes() -> None:
     held = Locks()
-    async with held.hold([A]):
+    async with held.hold([A], who="one"):
         with pytest.raises(LockTimeout, match="01_img_d/a"):
-            async with held.hold([A], wait_s=0.01):
+            async with held.hold([A], who="one", wait_s=0.01):
                 pass
     assert held.names == []
 
 
 async def test_shared_holders_join() -> None:
     held = Locks()
-    async with held.hold([A_SHARED]), held.hold([A_SHARED], wait_s=0.01):
+    async with held.hold([A_SHARED], who="one"), held.hold([A_SHARED], who="one", wait_s=0.01):
         assert held.names == ["01_img_d/a"]
 
 
@@ -54,7 +55,7 @@ async def test_two_flows_naming_locks_in_other_orders_do_not_wait_for_each_other
 
     async def work(wanted: list[locks.Lock]) -> None:
         for _ in range(200):
-            async with held.hold(wanted, wait_s=5):
+            async with held.hold(wanted, who="one", wait_s=5):
                 await asyncio.sleep(0)
 
     async with asyncio.timeout(5):
@@ -67,7 +68,7 @@ async def test_a_waiter_that_gives_up_lets_the_next_in() -> None:
     first = asyncio.create_task(_enter(held, [A], order, "first", leave))
     await asyncio.sleep(0)
     with pytest.raises(LockTimeout):
-        async with held.hold([A], wait_s=0.01):
+        async with held.hold([A], who="one", wait_s=0.01):
             pass
     last = asyncio.create_task(_enter(held, [A], order, "last", leave))
     leave.set()
@@ -77,17 +78,17 @@ async def test_a_waiter_that_gives_up_lets_the_next_in() -> None:
 
 async def test_a_cancelled_waiter_keeps_nothing() -> None:
     held = Locks()
-    async with held.hold([A]):
+    async with held.hold([A], who="one"):
         waiting = asyncio.create_task(_enter(held, [A], [], "cancelled", asyncio.Event()))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-    async with held.hold([A], wait_s=0.01):
+    async with held.hold([A], who="one", wait_s=0.01):
         pass
     assert held.names == []
 
 
 async def test_both_modes_of_one_lock_are_a_mistake() -> None:
     with pytest.raises(LockModesConflict):
-        async with Locks().hold([A, A_SHARED]):
+        async with Locks().hold([A, A_SHARED], who="one"):
             pass

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from storage import locks
 from storage.errors import IoFailed, StorageNotResponding, VolumeNotFound
-from storage.locks import Locks
+from storage.lock_table import Locks
 from storage.tasks import record as records
 from storage.tasks.record import Outcome, Recovery, TaskRecord, TaskRecordInvalid
 from storage.tasks.runner import StepInvalid, Task, TaskNotFinished, TaskNotStoppable, Tasks, UnknownTask

@@ -15,7 +15,8 @@ from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.errors import InvalidContent, UnsafeImage
 from storage.file.iopool import IoPools
-from storage.locks import Locks, Mode
+from storage.lock_table import Locks
+from storage.locks import Mode
 from storage.ondisk.values import DomainKind
 
 A, B, C = (locks.image("d", name) for name in "abc")
@@ -95,10 +96,10 @@ async def test_of_three_who_wait_one_that_gives_up_takes_no_other_along() -> Non
     held, order = Locks(), []
 
     async def enter(name: str) -> None:
-        async with held.hold([A], wait_s=10):
+        async with held.hold([A], who="one", wait_s=10):
             order.append(name)
 
-    async with held.hold([A]):
+    async with held.hold([A], who="one"):
         waiting = {name: asyncio.create_task(enter(name)) for name in ("first", "second", "third")}
         await asyncio.sleep(0)
         waiting["second"].cancel()
@@ -110,11 +111,11 @@ async def test_of_three_who_wait_one_that_gives_up_takes_no_other_along() -> Non
 
 async def test_who_waits_too_long_is_told_what_for_and_lets_the_next_in() -> None:
     held = Locks()
-    async with held.hold([A_SHARED]):
+    async with held.hold([A_SHARED], who="one"):
         with pytest.raises(locks.LockTimeout) as e:
-            async with held.hold([A], wait_s=0.01):
+            async with held.hold([A], who="one", wait_s=0.01):
                 pass
-        async with held.hold([A_SHARED], wait_s=5):
+        async with held.hold([A_SHARED], who="one", wait_s=5):
             pass
     assert "01_img_d/a" in str(e.value)
     assert "exclusive" in str(e.value)
@@ -131,7 +132,7 @@ async def test_who_waits_in_vain_is_told_who_had_the_lock(holders: list[str], to
         for who in holders:
             await stack.enter_async_context(held.hold([A_SHARED], who=who))
         with pytest.raises(locks.LockTimeout) as e:
-            await stack.enter_async_context(held.hold([A], wait_s=0.01))
+            await stack.enter_async_context(held.hold([A], who="one", wait_s=0.01))
     assert told in str(e.value)
     assert held.names == []
 
