@@ -44,9 +44,10 @@ class Helper:
 
     @classmethod
     async def start(cls, name: str, kept: tuple[int, ...] = ()) -> Helper:
-        """One that is ready: what a busy host takes for that is no silence of the storage. Raises `IoFailed`."""
+        """One for the mount ``name`` that is ready: what a busy host takes for that is no silence of the storage. Raises `IoFailed`."""
         process = await commands.start(
             [_python(), "-I", "-S", "-E", _SCRIPT],
+            place=name,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=commands.ENVIRONMENT,

@@ -101,7 +101,7 @@ async def run(
     )
     timed_out = False
     try:
-        groups.record(transport.get_pid())
+        groups.record(transport.get_pid(), place)
         async with asyncio.timeout(timeout_s):
             _feed(transport, stdin)
             await child.ended.wait()
@@ -134,13 +134,16 @@ def end(started: tuple[asyncio.SubprocessTransport, object]) -> None:
     transport.close()
 
 
-async def start(argv: Sequence[str], **options: Any) -> asyncio.subprocess.Process:
-    """A child for whoever talks with it and sees its end; ``options`` are those of `create_subprocess_exec`."""
+async def start(argv: Sequence[str], *, place: str = "", **options: Any) -> asyncio.subprocess.Process:
+    """A child for whoever talks with it and sees its end; ``options`` are those of `create_subprocess_exec`.
+
+    ``place``: what it works on (`hanging`).
+    """
     process = await started_or_ended(
         asyncio.create_subprocess_exec(*argv_bound_to_us(argv), cwd="/", start_new_session=True, **options),
         lambda started: groups.kill_group(started.pid),
     )
-    groups.record(process.pid)
+    groups.record(process.pid, place)
     return process
 
 

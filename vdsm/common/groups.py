@@ -2,9 +2,10 @@
 """Process groups of our children on record, so that none outlives a killed agent.
 
 PR_SET_PDEATHSIG ends a direct child; its own children may go on. So the group of every command
-is recorded, once it runs, as a file named ``<pgid>`` under ``/run/vdsm/commands`` that holds the leader's start
-time, and `kill_recorded` kills those groups at the next start, before anything is recovered, and waits a few seconds
-for their end (a process that hangs in the kernel does not end).
+is recorded, once it runs, as a file named ``<pgid>`` under ``/run/vdsm/commands``: the leader's start time, who
+started it, and on what it works. `kill_recorded` kills those groups at the next start, before anything is recovered,
+and waits a few seconds for their end (a process that hangs in the kernel does not end). `left_by` says what a process
+that has ended left running.
 
 A process id may have been given to a stranger meanwhile: a group is killed only when its leader has the recorded
 start time or, when the leader is gone, when all of its members are in the leader's session and none is older.
@@ -18,6 +19,7 @@ import logging
 import os
 import signal
 import time
+from dataclasses import dataclass
 
 log = logging.getLogger("vdsm.commands")
 
@@ -31,14 +33,23 @@ def set_folder(folder: str) -> None:
     _folder = folder
 
 
-def record(pgid: int) -> None:
+@dataclass(frozen=True)
+class Left:
+    """A process that runs still although who started it has ended."""
+
+    pid: int
+    place: str
+    """What it works on (`vdsm.common.hanging`); empty when that is not known."""
+
+
+def record(pgid: int, place: str = "") -> None:
     """A full disk stops no command: PR_SET_PDEATHSIG ends what has no record, but not its children."""
     if _folder is not None:
         # whole or not at all: a half-written record would let the group live
         path = os.path.join(_folder, str(pgid))
         try:
-            with open(f"{path}.new", "w", encoding="ascii") as f:
-                f.write(f"{start_time(pgid) or 0}\n")
+            with open(f"{path}.new", "w", encoding="utf-8", errors="surrogateescape") as f:
+                f.write(f"{start_time(pgid) or 0} {os.getpid()} {place}\n")
             os.rename(f"{path}.new", path)
         except OSError as e:
             log.warning("process group %d is not on record, what it starts may outlive us: %s", pgid, e)
@@ -73,8 +84,8 @@ def kill_recorded(folder: str, wait_s: float = 5.0) -> list[int]:
     for name in names:
         path = os.path.join(folder, name)
         with contextlib.suppress(ValueError, OSError):
-            with open(path, encoding="ascii") as f:
-                recorded = int(f.read())
+            with open(path, encoding="utf-8", errors="surrogateescape") as f:
+                recorded = int(f.read().partition(" ")[0])
             if _is_ours(int(name), recorded):
                 log.warning("killing process group %s that an earlier run left behind", name)
                 kill_group(int(name))
@@ -87,14 +98,38 @@ def kill_recorded(folder: str, wait_s: float = 5.0) -> list[int]:
     return killed
 
 
+def left_by(owner: int) -> list[Left]:
+    """What the process ``owner``, which has ended, started and what of it runs still; nothing else stays on record."""
+    left = []
+    for pgid, recorded, place in _recorded_by(owner):
+        running = members(pgid) if _is_ours(pgid, recorded) else []
+        left += [Left(pid, place) for pid in running]
+        if not running:
+            forget(pgid)
+    return left
+
+
 def members(pgid: int) -> list[int]:
-    """Pids of the group that are not zombies."""
+    """Pids of the group that run, also with one last thread that hangs in the kernel."""
     found = []
     for name in os.listdir("/proc"):
         if name.isdigit():
             fields = _stat(int(name))
-            if fields and int(fields[2]) == pgid and fields[0] not in ("Z", "X"):
+            if fields and int(fields[2]) == pgid and (fields[0] not in ("Z", "X") or int(fields[17]) > 1):
                 found.append(int(name))
+    return found
+
+
+def _recorded_by(owner: int) -> list[tuple[int, int, str]]:
+    """(pgid, start time, place) of the groups that a process recorded."""
+    found = []
+    folder = _folder or ""
+    for name in os.listdir(folder) if folder else []:
+        with contextlib.suppress(ValueError, OSError):
+            with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as f:
+                start, by, place = f.read().rstrip("\n").split(" ", 2)
+            if int(by) == owner:
+                found.append((int(name), int(start), place))
     return found
 
 

@@ -290,8 +290,8 @@ def start():
 
 def test_a_group_is_on_record_with_its_start_while_it_runs(folder, start):
     child = start("sleep", "60")
-    groups.record(child.pid)
-    assert (folder / str(child.pid)).read_text() == f"{groups.start_time(child.pid)}\n"
+    groups.record(child.pid, "/mnt/a b")
+    assert (folder / str(child.pid)).read_text() == f"{groups.start_time(child.pid)} {os.getpid()} /mnt/a b\n"
     assert os.listdir(folder) == [str(child.pid)]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
     groups.forget(child.pid)
@@ -320,7 +320,7 @@ def test_a_group_that_ended_at_once_can_be_recorded(folder):
     gone = subprocess.Popen(["true"])
     gone.wait()
     groups.record(gone.pid)
-    assert (folder / str(gone.pid)).read_text() == "0\n"
+    assert (folder / str(gone.pid)).read_text() == f"0 {os.getpid()} \n"
 
 
 def test_what_an_earlier_run_left_is_killed_and_gone_when_it_is_told(folder, start):
@@ -369,6 +369,30 @@ def test_killing_is_not_waited_for_longer_than_told(folder, start, monkeypatch):
         patched.setattr(groups, "kill_group", lambda pgid: None)
         assert groups.kill_recorded(str(folder), 0.05) == [child.pid]
     assert groups.members(child.pid) == [child.pid]
+
+
+def test_what_runs_still_of_one_that_ended_is_known_with_its_place(folder, start):
+    ended, started = [start("sleep", "60") for _ in range(2)]
+    groups.record(ended.pid, "/mnt/x")
+    groups.record(started.pid, "/mnt/a b")
+    groups.kill_group(ended.pid)
+    ended.wait()
+    assert groups.left_by(os.getpid()) == [groups.Left(started.pid, "/mnt/a b")]
+    assert groups.left_by(1) == []
+    assert os.listdir(folder) == [str(started.pid)]
+
+
+def test_a_process_whose_first_thread_has_ended_runs_still(folder, start):
+    code = (
+        "import ctypes, threading, time; threading.Thread(target=time.sleep, args=[60]).start(); print(1, flush=True); "
+    )
+    child = start(sys.executable, "-c", code + "ctypes.CDLL(None).pthread_exit(0)")
+    child.stdout.readline()
+    groups.record(child.pid)
+    while open(f"/proc/{child.pid}/stat").read().rpartition(")")[2].split()[0] != "Z":  # noqa: SIM115 - until it has
+        assert child.poll() is None
+    assert groups.members(child.pid) == [child.pid]
+    assert groups.left_by(os.getpid()) == [groups.Left(child.pid, "")]
 
 
 def test_an_odd_process_name_does_not_hide_its_start(start, tmp_path):
