@@ -20,6 +20,7 @@ from typing import Any
 from storage.domains import Domains
 from storage.in_use import InUse
 from storage.links import MASTER, PoolLinks
+from storage.lock_table import Grant
 from storage.lockspaces import Lockspaces
 from storage.monitor import Monitors
 from storage.ondisk.values import DomainStatus
@@ -92,7 +93,7 @@ class Pool:
 
     async def create(self, pool_id: str, name: str, master_id: str, master_version: int, domain_ids: list[str]) -> None:
         alone = self._turns.alone({master_id, *domain_ids}, "StoragePool.create")
-        async with self._lane("create pool"), alone:
+        async with self._lane("create pool"), alone as grant:
             if self.connected is not None:
                 raise PoolConnected(self.connected.pool_id)
             for domain_id in {master_id, *domain_ids}:
@@ -107,7 +108,7 @@ class Pool:
             }
             await self._lockspaces.leave_reserved()  # of a creation that was cut off: the same, but other domains
             try:
-                await self.spm.once(pool_id, "pool.create", params, timeout_s=CREATE_S)
+                await self.spm.once(grant, pool_id, "pool.create", params, timeout_s=CREATE_S)
             finally:  # its process may have died in the middle
                 await self._lockspaces.leave_reserved()
 
@@ -147,14 +148,15 @@ class Pool:
             await self._disconnect(pool_id)
 
     async def destroy(self, pool_id: str, host_id: int) -> None:
-        """For the SPM: free all domains, end the role, leave the pool. Raises `NotThisHostId`."""
+        """For the SPM: free all domains, end the role, leave the pool. Raises `NotThisHostId`, `LockTimeout`."""
         async with self._lane("destroy pool"):
             pool = self.require(pool_id)
             if pool.host_id != host_id:
                 raise NotThisHostId(pool_id, host_id, pool.host_id)
-            await self.call_spm("pool.destroy", {"domain_ids": list(pool.domains)})
-            await self.spm.stop(pool_id)
-            await self._disconnect(pool_id)
+            async with self._turns.alone(pool.domains, "StoragePool.destroy") as grant:
+                await self._call_under(grant, pool, "pool.destroy", {"domain_ids": list(pool.domains)})
+                await self.spm.stop(pool_id)
+                await self._disconnect(pool_id)
 
     async def _disconnect(self, pool_id: str) -> None:
         if self.connected is None or self.connected.pool_id != pool_id:
@@ -204,18 +206,23 @@ class Pool:
         places = self._domains.places(self.connected.domains)
         return await self.spm.call(self.connected.pool_id, verb, {**params, "places": places})
 
+    async def _call_under(self, grant: Grant, pool: ConnectedPool, verb: str, params: Mapping[str, Any]) -> None:
+        """The same for what the SPM process does under locks of ours."""
+        places = self._domains.places([*pool.domains, *(lock.domain_id for lock in grant.locks)])
+        await self.spm.call_under(grant, pool.pool_id, verb, {**params, "places": places})
+
     # Domains of the pool
 
     async def attach(self, pool_id: str, domain_id: str) -> None:
-        async with self._lane("attach domain"), self._turns.alone([domain_id], "StorageDomain.attach"):
+        """Raises `LockTimeout`, and what the SPM refuses."""
+        async with self._lane("attach domain"), self._turns.alone([domain_id], "StorageDomain.attach") as grant:
             pool = self.require(pool_id)
             if domain_id in pool.domains:
                 return
             await self._domains.get(domain_id)
-            places = self._domains.places([domain_id])
             was_joined = await self._lockspaces.is_joined(domain_id)
             try:
-                await self.spm.call(pool_id, "domain.attach", {"domain_id": domain_id, "places": places})
+                await self._call_under(grant, pool, "domain.attach", {"domain_id": domain_id})
             except BaseException:
                 if not was_joined:  # the SPM process leaves it again, unless it died in the middle
                     await self._lockspaces.leave_domain(domain_id)
@@ -224,12 +231,12 @@ class Pool:
 
     async def detach(self, pool_id: str, domain_id: str) -> None:
         """Raises `DomainActive`, `VolumesInUse`, `LockTimeout`, and what the SPM refuses."""
-        async with self._lane("detach domain"), self._turns.alone([domain_id], "StorageDomain.detach"):
+        async with self._lane("detach domain"), self._turns.alone([domain_id], "StorageDomain.detach") as grant:
             pool = self.require(pool_id)
             if pool.domains.get(domain_id) is DomainStatus.ACTIVE:
                 raise DomainActive(domain_id)
             with self._in_use.removing_domain(domain_id):
-                await self.call_spm("domain.detach", {"domain_id": domain_id})
+                await self._call_under(grant, pool, "domain.detach", {"domain_id": domain_id})
                 await self._change_map({d: status for d, status in pool.domains.items() if d != domain_id})
 
     async def activate(self, pool_id: str, domain_id: str) -> None:

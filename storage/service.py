@@ -84,6 +84,8 @@ class Storage:
         self._events = events
         spm = SpmControl(
             self.in_use,
+            self.locks,
+            self.domains.places,
             self._told_of_odd_task,
             {
                 "commands": paths.commands,

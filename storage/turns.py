@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Whose turn it is with a domain as a whole: what this agent makes, formats, attaches, detaches or connects.
 
-The SPM process has locks of its own for what happens inside a domain. These here are taken before it is asked, so a
-domain is not removed by one verb while another one hands it to a pool. Who does not get its turn soon is refused with
-the name of what has it: engines send such calls one after the other, so a second one is a mistake, or a retry.
+Tasks of the SPM process share the domain. A verb that changes to whom it belongs takes it alone before it asks that
+process, and lends it what it holds: a domain is not removed by one verb while another one hands it to a pool, and no
+task runs on one that comes or goes. Who does not get its turn within `WAIT_S` is refused with the name of what has it.
 
 Order: the pool's lane first, then these, then a mount's.
 """
@@ -17,7 +17,7 @@ from storage import locks
 from storage.lock_table import Grant, Locks
 from storage.locks import Mode
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class DomainTurns:

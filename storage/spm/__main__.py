@@ -21,7 +21,7 @@ from typing import Any
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file.iopool import IoPools
-from storage.lock_table import Locks
+from storage.lock_link import LocksByLink
 from storage.spm.agent import AgentByLink
 from storage.spm.serving import Server
 from vdsm.common import groups, logs, single, starts
@@ -39,8 +39,9 @@ async def serve(fd: int, settings: dict[str, Any]) -> None:
     domains = Domains(settings["mounts"], lease_edges(), pools, io_timeout_s=settings["io_timeout_s"])
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
     agent = AgentByLink()
-    server = Server(domains, agent, Locks(), repository=settings["repository"], codes=settings["codes"])
-    link = agent.link = Link(reader, writer, serve=server.serve, name="the agent")
+    held = LocksByLink()
+    server = Server(domains, agent, held, repository=settings["repository"], codes=settings["codes"])
+    link = agent.link = held.link = Link(reader, writer, serve=held.under_grants(server.serve), name="the agent")
     log.info("SPM process %d started", os.getpid())
     await link.run()
     try:

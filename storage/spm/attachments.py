@@ -1,24 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which domains belong to a pool: written into each domain's metadata, and the master's.
 
-A domain is attached under its own SDM lease, so that two pools can't take it at the same time, and both ways alone
-on the domain: no task runs on a domain that comes or goes. What decides is read and written in one change
-of the metadata, so nothing that is written beside it is lost. When
-the pool's map of domains lives on the master (an engine that passes no map), it is kept there too;
-engines of today pass the map when they connect, and then nothing of it is written.
+A domain is attached under its own SDM lease, so that two pools can't take it at the same time. Whoever asks for any of
+this holds the domains alone, and lends us that: no task runs on a domain that comes or goes. What decides is read
+and written in one change of the metadata, so nothing that is written beside it is lost. When the pool's map of
+domains lives on the master (an engine that passes no map), it is kept there too; engines of today pass the map when
+they connect, and then nothing of it is written.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
-from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.leases import Leases, joining
-from storage.locks import LockTable, Mode
 from storage.ondisk.domain_fields import DomainMetadata, encode_pool_domains, master_fields
 from storage.ondisk.layout import RESERVED_HOST_ID
 from storage.ondisk.values import DomainRole, DomainStatus
@@ -30,8 +28,6 @@ log = logging.getLogger("vdsm.storage.spm")
 
 ACQUIRE_S = 60.0
 JOIN_S = 180.0
-# the agent waits longer for the verb
-WAIT_S = 60.0
 
 FREED: Mapping[str, str | None] = {
     "ROLE": DomainRole.REGULAR.value,
@@ -47,9 +43,8 @@ POOL_OTHERS = crash_point("pool.create.others", "all domains but the master name
 
 
 class Attachments:
-    def __init__(self, domains: Domains, held: LockTable) -> None:
+    def __init__(self, domains: Domains) -> None:
         self._domains = domains
-        self._locks = held
 
     async def create_pool(
         self, pool_id: str, name: str, master_id: str, master_version: int, domain_ids: list[str]
@@ -77,11 +72,10 @@ class Attachments:
         """Free all domains of the pool, the master last."""
         for domain_id in [d for d in domain_ids if d != master_id] + [master_id]:
             freed = FREED if domain_id == master_id else {"POOL_UUID": ""}
-            async with self._alone(domain_id):
-                domain = await self._domains.get(domain_id)
-                await domain.change_metadata(
-                    lambda metadata, freed=freed: freed if pool_id in metadata.pools else {}  # type: ignore[misc]
-                )
+            domain = await self._domains.get(domain_id)
+            await domain.change_metadata(
+                lambda metadata, freed=freed: freed if pool_id in metadata.pools else {}  # type: ignore[misc]
+            )
 
     async def attach(self, pool_id: str, host_id: int, domain_id: str, master_version: int) -> None:
         """Raises `DomainHasPool`, `MixedDomainVersions`."""
@@ -92,10 +86,9 @@ class Attachments:
                 raise MixedDomainVersions(domain_id, int(metadata.version), master_version)
             return {"POOL_UUID": pool_id}
 
-        async with self._alone(domain_id):
-            domain = await self._domains.get(domain_id)
-            async with self._locked(domain, host_id):
-                await domain.change_metadata(attached)
+        domain = await self._domains.get(domain_id)
+        async with self._locked(domain, host_id):
+            await domain.change_metadata(attached)
 
     async def detach(self, pool_id: str, domain_id: str) -> None:
         """Raises `DomainNotInPool`, `DomainIsMaster`."""
@@ -107,8 +100,7 @@ class Attachments:
                 raise DomainIsMaster(domain_id)
             return {"POOL_UUID": ",".join(other for other in metadata.pools if other != pool_id)}
 
-        async with self._alone(domain_id):
-            await (await self._domains.get(domain_id)).change_metadata(detached)
+        await (await self._domains.get(domain_id)).change_metadata(detached)
 
     async def write_map(self, master_id: str, domains: Mapping[str, str]) -> None:
         """The pool's map on the master, for a pool whose engine passes none."""
@@ -120,11 +112,6 @@ class Attachments:
 
     async def _write(self, domain_id: str, changes: Mapping[str, str | None]) -> None:
         await (await self._domains.get(domain_id)).change_metadata(lambda _: changes)
-
-    def _alone(self, domain_id: str) -> AbstractAsyncContextManager[object]:
-        return self._locks.hold(
-            [locks.domain(domain_id, Mode.EXCLUSIVE)], who="attaching or detaching it", wait_s=WAIT_S
-        )
 
     @asynccontextmanager
     async def _locked(self, domain: Domain, host_id: int) -> AsyncIterator[None]:

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from storage.grants import Grants, Places
 from storage.in_use import InUse
+from storage.lock_link import GIVE_BACK, LENT, TAKE
+from storage.lock_table import Grant, Locks
 from storage.spm.errors import IsSpm, NotSpm, SpmBusy, SpmEnded, SpmStartFailed
 from storage.spm.process import Ended, SpmProcess
 from storage.spm.removals import Removals, Told
@@ -38,11 +41,14 @@ class SpmStatus(StrEnum):
 
 
 class SpmControl:
-    def __init__(self, in_use: InUse, told: Told, settings: Mapping[str, Json]) -> None:
+    def __init__(self, in_use: InUse, held: Locks, places: Places, told: Told, settings: Mapping[str, Json]) -> None:
         self._in_use = in_use
+        self._locks = held
+        self._places = places
         self._told = told
         self._settings = settings
         self._process: SpmProcess | None = None
+        self._grants: Grants | None = None
         self.pool_id = ""
         """Of the role that was wanted last."""
         self.status = SpmStatus.FREE
@@ -63,7 +69,8 @@ class SpmControl:
         self.status, self.ended_because, self.pool_id = SpmStatus.CONTEND, "", pool_id
         process: SpmProcess | None = None
         try:
-            process = self._process = await self._spawn(pool_id, self._ended)
+            process, self._grants = await self._spawn(pool_id, self._ended)
+            self._process = process
             SPAWNED.reach()
             self.lease_version = await process.call("start", params, timeout_s=START_S)
             if self._process is not process:
@@ -100,13 +107,21 @@ class SpmControl:
             raise NotSpm(pool_id)
         return await self._process.call(verb, params, timeout_s=timeout_s)
 
-    async def once(self, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float) -> Any:
+    async def call_under(
+        self, grant: Grant, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float = CALL_S
+    ) -> Any:
+        """The same for a verb that acts under locks of its caller; the process keeps them until it has served it."""
+        if self.status is not SpmStatus.SPM or self._grants is None:
+            raise NotSpm(pool_id)
+        return await self.call(pool_id, verb, {**params, LENT: self._grants.lend(grant)}, timeout_s=timeout_s)
+
+    async def once(self, grant: Grant, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float) -> Any:
         """One change under a lease that is taken for it, in a process of its own: pool creation."""
         if self.status is not SpmStatus.FREE:
             raise IsSpm(pool_id)
-        process = await self._spawn(pool_id, _nothing)
+        process, grants = await self._spawn(pool_id, _nothing)
         try:
-            return await process.call(verb, params, timeout_s=timeout_s)
+            return await process.call(verb, {**params, LENT: grants.lend(grant)}, timeout_s=timeout_s)
         finally:
             await process.end()
 
@@ -118,17 +133,23 @@ class SpmControl:
             except AgentError as e:  # the process is a child that dies with us anyway
                 log.error("the SPM process did not end in order: %s", e)
 
-    async def _spawn(self, pool_id: str, ended: Ended) -> SpmProcess:
-        """Its removals end with it."""
+    async def _spawn(self, pool_id: str, ended: Ended) -> tuple[SpmProcess, Grants]:
+        """Its removals end with it, its grants with its last writer."""
         removals = Removals(self._in_use, self._told)
+        grants = Grants(self._locks, self._places, "an SPM process")
+
+        async def serve(verb: str, params: dict[str, Any]) -> Json:
+            return await (grants if verb in (TAKE, GIVE_BACK) else removals).serve(verb, params)
 
         async def ended_too(reason: str) -> None:
             removals.end_all()
+            grants.end(process.pid)
             await ended(reason)
 
-        return await SpmProcess.spawn(
-            pool_id, settings=self._settings, serve=removals.serve, notified=removals.notified, ended=ended_too
+        process = await SpmProcess.spawn(
+            pool_id, settings=self._settings, serve=serve, notified=removals.notified, ended=ended_too
         )
+        return process, grants
 
     def _free(self) -> None:
         """The role is free when its process is gone; that of one that hangs is, once it has ended."""
@@ -136,7 +157,7 @@ class SpmControl:
         self.status = SpmStatus.CONTEND if self._ends_late else SpmStatus.FREE
 
     async def _ended(self, reason: str) -> None:
-        self._process = None
+        self._process = self._grants = None
         self.ended_because = reason
         if self.status is SpmStatus.SPM or self._ends_late:
             self._free()

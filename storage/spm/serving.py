@@ -36,7 +36,7 @@ class Server:
         self.domains = domains
         self.role = Role(domains, agent, Recoveries(domains, agent), held, code_of(codes))
         self._repository = repository
-        self._attachments = Attachments(domains, held)
+        self._attachments = Attachments(domains)
         self._volumes = Volumes(domains, held, agent)
         self._serving: set[asyncio.Task[Any]] = set()
         self._verbs: dict[str, Verb] = {

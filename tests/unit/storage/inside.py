@@ -15,7 +15,6 @@ from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file.iopool import IoPools
 from storage.in_use import InUse
-from storage.lock_table import Locks
 from storage.spm.serving import Server
 from storage.tasks.record import TaskRecord
 from tests.decoder import domain as decoder
@@ -47,7 +46,7 @@ class Spm:
         self.agent = NoAgent(world.storage.in_use)
         self.domains = Domains(world.paths.mounts, lease_edges(), IoPools(), io_timeout_s=1)
         codes = {f"{cls.__module__}:{cls.__qualname__}": code for cls, code in all_codes().items()}
-        self.server = Server(self.domains, self.agent, Locks(), repository="/rhev/data-center", codes=codes)
+        self.server = Server(self.domains, self.agent, world.storage.locks, repository="/rhev/data-center", codes=codes)
         self.serve = self.server.serve
 
     async def start(self, **changes: Any) -> None:

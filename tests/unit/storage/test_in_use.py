@@ -12,7 +12,6 @@ from inside import Spm, ids
 from local_world import World
 
 from storage.errors import BeingRemoved, IoFailed, VolumesInUse
-from storage.file.volumes import FileVolumes
 from storage.images import Images
 from storage.in_use import InUse
 from storage.lock_table import Locks
@@ -170,24 +169,6 @@ async def test_what_a_dead_spm_was_removing_can_be_used_again(spm: World) -> Non
     await spm.create_volume(image, volume)
     await spm.storage.pool.stop_spm(spm.pool_id)
     await spm.storage.prepare_image(spm.pool_id, spm.domain_id, image, volume)
-
-
-async def test_a_volume_is_not_prepared_while_it_is_deleted(inside: Spm, monkeypatch: pytest.MonkeyPatch) -> None:
-    image, volume = ids(2)
-    await inside.create(image, volume)
-    write, refused = FileVolumes.write, []
-
-    async def preparing_meanwhile(volumes: FileVolumes, *args: object, **named: object) -> None:
-        storage = inside.world.storage
-        with pytest.raises(BeingRemoved):
-            await storage.prepare_image(inside.world.pool_id, inside.world.domain_id, image, volume)
-        refused.append(True)
-        await write(volumes, *args, **named)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(FileVolumes, "write", preparing_meanwhile)
-    assert (await inside.delete(image, volume)).state == "finished"
-    assert refused
-    assert inside.world.storage.images.prepared() == []
 
 
 async def test_a_domain_in_use_is_not_detached_nor_formatted(spm: World) -> None:

@@ -56,4 +56,5 @@ async def test_the_next_spm_undoes_what_was_left_and_keeps_what_was_made(
     assert [status["taskResult"] for status in await world.storage.tasks.of_spm()] == ["cleanSuccess"]
     made = [] if point in START else [image]
     assert await world.storage.volumes.images(world.domain_id) == made
+    assert world.storage.locks.names == []
     assert sorted(path.name for path in (world.domain / "images").iterdir()) == made

@@ -14,8 +14,6 @@ from storage import qemu_img
 from storage.errors import StorageNotResponding
 from storage.file.files import DomainFiles
 from storage.file.volumes import FileVolumes
-from storage.locks import LockTimeout
-from storage.spm import attachments
 from storage.spm.errors import NotSpm
 
 
@@ -200,19 +198,6 @@ async def test_two_changes_of_a_domains_metadata_lose_nothing(inside: Spm) -> No
     text = (inside.path / "dom_md" / "metadata").read_text()
     assert "DESCRIPTION=new name\n" in text
     assert f"POOL_DOMAINS={master}:Attached\n" in text
-
-
-async def test_a_domain_is_not_detached_while_a_task_runs_on_it(inside: Spm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attachments, "WAIT_S", 0.05)
-    image, volume = ids(2)
-    making = stop_at(monkeypatch, qemu_img, "create")
-    task_id = await inside.begin(image, volume)
-    await making.reached.wait()
-    for verb in ("domain.detach", "domain.attach"):
-        with pytest.raises(LockTimeout, match=f"task {task_id} \\(createVolume\\) had it"):
-            await inside.serve(verb, {"domain_id": inside.world.domain_id})
-    making.go.set()
-    await inside.wait(task_id)
 
 
 async def test_attaching_needs_the_lease_of_the_domain(inside: Spm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.errors import InvalidContent, UnsafeImage
 from storage.file.iopool import IoPools
-from storage.lock_table import Locks
 from storage.locks import Mode
 from storage.ondisk.values import DomainKind
 
@@ -90,51 +87,6 @@ def test_an_answer_of_qemu_img_that_is_no_object_names_its_file(out: bytes) -> N
 
 
 # -- locks
-
-
-async def test_of_three_who_wait_one_that_gives_up_takes_no_other_along() -> None:
-    held, order = Locks(), []
-
-    async def enter(name: str) -> None:
-        async with held.hold([A], who="one", wait_s=10):
-            order.append(name)
-
-    async with held.hold([A], who="one"):
-        waiting = {name: asyncio.create_task(enter(name)) for name in ("first", "second", "third")}
-        await asyncio.sleep(0)
-        waiting["second"].cancel()
-        await asyncio.gather(waiting["second"], return_exceptions=True)
-    await asyncio.gather(waiting["first"], waiting["third"])
-    assert order == ["first", "third"]
-    assert held.names == []
-
-
-async def test_who_waits_too_long_is_told_what_for_and_lets_the_next_in() -> None:
-    held = Locks()
-    async with held.hold([A_SHARED], who="one"):
-        with pytest.raises(locks.LockTimeout) as e:
-            async with held.hold([A], who="one", wait_s=0.01):
-                pass
-        async with held.hold([A_SHARED], who="one", wait_s=5):
-            pass
-    assert "01_img_d/a" in str(e.value)
-    assert "exclusive" in str(e.value)
-    assert held.names == []
-
-
-@pytest.mark.parametrize(
-    ("holders", "told"),
-    [(["a"], ": a had it"), (["a", "b", "b"], ": a, b had it"), (list("abcde"), "c and 2 others had")],
-)
-async def test_who_waits_in_vain_is_told_who_had_the_lock(holders: list[str], told: str) -> None:
-    held = Locks()
-    async with contextlib.AsyncExitStack() as stack:
-        for who in holders:
-            await stack.enter_async_context(held.hold([A_SHARED], who=who))
-        with pytest.raises(locks.LockTimeout) as e:
-            await stack.enter_async_context(held.hold([A], who="one", wait_s=0.01))
-    assert told in str(e.value)
-    assert held.names == []
 
 
 def test_of_one_lock_wanted_twice_the_exclusive_counts() -> None:
