@@ -25,7 +25,7 @@ from storage.domain import Chain, Domain
 from storage.errors import IoFailed, StorageError
 from storage.in_use import InUse
 from storage.links import replace_link
-from storage.locks import LockTable, Mode
+from storage.locks import LockTable
 from storage.ondisk.values import Legality, VolumeFormat
 from vdsm.common.ids import new_uuid
 
@@ -97,9 +97,8 @@ class Images:
     async def teardown(self, domain_id: str, image_id: str, *, consumer: str = API) -> None:
         """Nothing happens when this consumer had not prepared the image. Needs no storage: what is attached of a domain
         that is not open here is given back when it is opened (`storage.domain.Chains`)."""
-        async with self._locks.hold(
-            [locks.image(domain_id, image_id)], who=f"teardown for {consumer}", wait_s=PREPARE_WAIT_S
-        ):
+        alone = [locks.prepared(domain_id, image_id)]
+        async with self._locks.hold(alone, who=f"teardown for {consumer}", wait_s=PREPARE_WAIT_S):
             left = self._in_use.without(domain_id, image_id, consumer)
             if left:
                 log.info("image %s of %s stays prepared for %s", image_id, domain_id, ", ".join(sorted(left)))
@@ -123,7 +122,8 @@ class Images:
         return sorted(found)
 
     def _image_locked(self, domain: Domain, image_id: str, who: str) -> contextlib.AbstractAsyncContextManager[object]:
-        wanted = [locks.domain(domain.domain_id, Mode.SHARED), locks.image(domain.domain_id, image_id)]
+        domain_id = domain.domain_id
+        wanted = [locks.domain(domain_id), locks.image(domain_id, image_id), locks.prepared(domain_id, image_id)]
         return self._locks.hold(wanted, who=who, wait_s=PREPARE_WAIT_S)
 
     def _link(self, domain: Domain, image_id: str, target: str) -> None:

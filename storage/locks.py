@@ -8,7 +8,7 @@ There is one table of a host (`storage.lock_table`), in its agent. Processes tha
 (`storage.lock_link`), so a prepare of the agent and a task of its SPM process exclude each other by the same lock.
 Safety between hosts does not come from here but from the leases (SDM lease, volume leases).
 
-Namespaces sort by their number: domains and pools, images, volumes, volume leases.
+Namespaces sort by their number: domains and pools, images, volumes, volume leases; what this host has prepared.
 """
 
 from __future__ import annotations
@@ -75,6 +75,11 @@ def image(domain_id: str, image_id: str, mode: Mode = Mode.EXCLUSIVE) -> Lock:
 
 def volume(domain_id: str, volume_id: str, mode: Mode = Mode.EXCLUSIVE) -> Lock:
     return Lock(f"02_vol_{domain_id}", volume_id, mode)
+
+
+def prepared(domain_id: str, image_id: str) -> Lock:
+    """What this host has prepared of an image. A teardown takes no other: it waits for nobody who works on storage."""
+    return Lock(f"06_prepared_{domain_id}", image_id, Mode.EXCLUSIVE)
 
 
 class LockTable(Protocol):

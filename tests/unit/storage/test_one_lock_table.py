@@ -10,11 +10,12 @@ import pytest
 from inside import ids
 from linked import LinkedSpm
 from local_world import World
-from test_spm_locks import stop_at
+from test_spm_locks import stop_at, stop_first
 
-from storage import layers, qemu_img, turns
+from storage import qemu_img, turns
 from storage.errors import ImageNotFound, VolumeNotFound
 from storage.file.files import DomainFiles
+from storage.file.volumes import FileVolumes
 from storage.locks import LockTimeout
 from storage.ondisk.values import DomainStatus
 from storage.spm import control, volumes
@@ -195,10 +196,25 @@ async def test_an_image_is_not_prepared_while_it_is_deleted(spm: World, monkeypa
     assert spm.storage.images.prepared() == []
 
 
+async def test_an_image_is_torn_down_while_a_task_changes_it(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VM ends also when a task hangs on its storage."""
+    image, base, leaf = ids(3)
+    await spm.create_volume(image, base)
+    await spm.storage.prepare_image(spm.pool_id, spm.domain_id, image, base)
+    making = stop_at(monkeypatch, qemu_img, "create")
+    task_id = await spm.start_volume(image, leaf, parent_id=base)
+    await making.reached.wait()
+    async with asyncio.timeout(5):
+        await spm.storage.teardown_image(spm.pool_id, spm.domain_id, image)
+    assert spm.storage.images.prepared() == []
+    making.go.set()
+    await spm.finish(task_id)
+
+
 async def test_a_task_waits_for_an_image_that_is_being_prepared(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
     image, base, leaf = ids(3)
     await spm.create_volume(image, base)
-    examining = stop_at(monkeypatch, layers, "examine")
+    examining = stop_first(monkeypatch, FileVolumes, "chain", lambda *_: True)
     making = stop_at(monkeypatch, qemu_img, "create")
     preparing = asyncio.ensure_future(spm.storage.prepare_image(spm.pool_id, spm.domain_id, image, base))
     await examining.reached.wait()
