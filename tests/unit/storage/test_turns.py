@@ -113,7 +113,11 @@ async def test_a_pool_is_not_made_of_a_domain_that_is_being_formatted(
         await storage.pool.create(new_uuid(), "another", second, 1, [second])
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
         await storage.pool.connect(
-            world.pool_id, 1, world.domain_id, 1, dict.fromkeys((world.domain_id, second), DomainStatus.ATTACHED)
+            world.pool_id,
+            1,
+            world.domain_id,
+            1,
+            {world.domain_id: DomainStatus.ACTIVE, second: DomainStatus.ATTACHED},
         )
     assert storage.pool.connected is not None and second not in storage.pool.connected.domains
     gate.go.set()
