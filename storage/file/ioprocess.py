@@ -44,7 +44,10 @@ class Helper:
 
     @classmethod
     async def start(cls, name: str, kept: tuple[int, ...] = ()) -> Helper:
-        """One for the mount ``name`` that is ready: what a busy host takes for that is no silence of the storage. Raises `IoFailed`."""
+        """One for the mount ``name`` that is ready. Raises `IoFailed`.
+
+        What a busy host takes for that is no silence of the storage.
+        """
         process = await commands.start(
             [_python(), "-I", "-S", "-E", _SCRIPT],
             place=name,
