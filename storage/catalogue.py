@@ -8,7 +8,7 @@ import logging
 import os
 from dataclasses import dataclass
 
-from storage.connections import Connections, KindUnsupported, is_connected
+from storage.connections import Connections, is_connected
 from storage.domain import Domain, Space
 from storage.domains import SEARCH_S, Domains
 from storage.errors import DomainExists, DomainNotFound, DomainUsedByHosts, StorageError
@@ -18,14 +18,16 @@ from storage.in_use import InUse
 from storage.leases import presence
 from storage.lockspaces import Lockspaces
 from storage.ondisk.domain_fields import DomainMetadata
+from storage.ondisk.remote_path import server_and_path
 from storage.ondisk.values import DomainClass, DomainKind
 from storage.pool import Pool
+from storage.servers.errors import KindUnsupported
 from storage.spm.errors import DomainAttached, DomainInConnectedPool
 from storage.turns import DomainTurns
 
 log = logging.getLogger("vdsm.storage.catalogue")
 
-FILE_KINDS = (DomainKind.LOCALFS, DomainKind.POSIXFS)
+FILE_KINDS = (DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS)
 NEW_VERSION = 5
 REPORT_S = 20.0
 
@@ -34,6 +36,13 @@ class NotConnected(StorageError):
     spec: str
     msg = "Storage {self.spec!r} is not connected on this host"
     remedy = "Call StoragePool.connectStorageServer first"
+
+
+class RemotePathInvalid(StorageError):
+    spec: str
+    kind: str
+    msg = "{self.spec!r} names no storage of kind {self.kind}"
+    remedy = "LOCALFS: the folder's absolute path; NFS: server:/path, as it was connected"
 
 
 class ClassUnsupported(StorageError):
@@ -85,8 +94,8 @@ class Catalogue:
         block_size: int,
         max_hosts: int,
     ) -> None:
-        """Make a domain on connected storage. Raises `NotConnected`, `DomainExists`, `BlockSizeUnsupported`,
-        `LockTimeout`.
+        """Make a domain on connected storage. Raises `RemotePathInvalid`, `NotConnected`, `DomainExists`,
+        `BlockSizeUnsupported`, `LockTimeout`.
         """
         if kind not in FILE_KINDS:
             raise KindUnsupported(kind)
@@ -94,6 +103,7 @@ class Catalogue:
             raise ClassUnsupported(domain_class)
         if version != NEW_VERSION:
             raise VersionUnsupported(version)
+        _check_remote_path(kind, spec)
         mount = self._connections.mount_path(spec)
         if not is_connected(mount):
             raise NotConnected(spec)
@@ -193,6 +203,15 @@ class Catalogue:
                 return DomainReport(domain, await domain.read_metadata())
         except (StorageError, TimeoutError):  # what cannot be read is not offered; asking for it by id says why
             return None
+
+
+def _check_remote_path(kind: DomainKind, spec: str) -> None:
+    named = {
+        DomainKind.LOCALFS: spec.startswith("/") and ".." not in spec.split("/"),
+        DomainKind.NFS: server_and_path(spec)[1].startswith("/"),
+    }
+    if not named.get(kind, bool(spec)):
+        raise RemotePathInvalid(spec, kind)
 
 
 async def _check_free(domain: Domain) -> None:

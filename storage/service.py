@@ -29,8 +29,10 @@ from storage.links import PoolLinks
 from storage.lock_table import Locks
 from storage.lockspaces import Lockspaces
 from storage.monitor import INTERVAL_S, DomainHealth, Monitors
+from storage.ondisk.values import DomainStatus
 from storage.pool import Pool
 from storage.pool_tasks import PoolTasks
+from storage.servers.connectors import connectors
 from storage.spm.control import SpmControl
 from storage.spm.role import code_of
 from storage.turns import DomainTurns
@@ -79,7 +81,10 @@ class Storage:
         turns = DomainTurns(self.locks)
         self.images = Images(paths.storage_run, self.in_use, self.locks, self.domains.opened)
         self.connections = Connections(
-            paths.mounts, root, self.domains, qemu_users=qemu_users, users_below=self.images.users_below
+            paths.mounts,
+            connectors(paths.mounts, root, self._io, qemu_users=qemu_users, io_timeout_s=io_timeout_s),
+            self.domains,
+            users_below=self._users_below,
         )
         self._events = events
         spm = SpmControl(
@@ -138,10 +143,18 @@ class Storage:
         """Give the SPM role back. Lockspaces stay joined: running VMs may hold leases in them."""
         for task in self._beside:
             task.cancel()
+        await self.connections.close()
         await self.pool.spm.end()
         self.monitors.abandon_all()
         await self.domains.close()
         await self._io.close()
+
+    def _users_below(self, mount: str) -> list[str]:
+        """Who keeps a connection: domains that the connected pool uses, users of images. From memory and records."""
+        pool = self.pool.connected
+        active = [] if pool is None else [d for d, s in pool.domains.items() if s is DomainStatus.ACTIVE]
+        domains = [domain_id for domain_id, place in self.domains.places(active).items() if place == mount]
+        return [*(f"domain {domain_id} of the pool" for domain_id in domains), *self.images.users_below(mount)]
 
     # For VMs
 

@@ -61,7 +61,7 @@ async def write_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_time
     """Raises `InvalidParameter`, `DomainExists`, `BlockSizeUnsupported`, `DirectIoUnsupported`, `UnsupportedAlignment`,
     `DescriptionTooLong`, `IoFailed`.
     """
-    if wanted.kind not in (DomainKind.LOCALFS, DomainKind.POSIXFS):
+    if wanted.kind not in (DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS):
         raise DomainUnsupported(wanted.domain_id, f"domains of type {wanted.kind} cannot be made here")
     files, metadata = await _prepare(wanted, io, leases, io_timeout_s)
     await _make_folders(files)

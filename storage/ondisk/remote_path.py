@@ -39,6 +39,13 @@ def mount_name(spec: str) -> str:
     return normalise(spec).replace("_", "__").replace("/", "_")
 
 
+def server_and_path(spec: str) -> tuple[str, str]:
+    """``("srv", "/export")`` of ``srv:/export``; ``("", "")`` of what no server has. Brackets and ports stay."""
+    if spec.startswith("/") or ":" not in spec:
+        return "", ""
+    return _split(spec)
+
+
 def _split(spec: str) -> tuple[str, str]:
     """At the first colon, or the one behind an IPv6 address in brackets."""
     end = spec.find("]:") if spec.startswith("[") else -1

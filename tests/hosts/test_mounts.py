@@ -8,11 +8,12 @@ import tempfile
 
 import pytest
 
-from storage.connections import Connection, Connections
+from storage.connections import Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file.iopool import IoPools
-from storage.ondisk.values import DomainKind
+from storage.servers.connectors import connectors
+from storage.servers.kinds import PosixMount
 from vdsm.api.codes import code_for
 from vdsm.common.errors import CommandFailed
 from vdsm.common.paths import Paths
@@ -163,25 +164,27 @@ class Verbs:
 
 
 async def test_a_connection_has_the_fields_codes_and_takes_default_options(helper, image):
-    domains = Domains(helper.paths.mounts, lease_edges(), IoPools(), io_timeout_s=1)
-    connections = Connections(helper.paths.mounts, Verbs(helper), domains, qemu_users=(), users_below=lambda mount: [])
-    connection = Connection("c", image, "ext4", "defaults,loop")
+    pools = IoPools()
+    domains = Domains(helper.paths.mounts, lease_edges(), pools, io_timeout_s=1)
+    served = connectors(helper.paths.mounts, Verbs(helper), pools, qemu_users=(), io_timeout_s=1)
+    connections = Connections(helper.paths.mounts, served, domains, users_below=lambda mount: [])
+    connection = PosixMount("c", image, "ext4", "defaults,loop")
 
     make_fs(image, "0:0")
-    (refused,) = await connections.connect(DomainKind.POSIXFS, [connection])
+    (refused,) = await connections.connect([connection])
     assert code_for(refused.error, "StoragePool.connectStorageServer") == 469
     assert "36:36" in str(refused.error)
     assert not os.path.exists(connections.mount_path(image))
 
     make_fs(image, "36:36")
-    (connected,) = await connections.connect(DomainKind.POSIXFS, [connection])
+    (connected,) = await connections.connect([connection])
     assert connected.error is None
     assert os.path.ismount(connections.mount_path(image))
     busy = open(f"{connections.mount_path(image)}/used", "w")  # noqa: SIM115 - held open on purpose
-    (in_use,) = await connections.disconnect(DomainKind.POSIXFS, [connection])
+    (in_use,) = await connections.disconnect([connection])
     assert "busy" in str(in_use.error)
     busy.close()
-    (left,) = await connections.disconnect(DomainKind.POSIXFS, [connection])
+    (left,) = await connections.disconnect([connection])
     assert left.error is None
     assert not os.path.exists(connections.mount_path(image))
     assert not loop_devices(image)

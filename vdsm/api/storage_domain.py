@@ -36,7 +36,7 @@ class DomainCreate(Params):
     max_hosts: WireInt = field(name="maxHosts", default=250)
 
 
-@verb("StorageDomain.create", role=Role.ADMIN, lacks="NFS and block domains")
+@verb("StorageDomain.create", role=Role.ADMIN, lacks="block domains")
 async def domain_create(call: Call, params: DomainCreate) -> None:
     """Make a domain on connected storage: ``typeArgs`` names the storage as its connection did."""
     storage = call.agent.storage

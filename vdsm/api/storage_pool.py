@@ -5,37 +5,18 @@ from __future__ import annotations
 
 from msgspec import field
 
-from storage.connections import Connection, ConnectionResult
+from storage.connections import ConnectionResult
 from vdsm.api import storage_types as wire
 from vdsm.api.call import Call
 from vdsm.api.codes import code_for
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
-from vdsm.api.types import JsonDict, JsonList, Params, Part, Secret, TaskId, Text, Uuid, WireBool, WireInt, WireText
+from vdsm.api.storage_connections import ConnectionPart, connections_of
+from vdsm.api.types import JsonDict, JsonList, Params, TaskId, Text, Uuid, WireBool, WireInt, WireText
 from vdsm.common import masking
+from vdsm.common.errors import InvalidParameter
 
 MIN_HOST_ID, MAX_HOST_ID = 1, 2000
-
-
-class ConnectionPart(Part):
-    """One storage connection. What a kind of storage does not use is ignored."""
-
-    id: WireText
-    connection: Text = ""
-    vfs_type: Text = ""
-    mnt_options: Text = ""
-    port: WireText = ""
-    iqn: Text = ""
-    user: Text = ""
-    password: Secret = ""
-    tpgt: WireText = ""
-    iface_name: Text = field(name="ifaceName", default="")
-    net_iface_name: Text = field(name="netIfaceName", default="")
-    initiator_name: Text = field(name="initiatorName", default="")
-    ipv6_enabled: WireText | bool = ""
-    protocol_version: WireText = ""
-    retrans: WireText = ""
-    timeout: WireText = ""
 
 
 class Servers(Params):
@@ -44,24 +25,22 @@ class Servers(Params):
     connections: list[ConnectionPart] = field(name="connectionParams")
 
 
-@verb("StoragePool.connectStorageServer", role=Role.ADMIN, lacks="NFS, iSCSI, FC")
+@verb("StoragePool.connectStorageServer", role=Role.ADMIN, lacks="iSCSI, FC, GlusterFS")
 async def connect_storage_server(call: Call, params: Servers) -> JsonList:
     """Connect storage: each connection has its own result, 0 or an error code; the call itself succeeds."""
-    kind = wire.kind_of("domainType", params.domain_type)
-    results = await call.agent.storage.connections.connect(kind, _connections(params))
+    if not params.connections:
+        raise InvalidParameter("connectionParams", "[]", "it names no storage")
+    wanted = connections_of(wire.kind_of("domainType", params.domain_type), params.connections)
+    results = await call.agent.storage.connections.connect(wanted)
     return _results("StoragePool.connectStorageServer", results)
 
 
-@verb("StoragePool.disconnectStorageServer", role=Role.ADMIN, lacks="NFS, iSCSI, FC")
+@verb("StoragePool.disconnectStorageServer", role=Role.ADMIN, lacks="iSCSI, FC, GlusterFS")
 async def disconnect_storage_server(call: Call, params: Servers) -> JsonList:
     """Disconnect storage: each connection has its own result, 0 or an error code."""
-    kind = wire.kind_of("domainType", params.domain_type)
-    results = await call.agent.storage.connections.disconnect(kind, _connections(params))
+    known = connections_of(wire.kind_of("domainType", params.domain_type), params.connections)
+    results = await call.agent.storage.connections.disconnect(known)
     return _results("StoragePool.disconnectStorageServer", results)
-
-
-def _connections(params: Servers) -> list[Connection]:
-    return [Connection(c.id, c.connection, c.vfs_type, c.mnt_options) for c in params.connections]
 
 
 def _results(verb: str, results: list[ConnectionResult]) -> JsonList:

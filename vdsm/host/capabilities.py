@@ -22,7 +22,6 @@ COMPATIBLE_VERSION = "4.50"
 ENGINES = ["4.2", "4.3", "4.4", "4.5"]
 RESERVED_MIB = 321
 GUEST_OVERHEAD_MIB = 65
-FILE_BLOCK_SIZES = [0, 512, 4096]
 
 
 def can_use_kvm(tree: Tree, flags: frozenset[str]) -> bool:
@@ -138,7 +137,7 @@ def _features(tree: Tree) -> dict[str, Any]:
         "vmTypes": ["kvm"],
         "additionalFeatures": [],
         "domain_versions": [5],
-        "supported_block_size": {"LOCALFS": FILE_BLOCK_SIZES, "POSIXFS": FILE_BLOCK_SIZES},
+        "supported_block_size": {"LOCALFS": [0, 512, 4096], "POSIXFS": [512], "NFS": [512]},
         "liveSnapshot": "false",
         "liveMerge": "false",
         "backupEnabled": False,

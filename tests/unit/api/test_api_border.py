@@ -6,7 +6,8 @@ import json
 import pytest
 from test_api_fuzz import ID, good
 
-from storage.connections import AccessRefused, ConnectionResult
+from storage.connections import ConnectionResult
+from storage.servers.errors import AccessRefused
 from vdsm.api import contract, registry
 from vdsm.api.roles import Role
 from vdsm.common.errors import CommandFailed
@@ -134,7 +135,7 @@ async def test_batch_of_one_is_answered_by_an_object_on_the_engines_port_and_by_
 
 
 async def test_each_connection_has_a_code_that_engines_know(api):
-    async def refused(_kind, connections):
+    async def refused(connections):
         errors = (CommandFailed("mount", 32, "no"), AccessRefused("/x"), None)
         return [ConnectionResult(c.connection_id, e) for c, e in zip(connections, errors, strict=True)]
 
@@ -148,7 +149,7 @@ async def test_each_connection_has_a_code_that_engines_know(api):
 
 
 async def test_the_reason_of_a_connection_that_failed_has_no_secret(api):
-    async def refused(_kind, connections):
+    async def refused(connections):
         return [ConnectionResult("a", CommandFailed("mount", 32, "bad option password=geheim1"))]
 
     api.agent.storage.connections.connect = refused

@@ -23,7 +23,16 @@ FILESYSTEMS = "nodev\tsysfs\nnodev\tproc\n\text4\n\txfs\n\tfuseblk\n\tvfat\nnode
 
 
 @pytest.mark.parametrize(
-    "spec", ["srv:/export", "srv://export/", "/dev/sdb1", "/srv/disk.img", "[fe80::1]:/x", "h1,h2:/cephfs"]
+    "spec",
+    [
+        "srv:/export",
+        "srv://export/",
+        "/dev/sdb1",
+        "/srv/disk.img",
+        "[fe80::1]:/x",
+        "h1,h2:/cephfs",
+        "s:/with blank/ü,x",
+    ],
 )
 def test_storage_of_the_field_is_accepted(spec):
     assert check_spec(spec) == spec.replace("//", "/").rstrip("/")
@@ -49,6 +58,12 @@ def test_the_root_of_a_server_is_accepted_and_keeps_its_slash(spec):
         "/" + "x" * 600,
         "/" + "_" * 200,
         "$(id):/x",
+        "srv:/$(id)",
+        "srv:/a;b",
+        "srv:/x ",
+        "srv:/a\tb",
+        "srv:/" + "é" * 120,
+        "srv:/\ud800",
     ],
 )
 def test_other_specifications_are_refused(spec):

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from storage.connections import Connection
 from storage.file.files import METADATA
 from storage.ondisk import domain_fields
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
+from storage.servers.kinds import LocalFolder
 from storage.service import Storage
 from vdsm.api.codes import all_codes
 from vdsm.common import groups
@@ -73,12 +73,12 @@ class World:
             qemu_users=(),
         )
         await self.storage.start()
-        results = await self.storage.connections.connect(DomainKind.LOCALFS, [Connection("c", str(self.folder))])
+        results = await self.storage.connections.connect([LocalFolder("c", str(self.folder))])
         assert results[0].error is None
 
     async def create_domain(self, domain_id: str, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        results = await self.storage.connections.connect(DomainKind.LOCALFS, [Connection("d", str(folder))])
+        results = await self.storage.connections.connect([LocalFolder("d", str(folder))])
         assert results[0].error is None
         await self.storage.catalogue.create(
             domain_id,

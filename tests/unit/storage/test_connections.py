@@ -6,15 +6,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from storage import connections as connections_module
 from storage.access import Identity
-from storage.connections import Connection, ConnectionResult, Connections
+from storage.connections import ConnectionResult, Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file import io as io_module
@@ -24,11 +23,13 @@ from storage.images import Images
 from storage.in_use import InUse
 from storage.lock_table import Locks
 from storage.ondisk.remote_path import mount_name
-from storage.ondisk.values import DomainKind
+from storage.servers import local, mounts, room
+from storage.servers.connectors import Connectors
+from storage.servers.kinds import Connection, LocalFolder, NfsExport, NfsVersion, PosixMount
+from storage.servers.local import LocalFolders
+from storage.servers.mounts import Mounts
 from vdsm.api.codes import code_for
 from vdsm.common.errors import CommandFailed, DeadlineExceeded, RemoteError
-
-POSIX, LOCAL = DomainKind.POSIXFS, DomainKind.LOCALFS
 
 
 class FakeRoot:
@@ -36,6 +37,7 @@ class FakeRoot:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
+        self.defined: list[dict[str, Any]] = []
         self.errors: dict[tuple[str, str], Exception] = {}
         self.dead: set[str] = set()
         self.answers = asyncio.Event()
@@ -45,6 +47,8 @@ class FakeRoot:
     async def call(self, verb: str, params: Mapping[str, Any], *, timeout_s: float) -> Any:
         name = str(params.get("mount_id") or params["spec"])
         self.calls.append((verb, name))
+        if verb == "Mount.define":
+            self.defined.append(dict(params))
         self.busy += 1
         self.most = max(self.most, self.busy)
         try:
@@ -61,6 +65,18 @@ class FakeRoot:
         return [verb for verb, _ in self.calls]
 
 
+class FakeReach:
+    """Servers that can't be reached, each with the reason; ``asked``: host and ports."""
+
+    def __init__(self) -> None:
+        self.gone: dict[str, str] = {}
+        self.asked: list[tuple[str, tuple[int, ...]]] = []
+
+    async def lacking(self, host: str, ports: Sequence[int]) -> str:
+        self.asked.append((host, tuple(ports)))
+        return self.gone.get(host, "")
+
+
 class Host:
     def __init__(self, top: Path) -> None:
         self.mounts = top / "mnt"
@@ -69,16 +85,28 @@ class Host:
         self.domains = Domains(str(self.mounts), lease_edges(), IoPools(), io_timeout_s=1)
         self.in_use = InUse(str(top / "prepared"))
         self.links = top / "links"
-        images = Images(str(self.links), self.in_use, Locks(), lambda _domain_id: None)
-        self.connections = Connections(
-            str(self.mounts), self.root, self.domains, qemu_users=(), users_below=images.users_below
-        )
+        images = Images(str(self.links), self.in_use, Locks(), self.domains.opened)
+        self.reach = FakeReach()
+        self.users_below = images.users_below
+        self.connections = self.with_users()
 
-    async def connect(self, *specs: str, kind: DomainKind = POSIX) -> list[ConnectionResult]:
-        return await self.connections.connect(kind, [Connection(f"id {s}", s, "nfs") for s in specs])
+    def with_users(self, *qemu_users: Identity) -> Connections:
+        mounted = Mounts(str(self.mounts), self.root, self.domains.pools, self.reach, 10)
+        connectors: Connectors = {
+            LocalFolder: LocalFolders(self.root, self.domains.pools, qemu_users),
+            PosixMount: mounted,
+            NfsExport: mounted,
+        }
+        return Connections(str(self.mounts), connectors, self.domains, users_below=self.users_below)
+
+    async def connect(self, *specs: str) -> list[ConnectionResult]:
+        return await self.connections.connect([PosixMount(f"id {s}", s, "nfs") for s in specs])
+
+    async def connect_local(self, *folders: str) -> list[ConnectionResult]:
+        return await self.connections.connect([LocalFolder(f"id {f}", f) for f in folders])
 
     async def disconnect(self, spec: str) -> ConnectionResult:
-        return (await self.connections.disconnect(POSIX, [Connection("c", spec)]))[0]
+        return (await self.connections.disconnect([PosixMount("c", spec)]))[0]
 
 
 @pytest.fixture
@@ -133,7 +161,138 @@ async def test_calls_about_one_folder_come_one_after_the_other(host: Host) -> No
 
 async def test_many_connections_are_made_in_bounded_numbers(host: Host) -> None:
     await host.connect(*(f"s:/{n}" for n in range(60)))
-    assert 1 < host.root.most <= connections_module.AT_ONCE
+    assert 1 < host.root.most <= room.AT_ONCE
+
+
+async def test_many_dead_servers_delay_the_living_by_seconds(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "SLOW_S", 0.05)
+    dead, good = [f"d{n}:/x" for n in range(40)], [f"g{n}:/x" for n in range(10)]
+    host.root.dead = {mount_name(spec) for spec in dead}
+    connecting = asyncio.ensure_future(host.connect(*dead, *good))
+    async with asyncio.timeout(5):
+        while {name for verb, name in host.root.calls if verb == "Mount.mount"} < {mount_name(spec) for spec in good}:
+            await asyncio.sleep(0.01)
+    assert host.root.most <= room.MOST
+    host.root.answers.set()
+    assert [r.error is None for r in await connecting] == [False] * 40 + [True] * 10
+
+
+async def test_who_asks_for_the_same_joins_who_asked_before(host: Host) -> None:
+    host.root.dead = {mount_name("a:/x")}
+    callers = [asyncio.ensure_future(host.connect("a:/x")) for _ in range(5)]
+    while "Mount.mount" not in host.root.verbs():
+        await asyncio.sleep(0)
+    host.root.answers.set()
+    results = [await caller for caller in callers]
+    assert host.root.verbs() == ["Mount.define", "Mount.mount"]
+    assert {code(result) for (result,) in results} == {477}
+
+
+async def test_what_was_asked_last_is_how_it_ends(host: Host) -> None:
+    host.root.dead = {mount_name("a:/x")}
+    first = asyncio.ensure_future(host.connect("a:/x"))
+    while "Mount.mount" not in host.root.verbs():
+        await asyncio.sleep(0)
+    host.root.dead.clear()
+    others = [asyncio.ensure_future(host.disconnect("a:/x")), asyncio.ensure_future(host.connect("a:/x"))]
+    await asyncio.sleep(0)
+    host.root.answers.set()
+    await asyncio.gather(first, *others)
+    verbs = [verb for verb in host.root.verbs() if verb != "Mount.define"]
+    assert verbs == ["Mount.mount", "Mount.unmount", "Mount.mount"]
+
+
+async def test_a_caller_that_goes_away_takes_nothing_along(host: Host) -> None:
+    host.root.dead = {mount_name("a:/x")}
+    gone, stays = (asyncio.ensure_future(host.connect("a:/x")) for _ in range(2))
+    while "Mount.mount" not in host.root.verbs():
+        await asyncio.sleep(0)
+    gone.cancel()
+    host.root.dead.clear()
+    host.root.answers.set()
+    assert code((await stays)[0]) == 477
+    assert gone.cancelled()
+
+
+async def test_the_same_folder_with_other_options_is_asked_again(host: Host) -> None:
+    one, other = NfsExport("1", "a:/x"), NfsExport("2", "a:/x", retrans=4)
+    await host.connections.connect([one, other])
+    assert host.root.verbs().count("Mount.define") == 2
+
+
+# NFS
+
+
+async def test_an_export_is_mounted_with_the_fields_options(host: Host) -> None:
+    (result,) = await host.connections.connect([NfsExport("c", "srv://x/", NfsVersion.V4_1)])
+    assert result.error is None
+    assert host.root.defined == [
+        {
+            "spec": "srv:/x",
+            "vfs_type": "nfs",
+            "options": "soft,nosharecache,timeo=100,retrans=3,nfsvers=4,minorversion=1",
+        }
+    ]
+    assert host.reach.asked == [("srv", (2049,))]
+
+
+async def test_a_server_that_cannot_be_reached_is_not_mounted(host: Host) -> None:
+    host.reach.gone["srv"] = "server srv can't be reached at TCP port 2049: Connection refused"
+    gone, good = await host.connections.connect([NfsExport("1", "srv:/x"), NfsExport("2", "other:/x")])
+    assert (code(gone), good.error) == (477, None)
+    assert "Connection refused; look at the server" in str(gone.error)
+    assert {name for _, name in host.root.calls} == {"other:/x", "other:_x"}
+
+
+async def test_what_is_mounted_is_connected_again_without_its_server(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "mount_points", lambda: {str(host.mounts / "srv:_x")})
+    host.reach.gone["srv"] = "gone"
+    (result,) = await host.connections.connect([NfsExport("c", "srv:/x")])
+    assert result.error is None
+
+
+@pytest.mark.parametrize(
+    "connection", [NfsExport("c", "srv:/x", options="hard"), PosixMount("c", "srv:/x", "nfs", "hard")]
+)
+async def test_an_unsafe_option_is_the_connections_own_refusal(host: Host, connection: Connection) -> None:
+    refused, good = await host.connections.connect([connection, NfsExport("2", "srv:/y")])
+    assert (code(refused), good.error) == (453, None)
+    assert "'hard' is not taken: I/O on a server that is gone would never end" in str(refused.error)
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("mount.nfs: access denied by server while mounting srv:/x", "add it to the exports"),
+        ("mount.nfs: mounting srv:/x failed, reason given by server: No such file or directory", "no such export"),
+        ("mount.nfs: Protocol not supported", "another protocol_version"),
+        ("mount.nfs: Connection refused", "service does not run"),
+        ("mount: need a helper program", "install the NFS client"),
+    ],
+)
+async def test_what_mount_says_comes_with_what_to_do(host: Host, said: str, advice: str) -> None:
+    host.root.errors["Mount.mount", "srv:_x"] = CommandFailed("mount", 32, said)
+    (result,) = await host.connections.connect([NfsExport("c", "srv:/x")])
+    assert code(result) == 477
+    assert said in str(result.error) and advice in str(result.error)
+
+
+async def test_storage_without_direct_io_has_the_fields_code(host: Host) -> None:
+    refused = RemoteError("vdsm.root.server.mounts:MountNoDirectIo", "it refuses direct I/O")
+    host.root.errors["Mount.mount", "srv:_x"] = refused
+    (result,) = await host.connections.connect([NfsExport("c", "srv:/x")])
+    assert code(result) == 399
+
+
+async def test_what_is_in_use_is_not_disconnected_and_its_users_are_named(host: Host) -> None:
+    host.users_below = lambda mount: ["domain d of the pool"] if mount.endswith("srv:_x") else []
+    host.connections = host.with_users()
+    used, free = await host.connections.disconnect([NfsExport("1", "srv:/x"), NfsExport("2", "srv:/y")])
+    assert (code(used), free.error) == (452, None)
+    assert "in use by ['domain d of the pool']" in str(used.error)
+    assert host.root.calls == [("Mount.unmount", "srv:_y")]
 
 
 async def test_a_surprise_of_one_connection_leaves_the_others_their_answers(host: Host) -> None:
@@ -180,8 +339,9 @@ class Mounted:
             return helper
 
         monkeypatch.setattr(ioprocess.Helper, "start", classmethod(started))
-        monkeypatch.setattr(connections_module, "ANSWER_S", 0.3 if dead else 10.0)
-        monkeypatch.setattr(connections_module, "is_connected", lambda mount: mount == str(self.path))
+        for module in (mounts, local):
+            monkeypatch.setattr(module, "ANSWER_S", 0.3 if dead else 10.0)
+        monkeypatch.setattr(mounts, "mount_points", lambda: {str(self.path)})
 
 
 async def test_a_mount_that_answers_is_unmounted_in_order(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +396,7 @@ async def test_a_mount_that_dies_while_it_is_unmounted_is_cut_off(
     async def asked(path: str, pools: IoPools) -> bool:
         return answers.pop(0)
 
-    monkeypatch.setattr(connections_module, "_answers", asked)
+    monkeypatch.setattr(mounts, "_answers", asked)
     host.root.errors["Mount.unmount", "a:_x"] = DeadlineExceeded("umount", 60)
     result = await host.disconnect("a:/x")
     assert (result.error is None) is dead
@@ -248,7 +408,7 @@ async def test_a_mount_that_dies_while_it_is_unmounted_is_cut_off(
 
 async def test_a_folder_that_is_none_and_one_that_is_missing(host: Host, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    results = await host.connect(str(tmp_path / "file"), str(tmp_path / "gone"), "relative", kind=LOCAL)
+    results = await host.connect_local(str(tmp_path / "file"), str(tmp_path / "gone"), "relative")
     assert [code(result) for result in results] == [453, 453, 453]
     assert "no folder" in str(results[0].error) and "no such folder" in str(results[1].error)
 
@@ -257,7 +417,7 @@ async def test_a_folder_that_is_none_and_one_that_is_missing(host: Host, tmp_pat
 async def test_a_folder_in_one_that_cannot_be_entered_is_an_access_error(host: Host, tmp_path: Path) -> None:
     (tmp_path / "closed" / "data").mkdir(parents=True)
     (tmp_path / "closed").chmod(0o600)
-    result = (await host.connect(str(tmp_path / "closed" / "data"), kind=LOCAL))[0]
+    result = (await host.connect_local(str(tmp_path / "closed" / "data")))[0]
     assert code(result) == 469
 
 
@@ -266,18 +426,16 @@ async def test_a_refusal_to_look_at_a_folder_is_an_access_error(host: Host, monk
         raise io_module.IoFailed("status", path, "EACCES", "Permission denied")
 
     monkeypatch.setattr(io_module.FileIo, "status", refused)
-    assert code((await host.connect("/closed/data", kind=LOCAL))[0]) == 469
+    assert code((await host.connect_local("/closed/data"))[0]) == 469
 
 
 async def test_a_local_folder_that_qemu_cannot_enter_is_refused_by_name(tmp_path: Path) -> None:
     host = Host(tmp_path)
     stranger = Identity("libvirt-qemu", 4_000_000, frozenset({4_000_000}))
-    host.connections = Connections(
-        str(host.mounts), host.root, host.domains, qemu_users=(stranger,), users_below=lambda mount: []
-    )
+    host.connections = host.with_users(stranger)
     folder = tmp_path / "data"
     folder.mkdir(mode=0o700)
-    result = (await host.connect(str(folder), kind=LOCAL))[0]
+    result = (await host.connect_local(str(folder)))[0]
     assert code(result) == 469
     assert "user libvirt-qemu" in str(result.error)
     assert not os.path.lexists(host.connections.mount_path(str(folder)))
@@ -288,5 +446,5 @@ async def test_a_local_folder_on_a_mount_that_hangs_is_told_in_time(
 ) -> None:
     dead = Mounted(host, "a:/x", monkeypatch, dead=True)
     async with asyncio.timeout(10):
-        result = (await host.connect(str(dead.path), kind=LOCAL))[0]
+        result = (await host.connect_local(str(dead.path)))[0]
     assert "did not answer" in str(result.error)

@@ -19,8 +19,8 @@ from pathlib import Path
 sys.path.insert(0, HERE)
 import sanlock
 from local_world import World
-from storage.connections import Connection
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
+from storage.servers.kinds import LocalFolder
 
 top, pool_id, master, other = json.loads(sys.argv[1])
 world = World(Path(top), pool_id=pool_id, domain_id=master)
@@ -42,7 +42,7 @@ async def start():
     world.folder.mkdir(parents=True, exist_ok=True)
     second.mkdir(exist_ok=True)
     await world.start()  # its links under mnt count as mounts
-    await world.storage.connections.connect(DomainKind.LOCALFS, [Connection("d", str(second))])
+    await world.storage.connections.connect([LocalFolder("d", str(second))])
 
 async def create():
     await world.storage.pool.create(pool_id, "pool", master, 1, [master, other])

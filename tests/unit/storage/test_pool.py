@@ -11,7 +11,6 @@ import pytest
 from local_world import World
 
 from storage.catalogue import NotConnected
-from storage.connections import Connection
 from storage.errors import (
     ChecksumMismatch,
     DomainExists,
@@ -24,6 +23,7 @@ from storage.errors import (
 from storage.file.io import FileIo
 from storage.images import VolumeIllegal
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
+from storage.servers.kinds import LocalFolder
 from storage.spm.errors import (
     AnotherPoolConnected,
     DomainActive,
@@ -152,8 +152,8 @@ async def test_one_domain_a_mount_and_only_on_connected_storage(world: World) ->
 
 @pytest.mark.parametrize("spec", ["relative", "/no/such/folder", "/../etc", ""])
 async def test_a_connection_that_cannot_be_made_has_its_own_result(world: World, spec: str) -> None:
-    good, bad = Connection("good", str(world.folder)), Connection("bad", spec)
-    results = await world.storage.connections.connect(DomainKind.LOCALFS, [bad, good])
+    good, bad = LocalFolder("good", str(world.folder)), LocalFolder("bad", spec)
+    results = await world.storage.connections.connect([bad, good])
     assert [(r.connection_id, r.error is None) for r in results] == [("bad", False), ("good", True)]
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from storage import locks, qemu_img
-from storage.connections import Connection, Connections
+from storage.connections import Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.errors import InvalidContent, UnsafeImage
 from storage.file.iopool import IoPools
 from storage.locks import Mode
-from storage.ondisk.values import DomainKind
+from storage.servers.kinds import LocalFolder
+from storage.servers.local import LocalFolders
 
 A, B, C = (locks.image("d", name) for name in "abc")
 A_SHARED = locks.image("d", "a", Mode.SHARED)
@@ -39,9 +40,10 @@ async def test_a_local_folder_that_is_refused_is_named_with_the_reason(
 ) -> None:
     (tmp_path / "file").touch()
     domains = Domains(str(tmp_path), lease_edges(), pools, io_timeout_s=5)
-    connections = Connections(str(tmp_path), NoRoot(), domains, qemu_users=(), users_below=lambda _path: [])
+    connectors = {LocalFolder: LocalFolders(NoRoot(), pools, ())}
+    connections = Connections(str(tmp_path), connectors, domains, users_below=lambda _path: [])
     wanted = spec.format(top=tmp_path)
-    (result,) = await connections.connect(DomainKind.LOCALFS, [Connection("c", wanted)])
+    (result,) = await connections.connect([LocalFolder("c", wanted)])
     assert result.error is not None
     assert wanted in str(result.error)
     assert reason in str(result.error)

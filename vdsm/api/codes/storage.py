@@ -7,7 +7,8 @@ put right has a number that engines know as a plain failure (wire.md 7, column K
 
 from __future__ import annotations
 
-from storage import catalogue, connections, errors, images, locks
+from storage import catalogue, errors, images, locks
+from storage.servers import errors as servers
 from storage.spm import errors as pool
 from storage.spm import volume_leases, volumes
 from storage.tasks import record, runner, states
@@ -33,6 +34,7 @@ CODES: dict[type[AgentError], int] = {
     errors.FormatCutOff: 352,
     errors.DomainUsedByHosts: 352,
     catalogue.NotConnected: 360,
+    catalogue.RemotePathInvalid: 390,
     catalogue.ClassUnsupported: 386,
     catalogue.VersionUnsupported: 394,
     # images and volumes
@@ -101,9 +103,11 @@ CODES: dict[type[AgentError], int] = {
     runner.TooManyTasks: 405,
     states.TaskTransitionIllegal: 441,
     # servers
-    connections.ConnectionRefused: 453,
-    connections.MountFailed: 477,
-    connections.MountUsed: 452,
-    connections.KindUnsupported: 372,
-    connections.AccessRefused: 469,
+    servers.KindUnsupported: 372,
+    servers.ConnectionRefused: 453,
+    servers.OptionRefused: 453,
+    servers.MountFailed: 477,
+    servers.AccessRefused: 469,
+    servers.DirectIoRefused: 399,
+    servers.ConnectionUsed: 452,
 }

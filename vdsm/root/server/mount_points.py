@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 
 from vdsm.common import commands
 from vdsm.common.errors import AgentError
+from vdsm.common.mountinfo import mount_points
 from vdsm.root.server import attach, walk
 from vdsm.root.server.registry import Helper
 
@@ -31,7 +31,6 @@ log = logging.getLogger("vdsm.root.mounts")
 STEP_S = 60.0
 PLACE = "m"
 
-_ESCAPE = re.compile(r"\\([0-7]{3})")
 _later: set[asyncio.Task[None]] = set()
 
 
@@ -108,11 +107,6 @@ async def sweep(helper: Helper) -> None:
     with contextlib.suppress(FileNotFoundError), walk.trusted(helper.paths.root_staging):
         for name in os.listdir(helper.paths.root_staging):
             await _clear_path(os.path.join(helper.paths.root_staging, name))
-
-
-def mount_points() -> set[str]:
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as f:
-        return {_ESCAPE.sub(lambda m: chr(int(m[1], 8)), line.split(" ")[4]) for line in f}
 
 
 async def _clear(slot: Slot) -> None:

@@ -41,15 +41,16 @@ MAX_SPEC = 512
 MAX_NAME = 240
 MAX_OPTIONS = 1024
 
-_SPEC = re.compile(r"[A-Za-z0-9_./:@%+=~\[\],-]+\Z")
+# servers and devices have plain names; a path behind them may hold letters of any language, and blanks
+_SPEC = re.compile(r"[A-Za-z0-9_.:@%+=~\[\],-]*(?:/[\w ./:@%+=~\[\],-]*)?\Z")
 _TYPE = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
-_ID = re.compile(r"[A-Za-z0-9_.:@%+=~\[\],-]+\Z")
+_ID = re.compile(r"[\w .:@%+=~\[\],-]+\Z")
 _OPTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@%+=\[\]-]*\Z")
 
 
 def check_spec(spec: str) -> str:
     """The normalised specification. Raises `InvalidParameter`."""
-    if len(spec) > MAX_SPEC or not _SPEC.match(spec) or spec.startswith("-"):
+    if not spec or len(spec) > MAX_SPEC or not _SPEC.match(spec) or spec.startswith("-") or spec != spec.strip():
         raise InvalidParameter("spec", shown(spec), f"expected a device, a file or server:/path of up to {MAX_SPEC}")
     if "/" not in spec and ":" not in spec:
         raise InvalidParameter("spec", shown(spec), "expected an absolute path or server:/path")
@@ -57,13 +58,17 @@ def check_spec(spec: str) -> str:
         raise InvalidParameter("spec", shown(spec), "a path must not hold '.' or '..'")
     spec = normalise(spec)
     name = mount_name(spec)
-    if len(name) > MAX_NAME or name in ("", "_", ".", ".."):
-        raise InvalidParameter("spec", shown(spec), f"its folder's name must have 2 to {MAX_NAME} characters")
+    if not _fits(name) or name in ("", "_", ".", ".."):
+        raise InvalidParameter("spec", shown(spec), f"its folder's name must have 2 to {MAX_NAME} bytes")
     return spec
 
 
 def is_mount_id(name: str) -> bool:
-    return len(name) <= MAX_NAME and _ID.match(name) is not None and name not in (".", "..")
+    return _fits(name) and _ID.match(name) is not None and name not in (".", "..")
+
+
+def _fits(name: str) -> bool:
+    return len(name.encode("utf-8", "surrogatepass")) <= MAX_NAME
 
 
 def check_type(vfs_type: str, kernel_types: Iterable[str]) -> str:

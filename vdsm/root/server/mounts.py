@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import msgspec
 
 from storage.ondisk.remote_path import mount_name
+from vdsm.common import mountinfo
 from vdsm.common.errors import AgentError, CommandFailed
 from vdsm.common.owners import Lane
 from vdsm.common.types import Json
@@ -134,7 +135,7 @@ async def unmount_forced(helper: Helper, params: MountId) -> Json:
 
 @root_verb("Mount.list", Nothing)
 async def list_mounts(helper: Helper, params: Nothing) -> Json:
-    points = mount_points.mount_points()
+    points = mountinfo.mount_points()
     return {
         mount_id: {**msgspec.to_builtins(record), "mounted": mount_records.target(helper, mount_id) in points}
         for mount_id, record in mount_records.all_of(helper).items()
@@ -203,7 +204,7 @@ def _remove_mount_point(mnt: int, mount_id: str) -> None:
 
 
 def _mounted(target: str) -> bool:
-    return target in mount_points.mount_points()
+    return target in mountinfo.mount_points()
 
 
 def _lane(helper: Helper, mount_id: str) -> Lane:
