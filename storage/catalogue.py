@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 from dataclasses import dataclass
 
 from storage.connections import Connections, is_connected
 from storage.domain import Domain, Space
-from storage.domains import SEARCH_S, Domains
-from storage.errors import DomainExists, DomainNotFound, DomainUsedByHosts, StorageError
-from storage.file.domain import NewDomain, create_file_domain, finish_format, is_half_formatted, remove_file_domain
-from storage.file.io import FileIo
+from storage.domains import Domains
+from storage.errors import DomainNotFound, DomainUsedByHosts, StorageError
+from storage.file.domain import NewDomain, remove_file_domain
+from storage.file.source import MountedFolders
 from storage.in_use import InUse
 from storage.leases import presence
 from storage.lockspaces import Lockspaces
@@ -24,8 +22,6 @@ from storage.pool import Pool
 from storage.servers.errors import KindUnsupported
 from storage.spm.errors import DomainAttached, DomainInConnectedPool
 from storage.turns import DomainTurns
-
-log = logging.getLogger("vdsm.storage.catalogue")
 
 FILE_KINDS = (DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS)
 NEW_VERSION = 5
@@ -66,20 +62,19 @@ class Catalogue:
         self,
         connections: Connections,
         domains: Domains,
+        mounted: MountedFolders,
         pool: Pool,
         in_use: InUse,
         lockspaces: Lockspaces,
         turns: DomainTurns,
-        *,
-        io_timeout_s: int,
     ) -> None:
         self._connections = connections
         self._domains = domains
+        self._mounted = mounted
         self._pool = pool
         self._in_use = in_use
         self._lockspaces = lockspaces
         self._turns = turns
-        self._io_timeout_s = io_timeout_s
         self._creating: dict[str, asyncio.Lock] = {}
 
     async def create(
@@ -111,21 +106,7 @@ class Catalogue:
         # what another creation has made so far looks like the rest of one that died, which is removed
         one_on_the_mount = self._creating.setdefault(mount, asyncio.Lock())
         async with self._turns.alone([domain_id], "StorageDomain.create"), one_on_the_mount:
-            await self._create(wanted)
-
-    async def _create(self, wanted: NewDomain) -> None:
-        mount, domain_id = wanted.mount_path, wanted.domain_id
-        for other in await self._domains.scan_anew(mount):
-            raise DomainExists(other, mount)
-        io = FileIo(os.path.join(mount, domain_id), mount=mount, pools=self._domains.pools)
-        try:
-            created = await create_file_domain(
-                wanted, io, self._domains.leases_of(wanted.kind), io_timeout_s=self._io_timeout_s
-            )
-            await created.close()
-        finally:
-            await io.close()
-        self._domains.learn({domain_id: mount})
+            await self._mounted.create(wanted)
 
     async def report(self, domain_id: str) -> DomainReport:
         domain = await self._domains.get(domain_id)
@@ -158,7 +139,7 @@ class Catalogue:
         try:
             domain = await self._domains.get(domain_id)
         except DomainNotFound:
-            if await self._finish_format(domain_id):
+            if await self._mounted.finish_format(domain_id):
                 return
             raise
         await _check_free(domain)
@@ -173,27 +154,9 @@ class Catalogue:
             finally:
                 await self._domains.forget(domain_id)
 
-    async def _finish_format(self, domain_id: str) -> bool:
-        mounts = self._domains.file_mounts()
-        for mount, found in zip(
-            mounts, await asyncio.gather(*(self._has_rest(m, domain_id) for m in mounts)), strict=True
-        ):
-            if found:
-                await finish_format(mount, domain_id, self._domains.pools)
-                return True
-        return False
-
-    async def _has_rest(self, mount: str, domain_id: str) -> bool:
-        """A mount that is away has none: the error that says so is the one of the search before."""
-        try:
-            return await is_half_formatted(mount, domain_id, self._domains.pools, timeout_s=SEARCH_S)
-        except StorageError as e:
-            log.warning("%s was not searched for what is left of domain %s: %s", mount, domain_id, e)
-            return False
-
     async def reports(self) -> list[DomainReport]:
         """Every domain on connected storage that can be read, all asked at the same time."""
-        ids = sorted(await self._domains.found())
+        ids = sorted(await self._domains.source.all())
         reports = await asyncio.gather(*(self._look(domain_id) for domain_id in ids))
         return [report for report in reports if report is not None]
 

@@ -29,6 +29,7 @@ from storage.servers.connectors import Connectors
 from storage.servers.errors import ConnectionRefused, ConnectionUsed
 from storage.servers.kinds import Connection, content, folder_name
 from storage.servers.room import Room
+from storage.source import MountedPlace
 from vdsm.common.errors import AgentError, RemoteError
 from vdsm.common.mountinfo import mount_points
 from vdsm.common.owners import Lane
@@ -132,12 +133,13 @@ class Connections:
 
     async def _connect(self, connection: Connection) -> None:
         await self._connectors[type(connection)].connect(connection)
+        await self._domains.connected(MountedPlace(self.mount_path(connection.spec)))
 
     async def _disconnect(self, connection: Connection) -> None:
         path = self.mount_path(connection.spec)
         if users := self._users_below(path):
             raise ConnectionUsed(connection.spec, users)
-        await self._domains.forget_mount(path)
+        await self._domains.leave(MountedPlace(path))
         await self._connectors[type(connection)].disconnect(connection)
 
 

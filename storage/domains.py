@@ -1,41 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Domains by id: found on the mounts of this host, opened once, shared by all flows of a process.
+"""Domains by id: found and opened once, shared by all flows of a process.
 
-A search asks each mount by itself, all at the same time, each with a deadline of
-`SEARCH_S`: a dead mount delays the search for what is elsewhere by nothing. Who searches or opens while the same is
-under way joins that (`Flights`). Where a domain was found is remembered until it is not there any more.
+Who opens a domain while the same is under way joins that (`Flights`). Where it is found: see `storage.source`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 
 from storage.domain import Domain
 from storage.edges import LeasesOf
-from storage.errors import DomainNotFound, StorageError
-from storage.file.domain import find_file_domains, open_file_domain
-from storage.file.io import FileIo
-from storage.file.iopool import IoPools
+from storage.errors import DomainNotFound
 from storage.flights import Flights
 from storage.leases import Leases
-
-SEARCH_S = 10.0
-NOT_FILE_MOUNTS = frozenset({"blockSD", "glusterSD"})
+from storage.source import DomainSource, Place
 
 
 class Domains:
-    def __init__(self, mounts: str, leases_of: LeasesOf, pools: IoPools, *, io_timeout_s: int) -> None:
-        self._mounts = mounts
-        self.pools = pools
+    def __init__(self, source: DomainSource, leases_of: LeasesOf) -> None:
+        self.source = source
         self.leases_of = leases_of
-        self._io_timeout_s = io_timeout_s
-        self._places: dict[str, str] = {}
         self._opened: dict[str, Domain] = {}
         self._opening: Flights[Domain] = Flights()
-        self._scans: Flights[list[str]] = Flights()
+        self._wanted: set[str] = set()
 
     def opened(self, domain_id: str) -> Domain | None:
         return self._opened.get(domain_id)
@@ -47,7 +36,7 @@ class Domains:
 
     @contextlib.asynccontextmanager
     async def look(self, domain_id: str) -> AsyncIterator[Domain]:
-        """The domain for a moment: an open one keeps an I/O helper, which costs memory, so it is closed again."""
+        """The domain for a moment: what reads it costs memory, so one that nobody uses is closed again."""
         opened = self._opened.get(domain_id)
         if opened is not None:
             yield opened
@@ -65,101 +54,42 @@ class Domains:
         domain = await self.get(domain_id)
         return domain, self.leases(domain)
 
-    def learn(self, places: dict[str, str]) -> None:
-        """Mounts on which another process found domains: a hint that saves the search."""
-        self._places.update(places)
-
-    def places(self, domain_ids: Iterable[str]) -> dict[str, str]:
-        """Where domains are known to be: domain id to mount."""
-        return {domain_id: self._places[domain_id] for domain_id in domain_ids if domain_id in self._places}
-
-    async def found(self) -> dict[str, str]:
-        """All domains of all mounts that answer: domain id to mount."""
-        await asyncio.gather(*(self._scan_quietly(mount) for mount in self.file_mounts()))
-        return dict(self._places)
-
-    async def scan(self, mount: str) -> list[str]:
-        """Ids of the domains on a mount, as a scan finds them that may run already. Raises `StorageError`."""
-        return await self._scans.join(mount, lambda: self.scan_anew(mount))
-
-    async def scan_anew(self, mount: str) -> list[str]:
-        """As `scan`, with all that was made before this call."""
-        found = await self._domains_on(mount)
-        self._places.update(dict.fromkeys(found, mount))
-        return found
-
     async def forget(self, domain_id: str) -> None:
-        """Close the domain, for instance since it was removed or its mount ends."""
-        self._places.pop(domain_id, None)
+        """Close the domain, for instance since it was removed or its storage ends."""
+        self.source.forget(domain_id)
+        self._wanted.discard(domain_id)
         domain = self._opened.pop(domain_id, None)
         if domain is not None:
             await domain.close()
 
-    async def forget_mount(self, mount: str) -> None:
-        for domain_id in [d for d, place in self._places.items() if place == mount]:
+    async def connected(self, place: Place) -> None:
+        """Storage came: what it holds is known then, if it answers."""
+        await self.source.look_at(place)
+
+    async def leave(self, place: Place) -> None:
+        """Storage is about to go: its domains are closed and forgotten."""
+        for domain_id in self.source.seen_at(place):
             await self.forget(domain_id)
-        await self.pools.end(mount)
+        await self.source.leave(place)
 
     async def close(self) -> None:
-        await asyncio.gather(self._opening.close(), self._scans.close())
+        await asyncio.gather(self._opening.close(), self.source.close())
         opened, self._opened = list(self._opened.values()), {}
         await asyncio.gather(*(domain.close() for domain in opened))
 
     async def _open_to_keep(self, domain_id: str) -> Domain:
+        self._wanted.add(domain_id)
         domain = await self._open(domain_id)
-        if domain_id not in self._places:  # forgotten meanwhile: its mount may end any moment
+        if domain_id not in self._wanted:  # forgotten meanwhile: its storage may end any moment
             await domain.close()
             raise DomainNotFound(domain_id)
         self._opened[domain_id] = domain
         return domain
 
     async def _open(self, domain_id: str) -> Domain:
-        mount = self._places.get(domain_id)
-        if mount is not None:
-            try:
-                return await self._open_at(mount, domain_id)
-            except DomainNotFound:
-                self._places.pop(domain_id, None)
-        return await self._open_at(await self._search(domain_id), domain_id)
-
-    async def _open_at(self, mount: str, domain_id: str) -> Domain:
-        io = FileIo(os.path.join(mount, domain_id), mount=mount, pools=self.pools)
+        place = await self.source.find(domain_id)
         try:
-            return await open_file_domain(mount, domain_id, io, self.leases_of, io_timeout_s=self._io_timeout_s)
-        except BaseException:
-            await io.close()
-            raise
-
-    async def _search(self, domain_id: str) -> str:
-        """The mount that has it, as soon as that one answers. Raises `DomainNotFound`, which names the silent ones."""
-        scans = {asyncio.ensure_future(self.scan(mount)): mount for mount in self.file_mounts()}
-        waiting, silent = set(scans), []
-        try:
-            while waiting:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for scan in done:
-                    if scan.exception() is not None:
-                        silent.append(scans[scan])
-                    elif domain_id in scan.result():
-                        return scans[scan]
-        finally:
-            for scan in waiting:  # the scans themselves go on, for whoever asks next
-                scan.cancel()
-        raise DomainNotFound(domain_id, f" that answers; {', '.join(sorted(silent))} did not" if silent else "")
-
-    async def _scan_quietly(self, mount: str) -> None:
-        with contextlib.suppress(StorageError):  # what cannot be read is not offered; asking for it by id says why
-            await self.scan(mount)
-
-    def file_mounts(self) -> list[str]:
-        with contextlib.suppress(FileNotFoundError):
-            names = [n for n in os.listdir(self._mounts) if n not in NOT_FILE_MOUNTS and not n.startswith(".")]
-            return [os.path.join(self._mounts, name) for name in sorted(names)]
-        return []
-
-    async def _domains_on(self, mount: str) -> list[str]:
-        io = FileIo(mount, timeout_s=SEARCH_S, pools=self.pools)
-        try:
-            return await find_file_domains(mount, io)
-        finally:
-            await io.close()
+            return await self.source.open(place, domain_id)
+        except DomainNotFound:
+            self.source.forget(domain_id)
+        return await self.source.open(await self.source.find(domain_id), domain_id)

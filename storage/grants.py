@@ -28,7 +28,7 @@ log = logging.getLogger("vdsm.storage.locks")
 TELL_S = 2.0
 """What was killed with its process takes a moment to die: that is worth no word."""
 
-Places = Callable[[Iterable[str]], Mapping[str, str]]
+Places = Callable[[Iterable[str]], Mapping[str, Json]]
 """The mounts on which domains are known to be."""
 
 

@@ -104,7 +104,7 @@ class Pool:
                 "master_id": master_id,
                 "master_version": master_version,
                 "domain_ids": domain_ids,
-                "places": self._domains.places([master_id, *domain_ids]),
+                "places": self._domains.source.known([master_id, *domain_ids]),
             }
             await self._lockspaces.leave_reserved()  # of a creation that was cut off: the same, but other domains
             try:
@@ -181,7 +181,7 @@ class Pool:
             "domain_ids": active,
             "max_version": max_version,
             "watch_s": self._watch_s,
-            "places": self._domains.places(pool.domains),
+            "places": self._domains.source.known(pool.domains),
         }
         await self.spm.start(pool_id, params)
 
@@ -203,12 +203,12 @@ class Pool:
         """Ask this pool's SPM process. Raises `NotSpm`, `PoolUnknown`."""
         if self.connected is None:
             raise PoolUnknown(BLANK_UUID)
-        places = self._domains.places(self.connected.domains)
+        places = self._domains.source.known(self.connected.domains)
         return await self.spm.call(self.connected.pool_id, verb, {**params, "places": places})
 
     async def _call_under(self, grant: Grant, pool: ConnectedPool, verb: str, params: Mapping[str, Any]) -> None:
         """The same for what the SPM process does under locks of ours."""
-        places = self._domains.places([*pool.domains, *(lock.domain_id for lock in grant.locks)])
+        places = self._domains.source.known([*pool.domains, *(lock.domain_id for lock in grant.locks)])
         await self.spm.call_under(grant, pool.pool_id, verb, {**params, "places": places})
 
     # Domains of the pool

@@ -23,6 +23,7 @@ from storage.connections import Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file.iopool import IoPools
+from storage.file.source import MountedFolders
 from storage.images import API, Images, PreparedImage, VolumePath
 from storage.in_use import InUse
 from storage.links import PoolLinks
@@ -33,6 +34,7 @@ from storage.ondisk.values import DomainStatus
 from storage.pool import Pool
 from storage.pool_tasks import PoolTasks
 from storage.servers.connectors import connectors
+from storage.source import MountedPlace
 from storage.spm.control import SpmControl
 from storage.spm.role import code_of
 from storage.turns import DomainTurns
@@ -70,7 +72,8 @@ class Storage:
         self._leases_of = lease_edges()
         self._links = PoolLinks(paths.repository, root)
         self._io = IoPools()
-        self.domains = Domains(paths.mounts, self._leases_of, self._io, io_timeout_s=io_timeout_s)
+        mounted = MountedFolders(paths.mounts, self._leases_of, self._io, io_timeout_s=io_timeout_s)
+        self.domains = Domains(mounted, self._leases_of)
         self.lockspaces = Lockspaces(paths.mounts, self._leases_of)
         self.monitors = Monitors(
             self.domains.with_leases, self._domain_changed, self.lockspaces.leave_domain, monitor_interval_s
@@ -90,7 +93,7 @@ class Storage:
         spm = SpmControl(
             self.in_use,
             self.locks,
-            self.domains.places,
+            self.domains.source.known,
             self._told_of_odd_task,
             {
                 "commands": paths.commands,
@@ -115,11 +118,11 @@ class Storage:
         self.catalogue = Catalogue(
             self.connections,
             self.domains,
+            mounted,
             self.pool,
             self.in_use,
             self.lockspaces,
             turns,
-            io_timeout_s=io_timeout_s,
         )
         self.tasks = PoolTasks(self.pool, self._code_of, self.locks)
         self.volumes = VolumeReader(self.domains)
@@ -152,8 +155,8 @@ class Storage:
     def _users_below(self, mount: str) -> list[str]:
         """Who keeps a connection: domains that the connected pool uses, users of images. From memory and records."""
         pool = self.pool.connected
-        active = [] if pool is None else [d for d, s in pool.domains.items() if s is DomainStatus.ACTIVE]
-        domains = [domain_id for domain_id, place in self.domains.places(active).items() if place == mount]
+        active = set() if pool is None else {d for d, s in pool.domains.items() if s is DomainStatus.ACTIVE}
+        domains = [domain_id for domain_id in self.domains.source.seen_at(MountedPlace(mount)) if domain_id in active]
         return [*(f"domain {domain_id} of the pool" for domain_id in domains), *self.images.users_below(mount)]
 
     # For VMs

@@ -21,6 +21,7 @@ from typing import Any
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file.iopool import IoPools
+from storage.file.source import MountedFolders
 from storage.lock_link import LocksByLink
 from storage.spm.agent import AgentByLink
 from storage.spm.serving import Server
@@ -35,8 +36,10 @@ LOCK_WAIT_S = 2.0
 
 async def serve(fd: int, settings: dict[str, Any]) -> None:
     groups.set_folder(settings["commands"])
+    leases_of = lease_edges()
     pools = IoPools()
-    domains = Domains(settings["mounts"], lease_edges(), pools, io_timeout_s=settings["io_timeout_s"])
+    mounted = MountedFolders(settings["mounts"], leases_of, pools, io_timeout_s=settings["io_timeout_s"])
+    domains = Domains(mounted, leases_of)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
     agent = AgentByLink()
     held = LocksByLink()

@@ -65,7 +65,7 @@ class Server:
         handler = self._verbs.get(verb)
         if handler is None:
             raise RemoteError("spm", f"The SPM process has no verb {verb!r}")
-        self.domains.learn(params.pop("places", {}))
+        self.domains.source.learn(params.pop("places", {}))
         ours = asyncio.current_task()
         assert ours is not None
         self._serving.add(ours)

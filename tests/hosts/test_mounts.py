@@ -12,6 +12,7 @@ from storage.connections import Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file.iopool import IoPools
+from storage.file.source import MountedFolders
 from storage.servers.connectors import connectors
 from storage.servers.kinds import PosixMount
 from vdsm.api.codes import code_for
@@ -165,7 +166,8 @@ class Verbs:
 
 async def test_a_connection_has_the_fields_codes_and_takes_default_options(helper, image):
     pools = IoPools()
-    domains = Domains(helper.paths.mounts, lease_edges(), pools, io_timeout_s=1)
+    leases_of = lease_edges()
+    domains = Domains(MountedFolders(helper.paths.mounts, leases_of, pools, io_timeout_s=1), leases_of)
     served = connectors(helper.paths.mounts, Verbs(helper), pools, qemu_users=(), io_timeout_s=1)
     connections = Connections(helper.paths.mounts, served, domains, users_below=lambda mount: [])
     connection = PosixMount("c", image, "ext4", "defaults,loop")

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local_world import World
+from local_world import World, mounted_domains
 
-from storage.domains import Domains
-from storage.edges import lease_edges
 from storage.file.iopool import IoPools
 from storage.in_use import InUse
 from storage.spm.serving import Server
@@ -44,7 +42,8 @@ class Spm:
     def __init__(self, world: World) -> None:
         self.world = world
         self.agent = NoAgent(world.storage.in_use)
-        self.domains = Domains(world.paths.mounts, lease_edges(), IoPools(), io_timeout_s=1)
+        self.pools = IoPools()
+        self.domains = mounted_domains(world.paths.mounts, self.pools)
         codes = {f"{cls.__module__}:{cls.__qualname__}": code for cls, code in all_codes().items()}
         self.server = Server(self.domains, self.agent, world.storage.locks, repository="/rhev/data-center", codes=codes)
         self.serve = self.server.serve
@@ -66,7 +65,7 @@ class Spm:
     async def stop(self) -> None:
         await self.server.stop()
         await self.domains.close()
-        await self.domains.pools.close()
+        await self.pools.close()
 
     async def begin(self, image: str, volume: str, parent: str = "", source_image: str = "", **changes: Any) -> str:
         """The id of a createVolume task."""

@@ -8,8 +8,8 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from storage.domains import Domains
-from storage.edges import lease_edges
+from local_world import mounted_domains
+
 from storage.file.iopool import IoPools
 from storage.lock_link import LocksByLink
 from storage.spm.agent import AgentByLink
@@ -31,7 +31,8 @@ class LinkedSpm:
     def __init__(self, pool_id: str, settings: Mapping[str, Any], ended: Ended) -> None:
         self.pool_id = pool_id
         self._ended = ended
-        self.domains = Domains(settings["mounts"], lease_edges(), IoPools(), io_timeout_s=1)
+        self.pools = IoPools()
+        self.domains = mounted_domains(settings["mounts"], self.pools)
         self.agent, self.held = AgentByLink(), LocksByLink()
         self.server = Server(
             self.domains, self.agent, self.held, repository=settings["repository"], codes=settings["codes"]
@@ -61,5 +62,5 @@ class LinkedSpm:
         await asyncio.gather(*self.runs)
         await self.server.stop()
         await self.domains.close()
-        await self.domains.pools.close()
+        await self.pools.close()
         await self._ended("it was asked to")

@@ -11,7 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from storage.domains import Domains
+from storage.edges import lease_edges
 from storage.file.files import METADATA
+from storage.file.iopool import IoPools
+from storage.file.source import MountedFolders
 from storage.ondisk import domain_fields
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
 from storage.servers.kinds import LocalFolder
@@ -35,6 +39,11 @@ class OwnRoot:
     async def call(self, verb: str, params: Any, *, timeout_s: float) -> Any:
         async with asyncio.timeout(timeout_s):
             return await dispatch(self._helper, verb, params)
+
+
+def mounted_domains(mounts: str, pools: IoPools) -> Domains:
+    leases_of = lease_edges()
+    return Domains(MountedFolders(mounts, leases_of, pools, io_timeout_s=1), leases_of)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from memory_source import MemorySource
 
 from storage.access import Identity
 from storage.connections import ConnectionResult, Connections
@@ -28,6 +29,7 @@ from storage.servers.connectors import Connectors
 from storage.servers.kinds import Connection, LocalFolder, NfsExport, NfsVersion, PosixMount
 from storage.servers.local import LocalFolders
 from storage.servers.mounts import Mounts
+from storage.source import MountedPlace
 from vdsm.api.codes import code_for
 from vdsm.common.errors import CommandFailed, DeadlineExceeded, RemoteError
 
@@ -82,7 +84,9 @@ class Host:
         self.mounts = top / "mnt"
         self.mounts.mkdir()
         self.root = FakeRoot()
-        self.domains = Domains(str(self.mounts), lease_edges(), IoPools(), io_timeout_s=1)
+        self.pools = IoPools()
+        self.source = MemorySource()
+        self.domains = Domains(self.source, lease_edges())
         self.in_use = InUse(str(top / "prepared"))
         self.links = top / "links"
         images = Images(str(self.links), self.in_use, Locks(), self.domains.opened)
@@ -91,9 +95,9 @@ class Host:
         self.connections = self.with_users()
 
     def with_users(self, *qemu_users: Identity) -> Connections:
-        mounted = Mounts(str(self.mounts), self.root, self.domains.pools, self.reach, 10)
+        mounted = Mounts(str(self.mounts), self.root, self.pools, self.reach, 10)
         connectors: Connectors = {
-            LocalFolder: LocalFolders(self.root, self.domains.pools, qemu_users),
+            LocalFolder: LocalFolders(self.root, self.pools, qemu_users),
             PosixMount: mounted,
             NfsExport: mounted,
         }
@@ -113,7 +117,7 @@ class Host:
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
     made = Host(tmp_path)
     yield made
-    await made.domains.pools.close()
+    await made.pools.close()
 
 
 def code(result: ConnectionResult) -> int:
@@ -310,6 +314,12 @@ async def test_the_specification_is_resolved_before_it_is_mounted(host: Host) ->
         ("Mount.mount", "srv:_b"),
         ("Mount.mount", "srv:_"),
     ]
+
+
+async def test_what_was_connected_is_looked_at_and_what_was_not_is_not(host: Host) -> None:
+    host.root.errors["Mount.mount", "b:_bad"] = CommandFailed("mount", 32, "no such device")
+    await host.connect("a:/good", "b:/bad")
+    assert host.source.looked == [MountedPlace(str(host.mounts / mount_name("a:/good")))]
 
 
 async def test_storage_that_is_not_usable_has_the_fields_code_for_it(host: Host) -> None:

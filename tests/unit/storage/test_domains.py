@@ -10,16 +10,19 @@ import time
 from pathlib import Path
 
 import pytest
-from local_world import World
+from local_world import World, mounted_domains
+from memory_source import MemorySource
 
-from storage import domains as domains_module
+from storage import looks
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.errors import DomainNotFound, IoFailed
 from storage.file import ioprocess
+from storage.file import source as source_module
 from storage.file.iopool import IoPools
 from storage.flights import Flights
+from storage.source import MountedPlace
 from vdsm.common.ids import new_uuid
 
 SEARCH_S = 0.5
@@ -42,7 +45,7 @@ class DeadMount:
             return helper
 
         monkeypatch.setattr(ioprocess.Helper, "start", classmethod(stopped))
-        monkeypatch.setattr(domains_module, "SEARCH_S", SEARCH_S)
+        monkeypatch.setattr(source_module, "SEARCH_S", SEARCH_S)
 
 
 @pytest.fixture
@@ -50,13 +53,8 @@ def dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DeadMount:
     return DeadMount(tmp_path / "rhev" / "mnt", monkeypatch)
 
 
-def _domains(tmp_path: Path) -> Domains:
-    return Domains(str(tmp_path / "rhev" / "mnt"), lease_edges(), IoPools(), io_timeout_s=1)
-
-
-async def _close(domains: Domains) -> None:
-    await domains.close()
-    await domains.pools.close()
+def _domains(tmp_path: Path, pools: IoPools) -> Domains:
+    return mounted_domains(str(tmp_path / "rhev" / "mnt"), pools)
 
 
 async def _missed(domains: Domains, domain_id: str) -> tuple[float, DomainNotFound]:
@@ -66,53 +64,118 @@ async def _missed(domains: Domains, domain_id: str) -> tuple[float, DomainNotFou
     return time.monotonic() - started, caught.value
 
 
-async def test_ten_callers_of_an_absent_domain_wait_no_longer_than_one(dead: DeadMount, tmp_path: Path) -> None:
-    domains, absent = _domains(tmp_path), new_uuid()
+async def test_ten_callers_of_an_absent_domain_wait_no_longer_than_one(
+    pools: IoPools, dead: DeadMount, tmp_path: Path
+) -> None:
+    domains, absent = _domains(tmp_path, pools), new_uuid()
     waits = await asyncio.gather(*(_missed(domains, absent) for _ in range(10)))
     assert max(seconds for seconds, _ in waits) < 8 * SEARCH_S
     assert dead.asked == 1
-    await _close(domains)
+    await domains.close()
 
 
-async def test_callers_of_different_absent_domains_share_one_search(dead: DeadMount, tmp_path: Path) -> None:
-    domains = _domains(tmp_path)
+async def test_callers_of_different_absent_domains_share_one_search(
+    pools: IoPools, dead: DeadMount, tmp_path: Path
+) -> None:
+    domains = _domains(tmp_path, pools)
     await asyncio.gather(*(_missed(domains, new_uuid()) for _ in range(5)))
     assert dead.asked == 1
-    await _close(domains)
+    await domains.close()
 
 
-async def test_an_absent_domain_names_the_mounts_that_did_not_answer(dead: DeadMount, tmp_path: Path) -> None:
-    domains = _domains(tmp_path)
+async def test_an_absent_domain_names_the_mounts_that_did_not_answer(
+    pools: IoPools, dead: DeadMount, tmp_path: Path
+) -> None:
+    domains = _domains(tmp_path, pools)
     _, error = await _missed(domains, new_uuid())
     assert f"that answers; {dead.path} did not" in str(error)
-    await _close(domains)
+    await domains.close()
+
+
+async def test_a_mount_that_was_silent_delays_the_next_miss_by_a_moment(
+    pools: IoPools, dead: DeadMount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "SILENT_S", 0.1)
+    domains = _domains(tmp_path, pools)
+    await _missed(domains, new_uuid())
+    monkeypatch.setattr(source_module, "SEARCH_S", 30.0)
+    seconds, error = await _missed(domains, new_uuid())
+    assert seconds < 10
+    assert f"that answers; {dead.path} did not" in str(error)
+    await domains.close()
+
+
+async def test_a_domain_that_another_host_made_on_storage_that_is_known_is_found(pools: IoPools, world: World) -> None:
+    second, folder = new_uuid(), world.top / "second"
+    folder.mkdir()
+    here = _domains(world.top, pools)
+    await here.get(world.domain_id)
+    with pytest.raises(DomainNotFound):
+        await here.get(second)
+    await world.create_domain(second, folder)  # by another agent: nothing tells this one
+    assert (await here.get(second)).domain_id == second
+    await here.close()
+
+
+async def test_what_storage_holds_is_known_as_soon_as_it_is_connected(pools: IoPools, world: World) -> None:
+    there = _domains(world.top, pools)
+    await there.source.all()
+    place = await there.source.find(world.domain_id)
+    here = _domains(world.top, pools)
+    await here.connected(place)
+    assert here.source.known([world.domain_id]) == {world.domain_id: {"mount": place.mount}}
+    await here.close()
+    await there.close()
+
+
+async def test_domains_of_storage_that_goes_are_closed_and_forgotten(pools: IoPools, world: World) -> None:
+    domains = _domains(world.top, pools)
+    domain = await domains.get(world.domain_id)
+    place = await domains.source.find(world.domain_id)
+    await domains.leave(place)
+    with pytest.raises(IoFailed):
+        await domain.read_metadata()
+    assert domains.source.known([world.domain_id]) == {}
+    await domains.close()
+
+
+async def test_a_domain_that_moved_is_found_where_it_is_now(world: World) -> None:
+    domain = await world.storage.domains.get(world.domain_id)
+    source = MemorySource()
+    one, two = MountedPlace("/one"), MountedPlace("/two")
+    source.places = {one: {}, two: {world.domain_id: domain}}
+    source.learn({world.domain_id: {"mount": "/one"}})  # as another process saw it
+    domains = Domains(source, lease_edges())
+    assert await domains.get(world.domain_id) is domain
+    assert await source.find(world.domain_id) == two
 
 
 async def test_a_dead_mount_does_not_delay_what_is_elsewhere(
-    dead: DeadMount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pools: IoPools, dead: DeadMount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(domains_module, "SEARCH_S", 4.0)
+    monkeypatch.setattr(source_module, "SEARCH_S", 4.0)
     world = World(tmp_path)
     world.folder.mkdir()
     await world.start()
     await world.create_pool()
-    domains = _domains(tmp_path)
+    domains = _domains(tmp_path, pools)
     async with asyncio.timeout(3.5):
         assert (await domains.get(world.domain_id)).domain_id == world.domain_id
-    assert await domains.found() == {world.domain_id: str(next(tmp_path.glob("rhev/mnt/_*")))}
-    await _close(domains)
+    place = MountedPlace(str(next(tmp_path.glob("rhev/mnt/_*"))))
+    assert await domains.source.all() == {world.domain_id: place}
+    await domains.close()
     await world.stop()
 
 
-async def test_a_domain_is_opened_once_for_all_who_ask(world: World) -> None:
-    domains = _domains(world.top)
+async def test_a_domain_is_opened_once_for_all_who_ask(pools: IoPools, world: World) -> None:
+    domains = _domains(world.top, pools)
     opened = await asyncio.gather(*(domains.get(world.domain_id) for _ in range(5)))
     assert all(domain is opened[0] for domain in opened)
-    await _close(domains)
+    await domains.close()
 
 
-async def test_a_look_leaves_open_what_was_open_and_closes_its_own(world: World) -> None:
-    domains = _domains(world.top)
+async def test_a_look_leaves_open_what_was_open_and_closes_its_own(pools: IoPools, world: World) -> None:
+    domains = _domains(world.top, pools)
     async with domains.look(world.domain_id) as first:
         assert (await first.read_metadata()).domain_id == world.domain_id
     with pytest.raises(IoFailed):
@@ -121,13 +184,13 @@ async def test_a_look_leaves_open_what_was_open_and_closes_its_own(world: World)
     async with domains.look(world.domain_id) as second:
         assert second is kept
     assert (await kept.read_metadata()).domain_id == world.domain_id
-    await _close(domains)
+    await domains.close()
 
 
 async def test_a_domain_that_is_forgotten_while_it_opens_is_not_kept(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    pools: IoPools, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    domains, opened = _domains(world.top), asyncio.Event()
+    domains, opened = _domains(world.top, pools), asyncio.Event()
     go = asyncio.Event()
     inner = domains._open
 
@@ -146,7 +209,7 @@ async def test_a_domain_that_is_forgotten_while_it_opens_is_not_kept(
         await getting
     monkeypatch.setattr(domains, "_open", inner)
     assert (await domains.get(world.domain_id)).domain_id == world.domain_id
-    await _close(domains)
+    await domains.close()
 
 
 async def test_a_domain_that_cannot_be_read_is_left_out_of_the_list(world: World) -> None:

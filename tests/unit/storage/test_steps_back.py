@@ -254,8 +254,8 @@ def expected_recoveries(world: World, i: list[str], flow: str) -> list[list[tupl
 
 
 def _domain_path(world: World) -> str:
-    mount = world.storage.domains.places([world.domain_id])[world.domain_id]
-    return str(Path(world.paths.mounts) / mount / world.domain_id)
+    mount = world.storage.domains.source.known([world.domain_id])[world.domain_id]["mount"]
+    return f"{mount}/{world.domain_id}"
 
 
 @pytest.mark.parametrize("name", ["new image", "child", "clone"])

@@ -6,11 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from local_world import mounted_domains
 
 from storage import locks, qemu_img
 from storage.connections import Connections
-from storage.domains import Domains
-from storage.edges import lease_edges
 from storage.errors import InvalidContent, UnsafeImage
 from storage.file.iopool import IoPools
 from storage.locks import Mode
@@ -39,7 +38,7 @@ async def test_a_local_folder_that_is_refused_is_named_with_the_reason(
     tmp_path: Path, pools: IoPools, spec: str, reason: str
 ) -> None:
     (tmp_path / "file").touch()
-    domains = Domains(str(tmp_path), lease_edges(), pools, io_timeout_s=5)
+    domains = mounted_domains(str(tmp_path), pools)
     connectors = {LocalFolder: LocalFolders(NoRoot(), pools, ())}
     connections = Connections(str(tmp_path), connectors, domains, users_below=lambda _path: [])
     wanted = spec.format(top=tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from local_world import World
 
 from storage import catalogue, turns
+from storage.file import source
 from storage.file.files import METADATA
 from storage.locks import LockTimeout
 from storage.ondisk.values import DomainStatus
@@ -111,14 +112,9 @@ async def test_a_pool_is_not_made_of_a_domain_that_is_being_formatted(
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
         await storage.pool.create(new_uuid(), "another", second, 1, [second])
+    wanted = {world.domain_id: DomainStatus.ACTIVE, second: DomainStatus.ATTACHED}
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
-        await storage.pool.connect(
-            world.pool_id,
-            1,
-            world.domain_id,
-            1,
-            {world.domain_id: DomainStatus.ACTIVE, second: DomainStatus.ATTACHED},
-        )
+        await storage.pool.connect(world.pool_id, 1, world.domain_id, 1, wanted)
     assert storage.pool.connected is not None and second not in storage.pool.connected.domains
     gate.go.set()
     await formatting
@@ -141,7 +137,7 @@ async def test_a_domain_is_not_made_anew_while_its_files_are_removed(
 
 async def test_a_domain_that_is_being_made_is_not_formatted(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     second = new_uuid()
-    gate = _stop_before(monkeypatch, catalogue, "create_file_domain")
+    gate = _stop_before(monkeypatch, source, "create_file_domain")
     making = asyncio.ensure_future(world.create_domain(second, world.top / "second"))
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.create had it"):

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`storage.source.DomainSource` in memory: places that hold domains, and note when they are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from storage.domain import Domain
+from storage.errors import DomainNotFound
+from storage.source import MountedPlace, Place
+from vdsm.common.types import Json
+
+
+class MemorySource:
+    def __init__(self, *domains: Domain) -> None:
+        """``domains`` lie in one place."""
+        self.place = MountedPlace("/memory")
+        self.places: dict[Place, dict[str, Domain]] = {self.place: {d.domain_id: d for d in domains}}
+        self.looked: list[Place] = []
+        self._seen: dict[str, Place] = {}
+
+    async def find(self, domain_id: str) -> Place:
+        seen = self._seen.get(domain_id)
+        if seen is not None:
+            return seen
+        for place, domains in self.places.items():
+            if domain_id in domains:
+                self._seen[domain_id] = place
+                return place
+        raise DomainNotFound(domain_id)
+
+    async def open(self, place: Place, domain_id: str) -> Domain:
+        try:
+            return self.places[place][domain_id]
+        except KeyError:
+            raise DomainNotFound(domain_id) from None
+
+    async def look_at(self, place: Place) -> None:
+        self.looked.append(place)
+        self._seen |= dict.fromkeys(self.places.get(place, {}), place)
+
+    def seen_at(self, place: Place) -> list[str]:
+        return [domain_id for domain_id, seen in self._seen.items() if seen == place]
+
+    async def leave(self, place: Place) -> None:
+        for domain_id in self.seen_at(place):
+            self.forget(domain_id)
+
+    async def all(self) -> Mapping[str, Place]:
+        return {domain_id: place for place, domains in self.places.items() for domain_id in domains}
+
+    def known(self, domain_ids: Iterable[str]) -> dict[str, Json]:
+        return {
+            domain_id: {"mount": self._seen[domain_id].mount} for domain_id in domain_ids if domain_id in self._seen
+        }
+
+    def learn(self, known: Mapping[str, Json]) -> None:
+        for domain_id, place in known.items():
+            assert isinstance(place, dict)
+            self._seen[domain_id] = MountedPlace(str(place["mount"]))
+
+    def forget(self, domain_id: str) -> None:
+        self._seen.pop(domain_id, None)
+
+    async def close(self) -> None:
+        return
