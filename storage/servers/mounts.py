@@ -32,6 +32,7 @@ ANSWER_S = 5.0
 # how the root helper says that what was mounted is not usable
 _REFUSALS: dict[str, type[AccessRefused | DirectIoRefused]] = {
     "MountAccessRefused": AccessRefused,
+    "ExportAccessRefused": AccessRefused,
     "MountNoDirectIo": DirectIoRefused,
 }
 
@@ -58,12 +59,14 @@ class Mounts:
         definition = {"spec": spec, "vfs_type": vfs_type, "options": options}
         try:
             await self._root.call("Mount.define", definition, timeout_s=MOUNT_S)
-            await self._root.call("Mount.mount", {"mount_id": mount_name(spec)}, timeout_s=MOUNT_S)
+            mounted = await self._root.call("Mount.mount", {"mount_id": mount_name(spec)}, timeout_s=MOUNT_S)
         except AgentError as e:
             refusal = _REFUSALS.get(type(e).__name__) or _REFUSALS.get(getattr(e, "kind", "").rpartition(":")[2])
             if refusal is not None:
                 raise refusal(connection.spec, str(e)) from e
             raise MountFailed(connection.spec, advice.with_advice(str(e))) from e
+        for note in mounted["notes"]:
+            log.warning("storage %s: %s", spec, note)
 
     async def disconnect(self, connection: PosixMount | NfsExport) -> None:
         path, mount_id = self.path(connection.spec), {"mount_id": mount_name(connection.spec)}

@@ -60,7 +60,11 @@ async def test_loop_mount_is_usable_listed_and_leaves_nothing(helper, image):
     make_fs(image, "36:36")
     mount_id = await define(helper, image)
     target = f"{helper.paths.mounts}/{mount_id}"
-    assert await dispatch(helper, "Mount.mount", {"mount_id": mount_id}) == {"path": target, "mounted": True}
+    assert await dispatch(helper, "Mount.mount", {"mount_id": mount_id}) == {
+        "path": target,
+        "mounted": True,
+        "notes": [],
+    }
     try:
         assert os.path.ismount(target)
         assert os.stat(target).st_uid == 36

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
 ID = "srv:_x"
 
 
-async def define(helper, options="soft", vfs_type="nfs"):
+async def define(helper, options="soft", vfs_type="lustre"):
     answer = await dispatch(helper, "Mount.define", {"spec": "srv:/x", "vfs_type": vfs_type, "options": options})
     assert answer == {"mount_id": ID}
 
@@ -52,9 +52,9 @@ def mounted_on(path):
 
 async def test_storage_is_mounted_as_defined_and_seen_in_its_folder_alone(helper, program):
     await define(helper)
-    assert await mount(helper) == {"path": target(helper), "mounted": True}
+    assert await mount(helper) == {"path": target(helper), "mounted": True, "notes": []}
     *told, place = program.told("asked")
-    assert told == ["-t", "nfs", "-o", "soft,nosuid,nodev", "--", "srv:/x"]
+    assert told == ["-t", "lustre", "-o", "soft,nosuid,nodev", "--", "srv:/x"]
     assert os.path.dirname(os.path.dirname(place)) == helper.paths.root_staging
     assert mounted_on(target(helper)) == 1
     assert os.stat(target(helper)).st_uid == 36
@@ -71,7 +71,7 @@ async def test_only_root_can_reach_what_is_not_checked_yet(helper, program):
 async def test_what_is_mounted_is_not_mounted_again(helper, program):
     await define(helper)
     await mount(helper)
-    assert await mount(Helper(helper.paths, 36, 36)) == {"path": target(helper), "mounted": False}
+    assert await mount(Helper(helper.paths, 36, 36)) == {"path": target(helper), "mounted": False, "notes": []}
     assert (program.runs, mounted_on(target(helper))) == (1, 1)
 
 

@@ -39,6 +39,7 @@ class FakeRoot:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
+        self.notes: list[str] = []
         self.defined: list[dict[str, Any]] = []
         self.errors: dict[tuple[str, str], Exception] = {}
         self.dead: set[str] = set()
@@ -62,6 +63,7 @@ class FakeRoot:
             self.busy -= 1
         if (verb, name) in self.errors:
             raise self.errors[verb, name]
+        return {"path": name, "mounted": True, "notes": self.notes} if verb == "Mount.mount" else None
 
     def verbs(self) -> list[str]:
         return [verb for verb, _ in self.calls]
@@ -283,8 +285,23 @@ async def test_what_mount_says_comes_with_what_to_do(host: Host, said: str, advi
     assert said in str(result.error) and advice in str(result.error)
 
 
+async def test_what_is_good_to_know_of_an_export_is_in_the_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    host.root.notes = ["it is full"]
+    (result,) = await host.connections.connect([NfsExport("c", "srv:/x")])
+    assert result.error is None
+    assert "storage srv:/x: it is full" in caplog.text
+
+
+async def test_an_export_that_is_not_usable_says_what_the_server_has_to_change(host: Host) -> None:
+    refused = RemoteError("vdsm.root.server.mount_errors:ExportAccessRefused", "on the server: chown 36:36")
+    host.root.errors["Mount.mount", "srv:_x"] = refused
+    (result,) = await host.connections.connect([NfsExport("c", "srv:/x")])
+    assert code(result) == 469
+    assert "on the server: chown 36:36" in str(result.error)
+
+
 async def test_storage_without_direct_io_has_the_fields_code(host: Host) -> None:
-    refused = RemoteError("vdsm.root.server.mounts:MountNoDirectIo", "it refuses direct I/O")
+    refused = RemoteError("vdsm.root.server.mount_errors:MountNoDirectIo", "it refuses direct I/O")
     host.root.errors["Mount.mount", "srv:_x"] = refused
     (result,) = await host.connections.connect([NfsExport("c", "srv:/x")])
     assert code(result) == 399
@@ -323,7 +340,7 @@ async def test_what_was_connected_is_looked_at_and_what_was_not_is_not(host: Hos
 
 
 async def test_storage_that_is_not_usable_has_the_fields_code_for_it(host: Host) -> None:
-    refused = RemoteError("vdsm.root.server.mounts:MountAccessRefused", "user 36:36 cannot write it")
+    refused = RemoteError("vdsm.root.server.mount_errors:MountAccessRefused", "user 36:36 cannot write it")
     host.root.errors["Mount.mount", "s:_closed"] = refused
     host.root.errors["Mount.mount", "s:_broken"] = CommandFailed("mount", 32, "no such device")
     closed, broken = await host.connect("s:/closed", "s:/broken")

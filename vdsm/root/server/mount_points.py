@@ -76,7 +76,7 @@ async def slot(helper: Helper) -> AsyncIterator[Slot]:
 
 async def run(
     argv: Sequence[str], timeout_s: float, place: str, *, pass_fds: Sequence[int] = (), into: Slot | None = None
-) -> None:
+) -> commands.Completed:
     """A command that may hang in the kernel.
 
     ``into``: the slot that it mounts on, which is looked at again when a command that hung has ended.
@@ -86,7 +86,7 @@ async def run(
         if into is not None:
             _keep(asyncio.ensure_future(_clear_path(into.path)))
 
-    await commands.run(argv, timeout_s=timeout_s, pass_fds=pass_fds, place=place, ended_late=clear)
+    return await commands.run(argv, timeout_s=timeout_s, pass_fds=pass_fds, place=place, ended_late=clear)
 
 
 async def attach_to(slot: Slot, target: int, place: str) -> None:

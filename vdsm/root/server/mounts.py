@@ -17,16 +17,19 @@ import contextlib
 import logging
 import os
 import pwd
+import sys
 from collections.abc import Sequence
 
 import msgspec
 
 from storage.ondisk.remote_path import mount_name
 from vdsm.common import mountinfo
-from vdsm.common.errors import AgentError, CommandFailed
+from vdsm.common.errors import CommandFailed
 from vdsm.common.owners import Lane
 from vdsm.common.types import Json
-from vdsm.root.server import mount_points, mount_records, mount_secrets, mount_users, walk
+from vdsm.root.server import export_look, export_verdict, mount_points, mount_records, mount_secrets, mount_users, walk
+from vdsm.root.server.export_verdict import Look
+from vdsm.root.server.mount_errors import MountAccessRefused, MountInUse, MountUnfit, MountUsed
 from vdsm.root.server.mount_points import PLACE, Slot
 from vdsm.root.server.mount_records import Record
 from vdsm.root.server.mount_rules import block_types, check_options, check_spec, check_type
@@ -34,29 +37,9 @@ from vdsm.root.server.registry import Helper, root_verb
 
 log = logging.getLogger("vdsm.root.mounts")
 
+NFS_TYPES = ("nfs", "nfs4")
 MOUNT_S = 90.0
 CHECK_S = 30.0
-
-
-class MountInUse(AgentError):
-    mount_id: str
-    msg = "Mount {self.mount_id!r} is mounted with another type or other options"
-    remedy = "Disconnect the storage server, then connect it again"
-
-
-class MountUsed(AgentError):
-    mount_id: str
-    users: list[str]
-    msg = "Mount {self.mount_id!r} is used by VMs and is not cut off: {self.users}"
-    remedy = "Stop these VMs first, or move their disks"
-
-
-class MountAccessRefused(AgentError):
-    path: str
-    user: str
-    needs: str
-    msg = "Storage for {self.path} is not usable: user {self.user} cannot {self.needs} it"
-    remedy = "Give the folder on the storage to owner and group 36:36 with all rights for both"
 
 
 class MountSpec(msgspec.Struct, forbid_unknown_fields=True):
@@ -96,25 +79,28 @@ async def define(helper: Helper, params: MountSpec) -> Json:
 
 @root_verb("Mount.mount", MountId)
 async def mount(helper: Helper, params: MountId) -> Json:
-    """Mount and check access for the agent and for QEMU. Nothing happens when it is mounted."""
+    """Mount and check access for the agent and for QEMU. Nothing happens when it is mounted.
+
+    ``notes``: what a person may want to know of the storage, though it is usable.
+    """
     mount_id = params.mount_id
     target = mount_records.target(helper, mount_id)
     async with _lane(helper, mount_id)("mount"):
         record = mount_records.read(helper, mount_id)
         with mount_points.folder(helper) as mnt:
             if _mounted(target):
-                return {"path": target, "mounted": False}
+                return {"path": target, "mounted": False, "notes": []}
             secrets = helper.secrets.get(mount_id, {})
             if sorted(secrets) != record.secrets:
                 raise mount_secrets.SecretNotKept(mount_id)
             walk.make_own_in(mnt, mount_id, target, 0o755)
             try:
-                await _mount(helper, record, secrets, mnt, mount_id, target)
+                notes = await _mount(helper, record, secrets, mnt, mount_id, target)
             except BaseException:
                 _remove_mount_point(mnt, mount_id)
                 raise
             helper.secrets.pop(mount_id, None)
-    return {"path": target, "mounted": True}
+    return {"path": target, "mounted": True, "notes": notes}
 
 
 @root_verb("Mount.unmount", MountId)
@@ -142,17 +128,21 @@ async def list_mounts(helper: Helper, params: Nothing) -> Json:
     }
 
 
-async def _mount(helper: Helper, record: Record, secrets: dict[str, str], mnt: int, mount_id: str, target: str) -> None:
+async def _mount(
+    helper: Helper, record: Record, secrets: dict[str, str], mnt: int, mount_id: str, target: str
+) -> list[str]:
     async with mount_points.slot(helper) as slot:
         options = mount_secrets.for_program(record.vfs_type, record.options, secrets, slot)
         argv = ["mount", "-t", record.vfs_type, "-o", ",".join(options), "--", record.spec, slot.place]
         await mount_points.run(argv, MOUNT_S, target, into=slot)
+        notes = await _look_at_export(helper, slot, target) if record.vfs_type in NFS_TYPES else []
         await _check_access(helper, slot, target)
         point = os.open(mount_id, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=mnt)
         try:
             await mount_points.attach_to(slot, point, target)
         finally:
             os.close(point)
+    return notes
 
 
 async def _unmount(helper: Helper, mount_id: str, mode: str) -> Json:
@@ -170,9 +160,23 @@ async def _unmount(helper: Helper, mount_id: str, mode: str) -> Json:
     return {"unmounted": was_mounted}
 
 
+async def _look_at_export(helper: Helper, slot: Slot, target: str) -> list[str]:
+    """What the server lets the agent's user do. Raises what `export_verdict` says of it."""
+    path = f"/proc/self/fd/{slot.fd}/{PLACE}"
+    argv = ["setpriv", *_agent_ids(helper), "--", sys.executable, "-I", "-S", export_look.__file__, path]
+    told = await mount_points.run(argv, CHECK_S, target, pass_fds=[slot.fd], into=slot)
+    try:
+        found = msgspec.json.decode(told.out, type=Look)
+    except msgspec.MsgspecError as e:
+        raise MountUnfit(target, f"the look at it told nothing that can be read: {e}") from None
+    if refused := export_verdict.refusal(found, target, helper.agent_uid, helper.agent_gid):
+        raise refused
+    is_squashed = not await _can([], slot, "w", target)
+    return export_verdict.notes(found, helper.agent_uid, helper.agent_gid, root_is_squashed=is_squashed)
+
+
 async def _check_access(helper: Helper, slot: Slot, target: str) -> None:
-    ids = ["--reuid", str(helper.agent_uid), "--regid", str(helper.agent_gid), "--clear-groups"]
-    if not await _can(ids, slot, "rwx", target):
+    if not await _can(_agent_ids(helper), slot, "rwx", target):
         raise MountAccessRefused(target, f"{helper.agent_uid}:{helper.agent_gid}", "read, write and enter")
     for name in mount_users.QEMU_USERS:
         with contextlib.suppress(KeyError):
@@ -180,6 +184,10 @@ async def _check_access(helper: Helper, slot: Slot, target: str) -> None:
             ids = ["--reuid", str(user.pw_uid), "--regid", str(user.pw_gid), "--init-groups"]
             if not await _can(ids, slot, "rx", target):
                 raise MountAccessRefused(target, name, "read and enter")
+
+
+def _agent_ids(helper: Helper) -> list[str]:
+    return ["--reuid", str(helper.agent_uid), "--regid", str(helper.agent_gid), "--clear-groups"]
 
 
 async def _can(ids: Sequence[str], slot: Slot, rights: str, target: str) -> bool:
