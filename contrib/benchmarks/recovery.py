@@ -21,6 +21,7 @@ from contrib.benchmarks.report import Row, Table
 from contrib.benchmarks.simulated import SimulatedHypervisor, new_vms
 from contrib.benchmarks.simulated_agent import Watch
 from contrib.lab.host import PrivateHost
+from vdsm.common import memory
 from vdsm.common.events import Events
 from vdsm.virt.hypervisor import Domain
 from vdsm.virt.records import Phase, Record, Store
@@ -57,6 +58,7 @@ async def _row(state: str, hypervisor: SimulatedHypervisor, furnish: Callable[..
             done = furnish(folder, await hypervisor.domains())
             if asyncio.iscoroutine(done):
                 await done
+            memory.settle()  # as an agent that serves already, and whose libvirt was away
             vms = new_vms(hypervisor, folder, Events(), period_s=3600.0)
             watch = Watch()
             started = time.perf_counter()

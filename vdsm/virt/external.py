@@ -7,6 +7,7 @@ changed, and nothing is kept on record.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -45,12 +46,15 @@ class ExternalVm:
 
 
 class ExternalVms:
-    def __init__(self, hypervisor: Domains, ours: Callable[[Domain], None]) -> None:
-        """``ours`` is given domains that run and are the agent's: somebody started one behind its back."""
+    def __init__(self, hypervisor: Domains, ours: Callable[[str], None]) -> None:
+        """``ours`` is given the ids of domains that run and are the agent's: somebody started one behind its back."""
         self._hypervisor = hypervisor
         self._ours = ours
         self._found: dict[str, ExternalVm] = {}
         self._looks: dict[str, Look] = {}
+        self._one_at_a_time = asyncio.Lock()
+        # of whom was heard since the list of all began: their own looks know better
+        self._heard: set[str] = set()
 
     def all(self) -> list[ExternalVm]:
         return list(self._found.values())
@@ -62,17 +66,27 @@ class ExternalVms:
         """What was seen in a list of all domains."""
         self._found.clear()
         for domain in domains:
-            self._take_one(domain)
+            self._put(domain, _read(domain))
 
     async def look_at_all(self) -> None:
-        """Events were missed: see which are there."""
-        try:
-            self.take(await self._hypervisor.domains())
-        except AgentError as e:  # away again: there will be another return
-            log.warning("the domains that are not ours: %s", e)
+        """Events were missed: see which are there. To read the XML of many takes longer than the loop may stand."""
+        async with self._one_at_a_time:
+            self._heard.clear()
+            try:
+                domains = await self._hypervisor.domains()
+            except AgentError as e:  # away again: there will be another return
+                log.warning("the domains that are not ours: %s", e)
+                return
+            found = await asyncio.to_thread(lambda: [(domain, _read(domain)) for domain in domains])
+            self._found = {vm_id: vm for vm_id, vm in self._found.items() if vm_id in self._heard}
+            for domain, read in found:
+                if domain.vm_id not in self._heard:
+                    self._put(domain, read)
 
     def hear(self, vm_id: str) -> None:
         """Something happened to a domain that is none of ours: one look at a time, the last after the last event."""
+        if self._one_at_a_time.locked():
+            self._heard.add(vm_id)
         look = self._looks.get(vm_id)
         if look is None:
             look = self._looks[vm_id] = Look(vm_id, self._hypervisor.domain, partial(self._seen, vm_id))
@@ -84,21 +98,31 @@ class ExternalVms:
 
     def _seen(self, vm_id: str, domain: Domain | None, _number: int) -> None:
         if domain is not None:
-            self._take_one(domain)
+            self._put(domain, _read(domain))
         else:
             self._found.pop(vm_id, None)
             self._looks.pop(vm_id, None)
 
-    def _take_one(self, domain: Domain) -> None:
+    def _put(self, domain: Domain, read: ExternalVm | _Ours | None) -> None:
         self._found.pop(domain.vm_id, None)
-        if not domain.active or domain.name.startswith(_PREFIXES):
-            return
-        if not is_foreign(domain):
-            self._ours(domain)
-            return
-        try:
-            description = describe(parse(domain.xml, what=f"libvirt's XML of domain {domain.vm_id}"))
-        except AgentError as e:
-            log.info("the foreign domain %s is not shown: %s", domain.name, e)
-            return
-        self._found[domain.vm_id] = ExternalVm(domain, description)
+        if isinstance(read, _Ours):
+            self._ours(domain.vm_id)
+        elif read is not None:
+            self._found[domain.vm_id] = read
+
+
+class _Ours:
+    """A domain of the agent's that runs."""
+
+
+def _read(domain: Domain) -> ExternalVm | _Ours | None:
+    """None: nothing is shown of it."""
+    if not domain.active or domain.name.startswith(_PREFIXES):
+        return None
+    if not is_foreign(domain):
+        return _Ours()
+    try:
+        return ExternalVm(domain, describe(parse(domain.xml, what=f"libvirt's XML of domain {domain.vm_id}")))
+    except AgentError as e:
+        log.info("the foreign domain %s is not shown: %s", domain.name, e)
+        return None

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from vdsm.common.errors import AgentError
 from vdsm.virt import lost, qemu_process
+from vdsm.virt.errors import DomainMissing
 from vdsm.virt.hypervisor import Domain, VmEvent
 from vdsm.virt.parts import Parts
 from vdsm.virt.qemu_process import QemuProcess
@@ -73,11 +74,15 @@ class Recovery:
         """Of a VM that is not there yet: it hears it once it is, because who ended a VM is said by an event only."""
         self._early.setdefault(event.vm_id, deque(maxlen=EARLY_LIMIT)).append(event)
 
-    async def take_in(self, domain: Domain) -> None:
+    async def take_in(self, vm_id: str) -> None:
         """A domain of ours that runs and has no owner: somebody started it again after its VM was let go."""
-        found = decide([], self._parts.records.unreadable, [domain])
+        try:  # who was seen in a list may have been destroyed and let go while the list was made
+            domain = await self._parts.hypervisor.domain(vm_id)
+        except DomainMissing:
+            return
         self._processes = await asyncio.to_thread(self._parts.processes)
-        if not found or domain.vm_id in self._vms:  # a VM.create that came meanwhile takes it over
+        found = decide([], self._parts.records.unreadable, [domain]) if domain.active else []
+        if not found or vm_id in self._vms:  # a VM.create that came meanwhile takes it over
             return
         log.error("VM %s runs, and nobody asked the agent to start it: it is taken over", domain.vm_id)
         self._parts.records.take_over(found[0].record)

@@ -23,7 +23,7 @@ from vdsm.virt.domain_xml.placeholders import HostFacts
 from vdsm.virt.errors import ForeignDomain, NoSuchVm, Recovering, VmExists, VmIdDiffers
 from vdsm.virt.external import ExternalVm, ExternalVms
 from vdsm.virt.host_shutdown import HostShutdown
-from vdsm.virt.hypervisor import Domain, DomainState, Hypervisor, HypervisorEvent, Reconnected
+from vdsm.virt.hypervisor import DomainState, Hypervisor, HypervisorEvent, Reconnected
 from vdsm.virt.images import SharedImages
 from vdsm.virt.parts import Parts
 from vdsm.virt.ports import Hooks, Images, Publisher
@@ -256,10 +256,10 @@ class Vms:
         if (vm := self._vms.get(vm_id)) is not None:
             vm.look.soon()
 
-    def _found_ours(self, domain: Domain) -> None:
+    def _found_ours(self, vm_id: str) -> None:
         """A domain of ours runs, and maybe nobody here has it."""
-        if domain.vm_id not in self._vms and self._recovered.is_set():
-            self._background.spawn(self._recovery.take_in(domain), f"take in {domain.vm_id}")
+        if vm_id not in self._vms and self._recovered.is_set():
+            self._background.spawn(self._recovery.take_in(vm_id), f"take in {vm_id}")
 
     def _check_recovered(self) -> None:
         if not self._recovered.is_set():

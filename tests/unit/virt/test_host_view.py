@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import pytest
 from vdsm.common import commands
 from vdsm.common.clocks import BASE_MS
 from vdsm.common.owners import LaneBusy
-from vdsm.virt import host_shutdown, report
+from vdsm.virt import external, host_shutdown, report
 from vdsm.virt.errors import HypervisorLost, Superseded, VmBusy
 from vdsm.virt.host_shutdown import HostShutdown
-from vdsm.virt.hypervisor import Change, DomainState, Reconnected, Watchdog
+from vdsm.virt.hypervisor import Change, Domain, DomainState, Reconnected, Watchdog
 from vdsm.virt.lifecycle import Cause
 from vdsm.virt.stats.counters import Counters
 from vdsm.virt.stats.samples import Samples
@@ -102,6 +103,65 @@ async def test_foreign_domains_are_looked_at_again_when_libvirt_comes_back(
     assert [vm["vmId"] for vm in world.vms.brief()] == [second]
 
 
+class SlowList:
+    """libvirt's list of all domains is what there was when it was asked for, and is told once it is let go."""
+
+    def __init__(self, world: World) -> None:
+        self._real = world.hypervisor.domains
+        self.made, self.go = asyncio.Event(), asyncio.Event()
+        world.hypervisor.domains = self._domains  # type: ignore[method-assign]
+
+    async def _domains(self) -> list[Domain]:
+        found = await self._real()
+        self.made.set()
+        await self.go.wait()
+        return found
+
+
+async def test_a_list_of_domains_that_is_late_takes_nothing_back(world: World) -> None:
+    gone = foreign(world)
+    await world.restart()
+    await settle()
+    missed = foreign(world)
+    listed = SlowList(world)
+    world.hypervisor.hear(Reconnected())
+    await listed.made.wait()
+    came = foreign(world)
+    world.hypervisor.tell(came, Change.STARTED)
+    del world.hypervisor.found[gone]
+    world.hypervisor.tell(gone, Change.STOPPED)
+    await settle()
+    listed.go.set()
+    await until(lambda: world.vms._external.get(missed))
+    assert {vm["vmId"] for vm in world.vms.brief()} == {missed, came}
+
+
+async def test_a_vm_that_was_destroyed_while_a_list_was_made_does_not_come_back(world: World) -> None:
+    await up(world)
+    listed = SlowList(world)
+    world.hypervisor.hear(Reconnected())
+    await listed.made.wait()
+    await world.vms.destroy(VM)
+    listed.go.set()
+    await world.vms._external.look_at_all()
+    await settle()
+    assert (world.vms.all(), world.records()) == ([], [])
+    assert world.events.statuses()[-1] == "Down"
+
+
+async def test_the_xml_of_many_domains_is_read_beside_the_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await up(world)
+    real, threads = external.is_foreign, []
+
+    def where(domain: Domain) -> bool:
+        threads.append(threading.current_thread())
+        return real(domain)
+
+    monkeypatch.setattr(external, "is_foreign", where)
+    await world.vms._external.look_at_all()
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
+
+
 async def test_a_foreign_domain_that_ended_while_vms_were_found_is_not_shown_and_one_that_came_is(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,8 +180,7 @@ async def test_a_foreign_domain_that_ended_while_vms_were_found_is_not_shown_and
 
     monkeypatch.setattr(world.storage, "resume_prepared", meanwhile)
     await world.restart()
-    await settle()
-    assert [vm["vmId"] for vm in world.vms.brief()] == [VM, came]
+    await until(lambda: [vm["vmId"] for vm in world.vms.brief()] == [VM, came])
 
 
 async def test_a_foreign_domain_that_takes_no_verb_is_left_to_its_owner(world: World) -> None:
@@ -137,8 +196,7 @@ async def test_a_foreign_domain_with_the_id_of_a_vm_of_ours_is_not_told_beside_i
     xml = FOREIGN.format(vm_id=VM, name="theirs", kind="kvm")
     world.hypervisor.found[VM] = FakeDomain(xml, DomainState.RUNNING)
     world.hypervisor.hear(Reconnected())
-    await settle()
-    assert world.vms._external.get(VM) is not None
+    await until(lambda: world.vms._external.get(VM))
     assert [vm["vmId"] for vm in world.vms.brief()] == [VM]
     assert [vm["vmId"] for vm in world.vms.all_stats()] == [VM]
     assert [vm["vmId"] for vm in json.loads((await world.vms.all_encoded_stats()).full)] == [VM]
