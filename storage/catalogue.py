@@ -17,14 +17,19 @@ from storage.leases import presence
 from storage.lockspaces import Lockspaces
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.remote_path import server_and_path
-from storage.ondisk.values import DomainClass, DomainKind
+from storage.ondisk.values import DomainClass, DomainKind, FormatVersion
 from storage.pool import Pool
 from storage.servers.errors import KindUnsupported
 from storage.spm.errors import DomainAttached, DomainInConnectedPool
 from storage.turns import DomainTurns
 
 FILE_KINDS = (DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS)
-NEW_VERSION = 5
+NEW_VERSIONS = {
+    DomainClass.DATA: (FormatVersion.V3, FormatVersion.V4, FormatVersion.V5),
+    DomainClass.ISO: (FormatVersion.V0,),
+    DomainClass.BACKUP: (FormatVersion.V0,),
+}
+"""By class: host ids of different pools are the same, so what several pools use has no lockspace."""
 REPORT_S = 20.0
 
 
@@ -41,14 +46,11 @@ class RemotePathInvalid(StorageError):
     remedy = "LOCALFS: the folder's absolute path; NFS: server:/path, as it was connected"
 
 
-class ClassUnsupported(StorageError):
-    domain_class: str
-    msg = "A domain of class {self.domain_class} cannot be made: only Data domains"
-
-
 class VersionUnsupported(StorageError):
+    domain_class: str
     version: int
-    msg = "A domain of format version {self.version} cannot be made: only version 5"
+    known: str
+    msg = "A {self.domain_class} domain of format version {self.version} cannot be made: only of {self.known}"
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,29 @@ class Catalogue:
         block_size: int,
         max_hosts: int,
     ) -> None:
-        """Make a domain on connected storage. Raises `RemotePathInvalid`, `NotConnected`, `DomainExists`,
-        `BlockSizeUnsupported`, `LockTimeout`.
+        """Make a domain on connected storage. Raises `KindUnsupported`, `VersionUnsupported`,
+        `RemotePathInvalid`, `NotConnected`, `DomainExists`, `BlockSizeUnsupported`, `LockTimeout`.
         """
         if kind not in FILE_KINDS:
             raise KindUnsupported(kind)
-        if domain_class is not DomainClass.DATA:
-            raise ClassUnsupported(domain_class)
-        if version != NEW_VERSION:
-            raise VersionUnsupported(version)
+        known = NEW_VERSIONS[domain_class]
+        if version not in known:
+            raise VersionUnsupported(domain_class, version, " or ".join(str(int(v)) for v in known))
         _check_remote_path(kind, spec)
         mount = self._connections.mount_path(spec)
         if not is_connected(mount):
             raise NotConnected(spec)
-        wanted = NewDomain(domain_id, kind, mount, spec, description, block_size, max_hosts)
+        wanted = NewDomain(
+            domain_id,
+            kind,
+            mount,
+            spec,
+            description,
+            block_size,
+            max_hosts,
+            domain_class,
+            FormatVersion(version),
+        )
         # what another creation has made so far looks like the rest of one that died, which is removed
         one_on_the_mount = self._creating.setdefault(mount, asyncio.Lock())
         async with self._turns.alone([domain_id], "StorageDomain.create"), one_on_the_mount:

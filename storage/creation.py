@@ -43,7 +43,7 @@ async def create(
         raise VolumeExists(wanted.volume_id, parts.domain_id)
     parent = await _parent(parts, wanted)
     metadata = _metadata(parts, wanted, parent)
-    volume_metadata.encode(metadata)  # whatever it refuses is refused before anything is made
+    volume_metadata.encode(metadata, parts.version)  # whatever it refuses is refused before anything is made
     if new_image:
         await told(*await parts.undo(CreateStep.FOLDER, wanted))
         await parts.make_image(wanted.image_id)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from storage.attached import AttachedChain, Payload
-from storage.leases import HostIdOwner, Lease, Lockspace
+from storage.leases import HostIdOwner, Lease, Leases, Lockspace
 from storage.new_volume import Before, CreateStep, NewVolume, Progress
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainClass, DomainKind, FormatVersion
@@ -191,7 +191,8 @@ class Domain(Protocol):
     domain_id: str
     kind: DomainKind
     domain_class: DomainClass
-    version: FormatVersion
+    leases: Leases
+    """How this domain is locked: of its kind, and of its version."""
     block_size: int
     alignment: int
     lockspace: Lockspace
@@ -203,6 +204,10 @@ class Domain(Protocol):
     """What the pool's link to the domain points to."""
     place: str
     """What hangs as one with the domain when it hangs (`vdsm.common.hanging`)."""
+
+    @property
+    def version(self) -> FormatVersion:
+        """As of the last look at the metadata: an SPM may convert the domain."""
 
     # Host ids
 

@@ -48,11 +48,11 @@ class Domains:
             await domain.close()
 
     def leases(self, domain: Domain) -> Leases:
-        return self.leases_of(domain.kind)
+        return domain.leases
 
     async def with_leases(self, domain_id: str) -> tuple[Domain, Leases]:
         domain = await self.get(domain_id)
-        return domain, self.leases(domain)
+        return domain, domain.leases
 
     async def forget(self, domain_id: str) -> None:
         """Close the domain, for instance since it was removed or its storage ends."""

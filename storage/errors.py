@@ -72,6 +72,11 @@ class DescriptionTooLong(StorageError):
     )
 
 
+class NameNotAscii(StorageError):
+    name: str
+    msg = "Parameter 'name' is invalid: domains of this format version have ASCII names, got {self.name!r}"
+
+
 # File I/O
 
 
@@ -128,6 +133,11 @@ class DomainExists(StorageError):
     msg = "A storage domain exists at {self.path}: {self.domain_id} cannot be created there"
 
 
+class DomainClassUnknown(StorageError):
+    number: int
+    msg = "Parameter 'domainClass' is invalid: expected 1 (data), 2 (ISO) or 3 (export), got {self.number}"
+
+
 class DomainNotFound(StorageError):
     domain_id: str
     unless: str = ""
@@ -153,6 +163,11 @@ class DomainUnsupported(StorageError):
     domain_id: str
     reason: str
     msg = "Storage domain {self.domain_id} cannot be used: {self.reason}"
+
+
+class ImagesUnsupported(StorageError):
+    domain_id: str
+    msg = "Storage domain {self.domain_id} holds ISO files: it has no images and volumes"
 
 
 class DomainMismatch(StorageError):

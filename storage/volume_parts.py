@@ -10,14 +10,19 @@ from typing import Protocol
 
 from storage.domain import VolumeStore
 from storage.new_volume import NewVolume, Progress
+from storage.ondisk.values import FormatVersion
 from storage.ondisk.volume_metadata import VolumeMetadata
 
 
 class VolumeParts(VolumeStore, Protocol):
     domain_id: str
 
+    @property
+    def version(self) -> FormatVersion:
+        """Of the domain: what is written follows from it."""
+
     def check_writable(self) -> None:
-        """Raises `DomainUnsupported` for a format that is only read."""
+        """Raises `ImagesUnsupported` where there are none."""
 
     # Making
 

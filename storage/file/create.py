@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A new file domain of format V5, and the end of one.
+"""A new file domain, and the end of one.
 
 The metadata comes last: until then no search finds the domain, and making it again begins anew.
 For removal the metadata goes first: it becomes a mark, by which a removal that was cut off is found and ended.
@@ -14,18 +14,21 @@ from dataclasses import dataclass
 from storage.errors import DirectIoUnsupported, DomainExists, DomainUnsupported, FormatCutOff, IoFailed, StorageError
 from storage.file.files import IMAGES, METADATA, DomainFiles
 from storage.file.io import FileIo
+from storage.file.safelease import SafeLease
 from storage.leases import Leases
 from storage.ondisk import domain_fields, xleases
 from storage.ondisk.layout import (
+    BLOCK_SIZE_4K,
     BLOCK_SIZE_512,
     BLOCK_SIZE_AUTO,
+    ISO_IMAGE_ID,
     MAILBOX_FILE_SIZE,
     MAX_HOSTS_DEFAULT,
     XLEASES_INDEX_SLOT,
     alignment,
     choose_block_size,
 )
-from storage.ondisk.values import DomainKind, FormatVersion
+from storage.ondisk.values import DomainClass, DomainKind, FormatVersion
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import is_uuid
@@ -53,13 +56,17 @@ class NewDomain:
     remote_path: str
     description: str
     block_size: int = BLOCK_SIZE_512
-    """Bytes; 0 takes what the storage works with (LOCALFS only)."""
+    """Bytes; 0 takes what the storage works with (V5 on LOCALFS only)."""
     max_hosts: int = MAX_HOSTS_DEFAULT
+    domain_class: DomainClass = DomainClass.DATA
+    version: FormatVersion = FormatVersion.V5
 
 
 async def write_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_timeout_s: int) -> DomainFiles:
-    """Raises `InvalidParameter`, `DomainExists`, `BlockSizeUnsupported`, `DirectIoUnsupported`, `UnsupportedAlignment`,
-    `DescriptionTooLong`, `IoFailed`.
+    """``leases``: the edge for a domain of this kind that has them.
+
+    Raises `InvalidParameter`, `DomainExists`, `BlockSizeUnsupported`, `DirectIoUnsupported`, `UnsupportedAlignment`,
+    `DescriptionTooLong`, `NameNotAscii`, `IoFailed`.
     """
     if wanted.kind not in (DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS):
         raise DomainUnsupported(wanted.domain_id, f"domains of type {wanted.kind} cannot be made here")
@@ -68,11 +75,11 @@ async def write_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_time
     FOLDERS_MADE.reach()
     await _make_files(files)
     FILES_MADE.reach()
-    if leases.on_storage:
-        await leases.format_lockspace(files.lockspace)
-        await leases.format_lease(files.sdm_lease)
-        LEASES_WRITTEN.reach()
-        await _write_index(files)
+    await files.leases.format_lockspace(files.lockspace)
+    await files.leases.format_lease(files.sdm_lease)
+    LEASES_WRITTEN.reach()
+    if files.has_external_leases:
+        await write_index(files)
     INDEX_WRITTEN.reach()
     await files.write_metadata(metadata)
     METADATA_WRITTEN.reach()
@@ -135,33 +142,36 @@ async def _prepare(
     metadata = domain_fields.new_file_domain(
         domain_id=wanted.domain_id,
         kind=wanted.kind,
+        version=wanted.version,
         description=wanted.description,
         remote_path=wanted.remote_path,
         block_size=block_size,
         alignment=align,
+        domain_class=wanted.domain_class,
     )
     domain_fields.encode(metadata)
     files = DomainFiles(
         domain_id=wanted.domain_id,
         kind=wanted.kind,
-        domain_class=metadata.domain_class,
+        domain_class=wanted.domain_class,
         path=os.path.join(wanted.mount_path, wanted.domain_id),
         block_size=block_size,
         alignment=align,
-        version=FormatVersion.V5,
+        version=wanted.version,
         io_timeout_s=io_timeout_s,
         io=io,
-        leases=leases,
+        leases=leases if wanted.version.has_leases else SafeLease(io, io_timeout_s=io_timeout_s),
     )
     return files, metadata
 
 
 def _check_block_size(wanted: NewDomain) -> None:
     """Raises `InvalidParameter` for what no storage of this kind may have, whatever it is made of."""
-    allowed = (BLOCK_SIZE_AUTO, 512, 4096) if wanted.kind is DomainKind.LOCALFS else (BLOCK_SIZE_512,)
+    any_size = wanted.kind is DomainKind.LOCALFS and wanted.version.states_geometry
+    allowed = (BLOCK_SIZE_AUTO, BLOCK_SIZE_512, BLOCK_SIZE_4K) if any_size else (BLOCK_SIZE_512,)
     if wanted.block_size not in allowed:
-        expected = " or ".join(map(str, allowed))
-        raise InvalidParameter("blockSize", str(wanted.block_size), f"expected {expected} for {wanted.kind}")
+        expected = f"{' or '.join(map(str, allowed))} for {wanted.kind} of version {int(wanted.version)}"
+        raise InvalidParameter("blockSize", str(wanted.block_size), f"expected {expected}")
 
 
 async def _probe(wanted: NewDomain, io: FileIo) -> int:
@@ -198,17 +208,19 @@ async def _make_folders(files: DomainFiles) -> None:
         raise
     await files.io.make_folder(files.place("dom_md"), mode=DOM_MD_MODE)
     await files.io.make_folder(files.place(IMAGES), mode=FOLDER_MODE)
+    if files.domain_class is DomainClass.ISO:
+        await files.io.make_folder(files.image(ISO_IMAGE_ID), mode=FOLDER_MODE)
 
 
 async def _make_files(files: DomainFiles) -> None:
     sizes = {"ids": 0, "leases": 0, "inbox": MAILBOX_FILE_SIZE, "outbox": MAILBOX_FILE_SIZE}
-    if files.leases.on_storage:
+    if files.has_external_leases:
         sizes["xleases"] = 0
     for name, size in sizes.items():
         await files.io.create(files.place("dom_md", name), size=size, mode=FILE_MODE)
 
 
-async def _write_index(files: DomainFiles) -> None:
+async def write_index(files: DomainFiles) -> None:
     """Format the index of external leases: marked as being updated until it is complete."""
     path = files.place("dom_md/xleases")
     start = XLEASES_INDEX_SLOT * files.alignment

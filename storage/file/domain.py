@@ -25,11 +25,12 @@ from storage.file.host_ids import read_owner, read_owners
 from storage.file.io import FileIo
 from storage.file.iopool import IoPools
 from storage.file.master import MasterFiles
+from storage.file.safelease import SafeLease
 from storage.file.volumes import FileVolumes
 from storage.leases import HostIdOwner, Lease, Leases
 from storage.ondisk import domain_fields
 from storage.ondisk.domain_fields import DomainMetadata
-from storage.ondisk.values import DomainKind
+from storage.ondisk.values import DomainKind, FormatVersion
 from storage.tasks.store import Files
 
 __all__ = [
@@ -49,7 +50,7 @@ find_file_domains = find_domains
 
 
 async def create_file_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_timeout_s: int) -> Domain:
-    """Write a new domain of format V5; it becomes visible by its metadata, written last."""
+    """Write a new domain; it becomes visible by its metadata, written last."""
     return FileDomain(await write_domain(wanted, io, leases, io_timeout_s=io_timeout_s))
 
 
@@ -58,7 +59,8 @@ async def open_file_domain(
 ) -> Domain:
     """Read the metadata.
 
-    Raises `DomainNotFound`, `ChecksumMismatch`, `InvalidContent`, `DomainMismatch`, `DomainUnsupported`.
+    Raises `DomainNotFound`, `ChecksumMismatch`, `InvalidContent`, `DomainMismatch`, `DomainUnsupported`,
+    `UnsupportedVersion`.
     """
     path = os.path.join(mount_path, domain_id)
     metadata_path = os.path.join(path, METADATA)
@@ -73,6 +75,7 @@ async def open_file_domain(
     metadata.check_geometry()
     if metadata.kind not in FILE_KINDS:
         raise DomainUnsupported(domain_id, f"its type {metadata.kind} is not built")
+    has_leases = metadata.version.has_leases
     return FileDomain(
         DomainFiles(
             domain_id=domain_id,
@@ -84,7 +87,7 @@ async def open_file_domain(
             version=metadata.version,
             io_timeout_s=io_timeout_s,
             io=io,
-            leases=leases_of(metadata.kind),
+            leases=leases_of(metadata.kind) if has_leases else SafeLease(io, io_timeout_s=io_timeout_s),
         )
     )
 
@@ -123,7 +126,7 @@ class FileDomain:
         self.domain_id = files.domain_id
         self.kind = files.kind
         self.domain_class = files.domain_class
-        self.version = files.version
+        self.leases = files.leases
         self.block_size = files.block_size
         self.alignment = files.alignment
         self.lockspace = files.lockspace
@@ -133,6 +136,10 @@ class FileDomain:
         self.volumes: VolumeStore = FileVolumes(files)
         self.chains: Chains = FileChains(files)
         self._changing = asyncio.Lock()
+
+    @property
+    def version(self) -> FormatVersion:
+        return self.files.version
 
     # Host ids
 
@@ -148,7 +155,7 @@ class FileDomain:
     # Metadata
 
     async def read_metadata(self) -> DomainMetadata:
-        return await self.files.read_metadata()
+        return self._followed(await self.files.read_metadata())
 
     async def change_metadata(self, change: ChangeFields) -> DomainMetadata:
         async with self._changing:
@@ -156,7 +163,12 @@ class FileDomain:
             changed = found.with_fields(change(found))
             if changed.fields != found.fields:
                 await self.files.write_metadata(changed)
-            return changed
+            return self._followed(changed)
+
+    def _followed(self, metadata: DomainMetadata) -> DomainMetadata:
+        """An SPM, of whatever host, may have converted the domain since it was opened."""
+        self.files.version = metadata.version
+        return metadata
 
     @contextlib.asynccontextmanager
     async def master_files(self) -> AsyncIterator[Files]:

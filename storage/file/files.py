@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from storage.errors import DomainUnsupported, IoFailed
+from storage.errors import ImagesUnsupported, IoFailed
 from storage.file.io import FileIo
 from storage.leases import Lease, Leases, Lockspace
 from storage.ondisk import domain_fields
@@ -28,9 +28,12 @@ DIRECT_READ = 4096
 LIMIT_READ = round_up(MAX_SIZE + 1, DIRECT_READ)
 
 
-@dataclass(frozen=True)
+@dataclass
 class DomainFiles:
-    """One domain's paths and small files. Does not lock; see `storage.domain` on who may write."""
+    """One domain's paths and small files. Does not lock; see `storage.domain` on who may write.
+
+    All parts of a domain share one, and nothing of it changes but ``version``, by a conversion.
+    """
 
     domain_id: str
     kind: DomainKind
@@ -83,6 +86,11 @@ class DomainFiles:
                 raise
             await self.io.write_atomic(self.place(METADATA), data)
 
+    @property
+    def has_external_leases(self) -> bool:
+        return self.leases.on_storage and self.version.has_external_leases
+
     def check_writable(self) -> None:
-        if self.version < FormatVersion.V5:
-            raise DomainUnsupported(self.domain_id, f"format V{int(self.version)} is only read")
+        """Raises `ImagesUnsupported`."""
+        if self.domain_class is DomainClass.ISO:
+            raise ImagesUnsupported(self.domain_id)

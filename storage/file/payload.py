@@ -6,7 +6,7 @@ from __future__ import annotations
 from storage import qemu_img
 from storage.file.files import DomainFiles
 from storage.new_volume import Progress
-from storage.ondisk.values import Allocation, FormatVersion, VolumeFormat
+from storage.ondisk.values import Allocation, VolumeFormat
 from storage.ondisk.volume_metadata import VolumeMetadata
 from vdsm.common.units import round_up
 
@@ -40,7 +40,7 @@ async def format_cow(
         metadata.capacity,
         VolumeFormat.COW,
         mount=files.io.mount,
-        compat="1.1" if files.version >= FormatVersion.V4 else "0.10",
+        compat=files.version.qcow2_compat,
         backing=None if parent is None else (metadata.parent_id, parent.format),
     )
     await files.io.chmod(path, FILE_MODE)

@@ -20,7 +20,7 @@ from storage.file.payload import FILE_MODE
 from storage.leases import Lease
 from storage.new_volume import Before, CreateStep, NewVolume, Progress
 from storage.ondisk import volume_metadata
-from storage.ondisk.values import Allocation, VolumeFormat, VolumeRole
+from storage.ondisk.values import Allocation, DomainClass, FormatVersion, VolumeFormat, VolumeRole
 from storage.ondisk.volume_metadata import MAX_FILE_SIZE, VolumeMetadata
 from storage.tasks.record import Recovery
 from vdsm.common.errors import InvalidParameter
@@ -33,6 +33,10 @@ class FileVolumes:
         self.files = files
         self.io = files.io
         self.domain_id = files.domain_id
+
+    @property
+    def version(self) -> FormatVersion:
+        return self.files.version
 
     # Reading
 
@@ -96,7 +100,7 @@ class FileVolumes:
                 raise GenerationMismatch(volume_id, found, expect_generation)
         path = self.files.volume(image_id, volume_id, META)
         shared = await self.io.exists(path) and (await self.io.status(path)).links > 1
-        await self.io.write_atomic(path, volume_metadata.encode(metadata))
+        await self.io.write_atomic(path, volume_metadata.encode(metadata, self.version))
         if shared:
             for other, volumes in (await self.by_image()).items():
                 if other != image_id and volume_id in volumes:
@@ -166,7 +170,8 @@ class FileVolumes:
         return True
 
     async def collect_garbage(self, claimed: Claims) -> Garbage:
-        self.check_writable()
+        if self.files.domain_class is DomainClass.ISO:  # what lies there is people's, whatever its name
+            return Garbage((), ())
         return await garbage.collect(self.files, self, frozenset(claimed))
 
     # What tasks store

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from storage.errors import InvalidContent, UnsupportedVersion
+from storage.errors import InvalidContent, NameNotAscii, UnsupportedVersion
 from storage.ondisk import description as description_rules
 from storage.ondisk import domain_metadata
 from storage.ondisk.layout import BLOCK_SIZE_512
@@ -76,7 +76,12 @@ class DomainMetadata:
         return self._number("ALIGNMENT", MiB, allowed=(MiB, 2 * MiB, 4 * MiB, 8 * MiB))
 
     def check_geometry(self) -> None:
-        """Where leases lie follows from it: what no version writes is refused. Raises `InvalidContent`."""
+        """Where leases lie follows from it: what no version writes is refused.
+
+        Raises `InvalidContent`; `UnsupportedVersion` for data under the lock of old, which is not built.
+        """
+        if not self.version.has_leases and self.domain_class is DomainClass.DATA:
+            raise UnsupportedVersion(self.where, str(int(self.version)))
         found = (self.block_size, self.alignment)
         if found != (BLOCK_SIZE_512, MiB) and (self.version < FormatVersion.V5 or self.block_size == BLOCK_SIZE_512):
             raise InvalidContent(
@@ -181,28 +186,35 @@ def new_file_domain(
     *,
     domain_id: str,
     kind: DomainKind,
+    version: FormatVersion,
     description: str,
     remote_path: str,
     block_size: int,
     alignment: int,
     domain_class: DomainClass = DomainClass.DATA,
 ) -> DomainMetadata:
-    """Metadata of a new file domain of format V5. Raises `DescriptionTooLong`, `InvalidContent`."""
-    return DomainMetadata(
+    """Metadata of a new file domain. Raises `DescriptionTooLong`, `InvalidContent`, `NameNotAscii`."""
+    made = DomainMetadata(
         {
-            "ALIGNMENT": str(alignment),
-            "BLOCK_SIZE": str(block_size),
+            **(geometry_fields(block_size, alignment) if version.states_geometry else {}),
             "CLASS": domain_class.value,
-            "DESCRIPTION": check_description(description),
+            "DESCRIPTION": check_name(description, version),
             **_LEASE_PARAMETERS,
             "POOL_UUID": "",
             "REMOTE_PATH": _one_line("REMOTE_PATH", remote_path),
             "ROLE": DomainRole.REGULAR.value,
             "SDUUID": domain_id,
             "TYPE": kind.value,
-            "VERSION": str(int(FormatVersion.V5)),
+            "VERSION": str(int(version)),
         }
     )
+    made.check_geometry()
+    return made
+
+
+def geometry_fields(block_size: int, alignment: int) -> dict[str, str]:
+    """Bytes of a block and of the room of one lease, as V5 states them."""
+    return {"ALIGNMENT": str(alignment), "BLOCK_SIZE": str(block_size)}
 
 
 def master_fields(
@@ -239,3 +251,10 @@ def encode_pool_domains(domains: Mapping[str, DomainStatus]) -> str:
 def check_description(text: str) -> str:
     """A name of a domain or a pool: at most 50 characters. Raises `DescriptionTooLong`, `InvalidContent`."""
     return description_rules.check(text, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)
+
+
+def check_name(text: str, version: FormatVersion) -> str:
+    """As `check_description`; domains of V0 have ASCII names only. Raises `NameNotAscii` too."""
+    if version < FormatVersion.V3 and not text.isascii():
+        raise NameNotAscii(text)
+    return check_description(text)

@@ -23,6 +23,9 @@ RESERVED_HOST_ID = 250
 
 MAILBOX_FILE_SIZE = 16 * MiB
 
+ISO_IMAGE_ID = "11111111-1111-1111-1111-111111111111"
+"""The one folder of an ISO domain's images: files of any name, without metadata."""
+
 SDM_SLOT = 1
 LEASES_RESERVED_SLOTS = 100
 V4_FIRST_METADATA_SLOT = 4

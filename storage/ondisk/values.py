@@ -112,8 +112,29 @@ class DiskType(StrEnum):
 
 
 class FormatVersion(IntEnum):
-    """VERSION of a domain that we read."""
+    """VERSION of a domain. The field's 2, and 0 of data domains, have a lock of old that is not built."""
 
+    V0 = 0
+    """Of ISO and export domains only."""
     V3 = 3
     V4 = 4
     V5 = 5
+
+    @property
+    def has_leases(self) -> bool:
+        """Host ids and leases as sanlock keeps them (flock on a local disk), a lease for each volume."""
+        return self >= FormatVersion.V3
+
+    @property
+    def has_external_leases(self) -> bool:
+        return self >= FormatVersion.V4
+
+    @property
+    def states_geometry(self) -> bool:
+        """Block size and alignment stand in the metadata; those before are always 512 bytes and 1 MiB."""
+        return self >= FormatVersion.V5
+
+    @property
+    def qcow2_compat(self) -> str:
+        """Of new qcow2 volumes: what the oldest host that reads such a domain understands."""
+        return "1.1" if self >= FormatVersion.V4 else "0.10"

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Metadata of one volume: sorted lines ``KEY=VALUE`` and a last line ``EOF``, at most 512 bytes.
 
-V5 states the capacity in bytes (CAP). V3 and V4 state it in blocks of 512 bytes (SIZE); both may
-stand side by side while a domain is converted, and then CAP is the truth.
+V5 states the capacity in bytes (CAP) and counts the image's snapshots (SEQ). Older formats state the capacity in
+blocks of 512 bytes (SIZE) beside an MTIME that means nothing, and have no place for SEQ. While a domain is converted to
+V5 a volume has both, and then CAP is the truth.
 
-Written is one form. Read is what the field reads: other line ends, blank and foreign lines, blanks around keys
-and values, a key twice (the last one holds), no EOF. What decides about data (ids, format, roles, legality,
+Written is one form for each version. Read is what the field reads: other line ends, blank and foreign lines, blanks
+around keys and values, a key twice (the last one holds), no EOF. What decides about data (ids, format, roles, legality,
 sizes) is read strictly. What was read from a file is never refused on the way back: a description that is longer
 than we take from people stays whole, and so do keys that we do not know while there is room.
 """
@@ -20,8 +21,9 @@ from typing import TypeVar
 from storage.errors import ContentTooLong, InvalidContent, MetadataCleared
 from storage.ondisk import description
 from storage.ondisk.layout import METADATA_SIZE
-from storage.ondisk.values import Allocation, Legality, VolumeFormat, VolumeRole
+from storage.ondisk.values import Allocation, FormatVersion, Legality, VolumeFormat, VolumeRole
 from vdsm.common.ids import BLANK_UUID, is_uuid
+from vdsm.common.units import round_up
 
 MAX_DESCRIPTION_CHARACTERS = 210
 MAX_DESCRIPTION_BYTES = 210
@@ -33,6 +35,8 @@ MAX_FILE_SIZE = 4096
 MAX_GENERATION = 999
 MAX_SEQUENCE = (1 << 32) - 1
 MAX_CAPACITY = 1 << 62
+SIZE_UNIT = 512
+"""Bytes that SIZE counts by."""
 
 _LEGACY_DISK_TYPES = {"1": "DATA", "2": "DATA"}
 _OTHERS = ("DISKTYPE", "DOMAIN", "FORMAT", "IMAGE", "LEGALITY", "PUUID", "TYPE", "VOLTYPE")
@@ -78,36 +82,24 @@ def check_description(text: str) -> str:
     return description.check(text, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)
 
 
-def encode(metadata: VolumeMetadata) -> bytes:
-    """The V5 text of a file. Raises `ContentTooLong`, `InvalidContent` for what no line can hold."""
-    fields = {
-        "CAP": str(metadata.capacity),
-        "CTIME": str(metadata.ctime),
-        "DESCRIPTION": metadata.description,
-        "DISKTYPE": metadata.disk_type,
-        "DOMAIN": metadata.domain_id,
-        "FORMAT": metadata.format.value,
-        "GEN": str(metadata.generation),
-        "IMAGE": metadata.image_id,
-        "LEGALITY": metadata.legality.value,
-        "PUUID": metadata.parent_id,
-        "SEQ": str(metadata.sequence),
-        "TYPE": metadata.allocation.value,
-        "VOLTYPE": metadata.role.value,
-    }
-    data = _text({**dict(metadata.unknown), **fields})
-    if len(data) > MAX_FILE_SIZE:
-        data = _text(fields)
-    if len(data) > MAX_FILE_SIZE:
-        raise ContentTooLong("volume metadata", len(data), MAX_FILE_SIZE)
-    return data
+def encode(metadata: VolumeMetadata, version: FormatVersion) -> bytes:
+    """The text of a file. ``sequence`` is lost before V5.
+
+    Raises `ContentTooLong`, `InvalidContent` for what no line can hold.
+    """
+    return _within_a_file(metadata, _with_size(metadata) if version < FormatVersion.V5 else _with_capacity(metadata))
 
 
-def encode_block(metadata: VolumeMetadata) -> bytes:
-    """One metadata slot: the V5 text padded by NULs to 512 bytes. Raises `ContentTooLong`, `InvalidContent`."""
-    data = encode(metadata)
+def encode_between(metadata: VolumeMetadata) -> bytes:
+    """What readers of V4 and of V5 both understand, for a domain that is being converted. Raises as `encode`."""
+    return _within_a_file(metadata, {**_with_size(metadata), "CAP": str(metadata.capacity)})
+
+
+def encode_block(metadata: VolumeMetadata, version: FormatVersion) -> bytes:
+    """One metadata slot: the text padded by NULs to 512 bytes. Raises `ContentTooLong`, `InvalidContent`."""
+    data = encode(metadata, version)
     if len(data) > METADATA_SIZE:
-        data = encode(replace(metadata, unknown=()))
+        data = encode(replace(metadata, unknown=()), version)
     if len(data) > METADATA_SIZE:
         raise ContentTooLong("volume metadata", len(data), METADATA_SIZE)
     return data.ljust(METADATA_SIZE, b"\0")
@@ -128,7 +120,7 @@ def decode(data: bytes, where: str) -> VolumeMetadata:
         parent_id=reader.uuid("PUUID"),
         capacity=reader.number("CAP", MAX_CAPACITY)
         if "CAP" in fields
-        else reader.number("SIZE", MAX_CAPACITY >> 9) * 512,
+        else reader.number("SIZE", MAX_CAPACITY // SIZE_UNIT) * SIZE_UNIT,
         format=reader.one_of("FORMAT", VolumeFormat),
         allocation=reader.one_of("TYPE", Allocation),
         role=reader.one_of("VOLTYPE", VolumeRole),
@@ -140,6 +132,41 @@ def decode(data: bytes, where: str) -> VolumeMetadata:
         sequence=reader.number("SEQ", MAX_SEQUENCE, default=0),
         unknown=tuple(sorted((k, v) for k, v in fields.items() if k not in _KNOWN)),
     )
+
+
+def _with_capacity(metadata: VolumeMetadata) -> dict[str, str]:
+    return {**_common(metadata), "CAP": str(metadata.capacity), "SEQ": str(metadata.sequence)}
+
+
+def _with_size(metadata: VolumeMetadata) -> dict[str, str]:
+    blocks = round_up(metadata.capacity, SIZE_UNIT) // SIZE_UNIT
+    return {**_common(metadata), "SIZE": str(blocks), "MTIME": "0"}
+
+
+def _common(metadata: VolumeMetadata) -> dict[str, str]:
+    return {
+        "CTIME": str(metadata.ctime),
+        "DESCRIPTION": metadata.description,
+        "DISKTYPE": metadata.disk_type,
+        "DOMAIN": metadata.domain_id,
+        "FORMAT": metadata.format.value,
+        "GEN": str(metadata.generation),
+        "IMAGE": metadata.image_id,
+        "LEGALITY": metadata.legality.value,
+        "PUUID": metadata.parent_id,
+        "TYPE": metadata.allocation.value,
+        "VOLTYPE": metadata.role.value,
+    }
+
+
+def _within_a_file(metadata: VolumeMetadata, fields: dict[str, str]) -> bytes:
+    """With the keys that we do not know while there is room."""
+    data = _text({**dict(metadata.unknown), **fields})
+    if len(data) > MAX_FILE_SIZE:
+        data = _text(fields)
+    if len(data) > MAX_FILE_SIZE:
+        raise ContentTooLong("volume metadata", len(data), MAX_FILE_SIZE)
+    return data
 
 
 def _text(fields: dict[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 """A whole domain directory: every file is known, every byte is as the format says, or ValueError."""
 
 import dataclasses
+import functools
 import os
 import stat
 import struct
@@ -34,27 +35,31 @@ class Decoded:
     external_leases: dict
 
 
-def decode(path):
-    """Raises ValueError naming the file."""
+def decode(path, *, converting=False):
+    """Raises ValueError naming the file. ``converting``: to a later version, cut off anywhere: one must be readable."""
     path = str(path)
     sd = os.path.basename(path)
     fields = _in(path, "dom_md/metadata", lambda: text.domain(_read(path, "dom_md/metadata")))
     _check(fields["SDUUID"] == sd, f"SDUUID {fields['SDUUID']} in {path}")
-    shared = fields["TYPE"] != "LOCALFS"
-    align, sector = int(fields["ALIGNMENT"]), int(fields["BLOCK_SIZE"])
-    _layout(path, shared=shared, master=fields["ROLE"] == "Master")
+    version = fields["VERSION"]
+    shared = fields["TYPE"] != "LOCALFS" and version != "0"
+    align, sector = int(fields.get("ALIGNMENT", 1 << 20)), int(fields.get("BLOCK_SIZE", 512))
+    _layout(path, fields, external=shared and version in "45", converting=converting)
     hosts, sdm, external = {}, None, {}
     if shared:
         hosts = _in(path, "ids", lambda: sanlock_bytes.lockspace(_read(path, "dom_md/ids"), sd, align, sector))
         sdm = _in(path, "leases", lambda: _sdm(_read(path, "dom_md/leases"), sd, align, sector))
+    elif version == "0":
+        _in(path, "leases", lambda: _free_lock(_read(path, "dom_md/leases")))
+    if shared and version in "45":
         external = _in(path, "xleases", lambda: _xleases(_read(path, "dom_md/xleases"), sd, align))
-    else:
-        for name in ("ids", "leases"):
-            _check(os.path.getsize(f"{path}/dom_md/{name}") == 0, f"{name} of a local domain is not empty")
+    for name in () if shared else ("ids",) if version == "0" else ("ids", "leases"):
+        _check(os.path.getsize(f"{path}/dom_md/{name}") == 0, f"{name} of a domain without sanlock is not empty")
     mail = {name: _in(path, name, lambda name=name: _mailboxes(_read(path, f"dom_md/{name}"))) for name in BOXES}
     images = {}
-    for image in sorted(os.listdir(f"{path}/images")):
-        images[image] = _image(path, sd, image, shared, align, sector)
+    read = functools.partial(text.volume, version=version, converting=converting)
+    for image in [] if fields["CLASS"] == "Iso" else sorted(os.listdir(f"{path}/images")):
+        images[image] = _image(path, sd, image, shared, align, sector, read)
     _chains(images)
     return Decoded(path, fields, hosts, sdm, images, mail, external)
 
@@ -62,16 +67,28 @@ def decode(path):
 BOXES = ("inbox", "outbox")
 
 
-def _layout(path, *, shared, master):
+ISO_IMAGE = "11111111-1111-1111-1111-111111111111"
+FREE_LOCK = b"------FREE------0000000000000000"
+"""The tag of the lock of old: 16 bytes for who has it, 16 digits for since when."""
+
+
+def _free_lock(data):
+    _check(data == FREE_LOCK + bytes(480), f"the lock is not free: {data[:32]!r}")
+
+
+def _layout(path, fields, *, external, converting):
     expected = {"metadata": 0o644, "ids": 0o660, "leases": 0o660, "inbox": 0o660, "outbox": 0o660}
-    if shared:
-        expected["xleases"] = 0o660
     found = set(os.listdir(f"{path}/dom_md"))
+    if external or (converting and "xleases" in found):
+        expected["xleases"] = 0o660
     _check(found == set(expected), f"dom_md holds {sorted(found)}")
     for name, mode in expected.items():
         _mode(f"{path}/dom_md/{name}", mode)
     _mode(f"{path}/dom_md", 0o775)
     _mode(f"{path}/images", 0o755)
+    if fields["CLASS"] == "Iso":
+        _check(os.listdir(f"{path}/images") == [ISO_IMAGE], f"images holds {os.listdir(f'{path}/images')}")
+        _mode(f"{path}/images/{ISO_IMAGE}", 0o755)
     top = set(os.listdir(path))
     _check(top - {"master"} == {"dom_md", "images"}, f"the domain holds {sorted(top)}")
     if "master" in top:
@@ -132,7 +149,7 @@ def _mailboxes(data):
     return used
 
 
-def _image(path, sd, image, shared, align, sector):
+def _image(path, sd, image, shared, align, sector, read):
     folder = f"{path}/images/{image}"
     _check(bool(text.UUID.fullmatch(image)), f"{folder} is no image")
     _mode(folder, 0o755)
@@ -145,7 +162,7 @@ def _image(path, sd, image, shared, align, sector):
     volumes = {}
     for vol in sorted(ids):
         file = f"{folder}/{vol}"
-        fields = _in(path, f"{vol}.meta", lambda file=file: text.volume(_read(file + ".meta")))
+        fields = _in(path, f"{vol}.meta", lambda file=file: read(_read(file + ".meta")))
         _check(fields["DOMAIN"] == sd, f"DOMAIN of {file}")
         if fields["LEGALITY"] == "ILLEGAL":  # the deletion had begun: the lease goes first
             missing.discard(vol + ".lease")
@@ -157,7 +174,7 @@ def _image(path, sd, image, shared, align, sector):
         if fields["FORMAT"] == "RAW":
             _check(status.st_size == int(fields["CAP"]), f"{file} has {status.st_size} bytes, CAP {fields['CAP']}")
         else:
-            _qcow2(file, fields)
+            _qcow2(file, fields, read.keywords["version"])
         if shared and vol + ".lease" in names:
             _mode(file + ".lease", 0o660)
             lease = _read(file + ".lease")
@@ -167,10 +184,11 @@ def _image(path, sd, image, shared, align, sector):
     return volumes
 
 
-def _qcow2(file, fields):
+def _qcow2(file, fields, version):
     header = _read(file)[:104] if os.path.getsize(file) < (64 << 20) else _head(file, 104)
-    magic, version, backing_at, backing_size, _, size = struct.unpack(">4sIQIIQ", header[:32])
-    _check(magic == b"QFI\xfb" and version == 3, f"{file} is no qcow2 of version 3")
+    magic, qcow2, backing_at, backing_size, _, size = struct.unpack(">4sIQIIQ", header[:32])
+    _check(magic == b"QFI\xfb" and qcow2 in (2, 3), f"{file} is no qcow2 of version 2 or 3")
+    _check(qcow2 == 2 or version != "3", f"{file} is a qcow2 of version 3 in a domain of version 3")
     _check(size == int(fields["CAP"]), f"{file} has virtual size {size}, CAP {fields['CAP']}")
     backing = ""
     if backing_at:
@@ -180,7 +198,7 @@ def _qcow2(file, fields):
     expected = "" if fields["PUUID"] == text.BLANK else fields["PUUID"]
     _check(backing == expected, f"{file} is based on {backing!r}, its metadata says {expected!r}")
     (incompatible,) = struct.unpack(">Q", header[72:80])
-    _check(incompatible & 4 == 0, f"{file} has an external data file")
+    _check(qcow2 == 2 or incompatible & 4 == 0, f"{file} has an external data file")
 
 
 def _chains(images):

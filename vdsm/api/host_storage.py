@@ -35,7 +35,7 @@ class DomainsOf(Params):
 async def host_get_storage_domains(call: Call, params: DomainsOf) -> list[Uuid]:
     """Ids of the domains on connected storage; each given parameter narrows the list."""
     kind = None if params.storage_type is None else wire.kind_of("storageType", params.storage_type)
-    wanted_class = None if params.domain_class is None else wire.class_of("domainClass", params.domain_class)
+    wanted_class = None if params.domain_class is None else wire.class_of(params.domain_class)
     return [
         report.domain.domain_id
         for report in await call.agent.storage.catalogue.reports()

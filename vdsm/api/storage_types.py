@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from storage.errors import DiscardUnsupported
+from storage.errors import DiscardUnsupported, DomainClassUnknown
 from storage.ondisk.values import Allocation, DomainClass, DomainKind, DomainStatus, VolumeFormat
 from vdsm.common.errors import InvalidParameter
 
@@ -20,9 +20,10 @@ def kind_of(name: str, number: int) -> DomainKind:
         raise InvalidParameter(name, str(number), "expected a storage type: 1, 2, 3, 4, 6 or 7") from None
 
 
-def class_of(name: str, number: int) -> DomainClass:
+def class_of(number: int) -> DomainClass:
+    """Raises `DomainClassUnknown` (386, as the field)."""
     if number not in _CLASSES:
-        raise InvalidParameter(name, str(number), "expected a domain class: 1, 2 or 3")
+        raise DomainClassUnknown(number)
     return _CLASSES[number]
 
 

@@ -136,7 +136,7 @@ def _features(tree: Tree) -> dict[str, Any]:
     return {
         "vmTypes": ["kvm"],
         "additionalFeatures": [],
-        "domain_versions": [5],
+        "domain_versions": [0, 3, 4, 5],
         "supported_block_size": {"LOCALFS": [0, 512, 4096], "POSIXFS": [512], "NFS": [512]},
         "liveSnapshot": "false",
         "liveMerge": "false",

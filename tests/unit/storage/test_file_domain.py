@@ -454,7 +454,7 @@ def die_at(point, mount, flow, *ids):
     return done.returncode
 
 
-@pytest.mark.parametrize("point", [p for p in OURS if p.startswith("domain.create") and not p.endswith(".leases")])
+@pytest.mark.parametrize("point", [p for p in OURS if p.startswith("domain.create")])
 async def test_crash_while_a_domain_is_made(tmp_path, io, point):
     ids = [SD, *(new_uuid() for _ in range(4))]
     assert die_at(point, tmp_path, "domain", *ids) == -signal.SIGKILL

@@ -15,12 +15,23 @@ from storage.errors import (
     DescriptionTooLong,
     InvalidContent,
     MetadataCleared,
+    NameNotAscii,
     StorageError,
     UnsupportedVersion,
 )
 from storage.ondisk import domain_fields, domain_metadata, volume_metadata
-from storage.ondisk.values import Allocation, DomainKind, DomainStatus, Legality, VolumeFormat, VolumeRole
+from storage.ondisk.values import (
+    Allocation,
+    DomainClass,
+    DomainKind,
+    DomainStatus,
+    FormatVersion,
+    Legality,
+    VolumeFormat,
+    VolumeRole,
+)
 from storage.ondisk.volume_metadata import VolumeMetadata
+from tests.decoder import text as decoder
 from vdsm.common.ids import BLANK_UUID
 
 MIB = 1 << 20
@@ -57,6 +68,7 @@ def test_new_domain_is_the_vector_byte_for_byte():
     made = domain_fields.new_file_domain(
         domain_id=SD,
         kind=DomainKind.LOCALFS,
+        version=FormatVersion.V5,
         description="storage domain",
         remote_path="server:/path",
         block_size=512,
@@ -64,6 +76,51 @@ def test_new_domain_is_the_vector_byte_for_byte():
     )
     lines = sorted([f"{k}={v}" for k, v in VECTOR.items()] + ["_SHA_CKSUM=9336f77705ff9e3d5faf65c4d0dc818a29de458d"])
     assert domain_fields.encode(made) == "".join(line + "\n" for line in lines).encode()
+
+
+def new_domain(version, **changes):
+    fields = {
+        "domain_id": SD,
+        "kind": DomainKind.LOCALFS,
+        "version": version,
+        "description": "storage domain",
+        "remote_path": "server:/path",
+        "block_size": 512,
+        "alignment": MIB,
+    }
+    return domain_fields.new_file_domain(**{**fields, **changes})
+
+
+@pytest.mark.parametrize("version", [FormatVersion.V3, FormatVersion.V4])
+def test_a_new_domain_of_an_old_format_states_no_sizes(version):
+    made = new_domain(version)
+    assert made.fields == {
+        **{k: v for k, v in VECTOR.items() if k not in ("ALIGNMENT", "BLOCK_SIZE")},
+        "VERSION": str(int(version)),
+    }
+    assert (made.block_size, made.alignment) == (512, MIB)
+    assert decoder.domain(domain_fields.encode(made)) == made.fields
+
+
+@pytest.mark.parametrize("domain_class", [DomainClass.ISO, DomainClass.BACKUP])
+def test_a_new_domain_of_version_0_is_for_iso_files_or_exports(domain_class):
+    made = new_domain(FormatVersion.V0, domain_class=domain_class)
+    assert (made.fields["VERSION"], made.fields["CLASS"]) == ("0", domain_class.value)
+    assert decoder.domain(domain_fields.encode(made)) == made.fields
+
+
+def test_a_data_domain_of_version_0_is_refused():
+    with pytest.raises(UnsupportedVersion, match="version 0"):
+        new_domain(FormatVersion.V0)
+    old = domain_fields.decode(domain_metadata.encode({**VECTOR, "VERSION": "0"}), "the file")
+    with pytest.raises(UnsupportedVersion, match="the file"):
+        old.check_geometry()
+
+
+@pytest.mark.parametrize(("version", "taken"), [(0, False), (3, True), (5, True)])
+def test_only_domains_of_version_0_want_an_ascii_name(version, taken):
+    with contextlib.nullcontext() if taken else pytest.raises(NameNotAscii, match="données"):
+        domain_fields.check_name("données", FormatVersion(version))
 
 
 @given(st.dictionaries(keys, line_text, min_size=1, max_size=20))
@@ -195,6 +252,7 @@ def test_no_change_brings_a_line_break_of_any_kind(character, key):
         domain_fields.new_file_domain(
             domain_id=SD,
             kind=DomainKind.NFS,
+            version=FormatVersion.V5,
             description="d",
             remote_path=f"a{character}b",
             block_size=512,
@@ -263,15 +321,24 @@ def test_only_some_versions_have_other_sizes_of_blocks_and_leases(version, block
         metadata.check_geometry()
 
 
-def test_unknown_version_is_refused():
-    with pytest.raises(UnsupportedVersion, match="6"):
-        _ = domain_fields.DomainMetadata({**VECTOR, "VERSION": "6"}).version
+@pytest.mark.parametrize("version", ["1", "2", "6"])
+def test_unknown_version_is_refused(version):
+    with pytest.raises(UnsupportedVersion, match=version):
+        _ = domain_fields.DomainMetadata({**VECTOR, "VERSION": version}).version
 
 
 def test_domain_description_limit():
     domain_fields.check_description("d" * 50)
     with pytest.raises(DescriptionTooLong, match="51 characters"):
         domain_fields.check_description("d" * 51)
+
+
+def encode(metadata, version=FormatVersion.V5):
+    return volume_metadata.encode(metadata, version)
+
+
+def encode_block(metadata, version=FormatVersion.V5):
+    return volume_metadata.encode_block(metadata, version)
 
 
 def volume(**changes):
@@ -290,7 +357,7 @@ def volume(**changes):
 
 
 def test_volume_metadata_vector():
-    data = volume_metadata.encode(volume())
+    data = encode(volume())
     assert len(data) == 257
     assert data.decode() == (
         "CAP=10737418240\nCTIME=1700000000\nDESCRIPTION=\nDISKTYPE=DATA\n"
@@ -319,7 +386,7 @@ volumes = st.builds(
 
 @given(volumes)
 def test_volume_metadata_comes_back_and_fits_its_slot(metadata):
-    block = volume_metadata.encode_block(metadata)
+    block = encode_block(metadata)
     assert len(block) == 512
     assert volume_metadata.decode(block, "x") == metadata
 
@@ -335,36 +402,36 @@ def test_the_worst_volume_metadata_fits_512_bytes():
         generation=999,
         sequence=volume_metadata.MAX_SEQUENCE,
     )
-    assert len(volume_metadata.encode(worst)) <= 512
+    assert len(encode(worst)) <= 512
 
 
 @pytest.mark.parametrize("how", [*DRESSES, "an older value before"])
 def test_volume_metadata_in_another_dress_reads_the_same(how):
     made = volume(description="d e f")
-    data = dressed(volume_metadata.encode(made).replace(b"EOF\n", b""), how)
+    data = dressed(encode(made).replace(b"EOF\n", b""), how)
     found = volume_metadata.decode(data, "x")
     assert replace(found, unknown=()) == replace(made, unknown=())
 
 
 @pytest.mark.parametrize("end", [b"EOF", b"EOF\nCAP=1\n", b"EOFx\nCAP=1", b""])
 def test_volume_metadata_ends_at_eof_or_where_the_file_does(end):
-    data = volume_metadata.encode(volume()).replace(b"EOF\n", end)
+    data = encode(volume()).replace(b"EOF\n", end)
     assert volume_metadata.decode(data, "x") == volume()
 
 
 def test_blanks_around_values_of_volumes_are_not_part_of_them():
-    data = volume_metadata.encode(volume()).replace(b"=", b" = ").replace(b"\n", b" \n")
+    data = encode(volume()).replace(b"=", b" = ").replace(b"\n", b" \n")
     assert volume_metadata.decode(data, "x") == volume()
 
 
 def test_a_volume_without_legality_is_legal():
-    data = volume_metadata.encode(volume()).replace(b"LEGALITY=LEGAL\n", b"")
+    data = encode(volume()).replace(b"LEGALITY=LEGAL\n", b"")
     assert volume_metadata.decode(data, "x").legality is Legality.LEGAL
 
 
 def test_unknown_keys_of_volumes_survive_a_change():
-    data = volume_metadata.encode(volume()).replace(b"EOF", b"MTIME=0\nM_LATER_KEY=kept \nEOF")
-    again = volume_metadata.encode(replace(volume_metadata.decode(data, "x"), legality=Legality.ILLEGAL))
+    data = encode(volume()).replace(b"EOF", b"MTIME=0\nM_LATER_KEY=kept \nEOF")
+    again = encode(replace(volume_metadata.decode(data, "x"), legality=Legality.ILLEGAL))
     assert b"\nM_LATER_KEY=kept\n" not in data
     assert b"M_LATER_KEY=kept\n" in again
     assert b"MTIME" not in again
@@ -374,24 +441,24 @@ def test_unknown_keys_of_volumes_survive_a_change():
 def test_unknown_keys_give_way_where_a_slot_is_full():
     known = volume(description="d" * 200)
     full = replace(known, unknown=(("Z", "z" * 100),))
-    assert volume_metadata.encode_block(full) == volume_metadata.encode_block(known)
+    assert encode_block(full) == encode_block(known)
 
 
 @pytest.mark.parametrize("description", ["é" * 110, "漢" * 210, "d" * 210])
 @pytest.mark.parametrize("legality", Legality)
 def test_a_description_that_vdsm_wrote_is_read_kept_and_changed_around(description, legality):
-    data = volume_metadata.encode(volume()).replace(b"DESCRIPTION=", b"DESCRIPTION=" + description.encode())
+    data = encode(volume()).replace(b"DESCRIPTION=", b"DESCRIPTION=" + description.encode())
     found = volume_metadata.decode(data, "x")
     assert found.description == description
     changed = replace(found, legality=legality, role=VolumeRole.INTERNAL, generation=999)
-    assert volume_metadata.decode(volume_metadata.encode(changed), "x") == changed
+    assert volume_metadata.decode(encode(changed), "x") == changed
 
 
 @pytest.mark.parametrize("value", ["a\nCAP=1", "a\rb"])
 @pytest.mark.parametrize("field", ["description", "disk_type"])
 def test_no_value_of_a_volume_becomes_a_second_line(field, value):
     with pytest.raises(InvalidContent, match="line break"):
-        volume_metadata.encode(volume(**{field: value}))
+        encode(volume(**{field: value}))
 
 
 fields_of_vdsm = st.fixed_dictionaries(
@@ -427,16 +494,16 @@ fields_of_vdsm = st.fixed_dictionaries(
 def test_what_was_on_disk_is_never_refused_on_the_way_back(fields, newline, blank, end):
     text = newline.join(f"{blank}{key}{blank}={blank}{value}" for key, value in fields.items()) + newline + end
     found = volume_metadata.decode(text.encode(), "x")
-    assert volume_metadata.decode(volume_metadata.encode(found), "x") == found
+    assert volume_metadata.decode(encode(found), "x") == found
     assert (str(found.capacity), found.description) == (fields["CAP"], fields["DESCRIPTION"].strip())
     assert dict(found.unknown).get("LATER") == fields.get("LATER")
 
 
 def test_the_largest_file_that_is_read_is_written_again():
-    text = volume_metadata.encode(volume()).replace(b"GEN=0\n", b"").replace(b"EOF\n", b"")
+    text = encode(volume()).replace(b"GEN=0\n", b"").replace(b"EOF\n", b"")
     data = text + b"Z=" + b"z" * (4096 - len(text) - 2)
     found = volume_metadata.decode(data, "x")
-    assert volume_metadata.decode(volume_metadata.encode(found), "x") == replace(found, unknown=())
+    assert volume_metadata.decode(encode(found), "x") == replace(found, unknown=())
 
 
 def test_a_nul_within_a_value_is_no_reason_to_refuse_what_was_read():
@@ -446,12 +513,12 @@ def test_a_nul_within_a_value_is_no_reason_to_refuse_what_was_read():
 
 def test_a_slot_holds_512_bytes():
     with pytest.raises(ContentTooLong):
-        volume_metadata.encode_block(volume(description="é" * 200))
+        encode_block(volume(description="é" * 200))
 
 
 def test_volume_metadata_over_its_limit_is_refused():
     with pytest.raises(ContentTooLong, match="4096"):
-        volume_metadata.encode(volume(description="d" * 4096))
+        encode(volume(description="d" * 4096))
     with pytest.raises(ContentTooLong, match="4096"):
         volume_metadata.decode(b"x" * 4097, "x")
 
@@ -464,19 +531,59 @@ def test_volume_description_is_limited_in_characters_and_bytes():
         volume_metadata.check_description("é" * 210)
 
 
-@pytest.mark.parametrize("version", ["V3", "V4"])
-def test_size_of_old_formats_is_read_in_blocks(version):
-    text = volume_metadata.encode(volume()).replace(b"CAP=10737418240\n", b"SIZE=20971520\nMTIME=0\n")
-    assert volume_metadata.decode(text, version).capacity == 10737418240
+@pytest.mark.parametrize("version", [FormatVersion.V3, FormatVersion.V4])
+def test_volume_metadata_of_old_formats_byte_for_byte(version):
+    """Size in blocks of 512 bytes, a time that means nothing, no place for the sequence."""
+    data = encode(volume(sequence=7), version)
+    assert data.decode() == (
+        f"CTIME=1700000000\nDESCRIPTION=\nDISKTYPE=DATA\nDOMAIN={SD}\nFORMAT=COW\nGEN=0\nIMAGE={IMG}\n"
+        f"LEGALITY=LEGAL\nMTIME=0\nPUUID={BLANK_UUID}\nSIZE=20971520\nTYPE=SPARSE\nVOLTYPE=LEAF\nEOF\n"
+    )
+    assert decoder.volume(data, str(int(version)))["CAP"] == "10737418240"
+    assert volume_metadata.decode(data, "x") == volume(sequence=0)
+
+
+def test_a_volume_that_is_being_converted_states_both_sizes_byte_for_byte():
+    data = volume_metadata.encode_between(volume(sequence=0))
+    assert data.decode() == (
+        f"CAP=10737418240\nCTIME=1700000000\nDESCRIPTION=\nDISKTYPE=DATA\nDOMAIN={SD}\nFORMAT=COW\nGEN=0\nIMAGE={IMG}\n"
+        f"LEGALITY=LEGAL\nMTIME=0\nPUUID={BLANK_UUID}\nSIZE=20971520\nTYPE=SPARSE\nVOLTYPE=LEAF\nEOF\n"
+    )
+    for version in ("4", "5"):
+        assert decoder.volume(data, version, converting=True)["CAP"] == "10737418240"
+    assert volume_metadata.decode(data, "x") == volume(sequence=0)
+
+
+@given(st.data())
+def test_old_formats_come_back_but_for_the_sequence(data):
+    metadata = replace(data.draw(volumes), capacity=data.draw(st.integers(0, 1 << 53)) * 512)
+    for version in (FormatVersion.V3, FormatVersion.V4):
+        written = encode(metadata, version)
+        assert volume_metadata.decode(written, "x") == replace(metadata, sequence=0)
+        assert volume_metadata.decode(encode_block(metadata, version), "x") == replace(metadata, sequence=0)
+    between = volume_metadata.encode_between(metadata)
+    assert volume_metadata.decode(between, "x") == replace(metadata, sequence=0)
+
+
+def test_a_capacity_that_is_no_whole_block_is_not_cut_in_old_formats():
+    assert b"\nSIZE=3\n" in encode(volume(capacity=1025), FormatVersion.V4)
+
+
+def test_unknown_keys_survive_in_old_formats_and_what_a_later_one_wrote_does_not():
+    data = encode(volume(sequence=9)).replace(b"EOF", b"M_LATER_KEY=kept\nEOF")
+    again = encode(volume_metadata.decode(data, "x"), FormatVersion.V3)
+    assert b"\nM_LATER_KEY=kept\n" in again
+    assert b"SEQ=" not in again
+    assert b"CAP=" not in again
 
 
 def test_cap_wins_over_size():
-    text = b"SIZE=1\n" + volume_metadata.encode(volume())
+    text = b"SIZE=1\n" + encode(volume())
     assert volume_metadata.decode(text, "x").capacity == 10737418240
 
 
 def test_legacy_disk_type_reads_as_data():
-    assert volume_metadata.decode(volume_metadata.encode(volume(disk_type="2")), "x").disk_type == "DATA"
+    assert volume_metadata.decode(encode(volume(disk_type="2")), "x").disk_type == "DATA"
 
 
 @pytest.mark.parametrize(
@@ -499,7 +606,7 @@ def test_legacy_disk_type_reads_as_data():
     ],
 )
 def test_damaged_volume_metadata_is_refused_by_place(old, new):
-    data = volume_metadata.encode(volume()).replace(old, new, 1)
+    data = encode(volume()).replace(old, new, 1)
     with pytest.raises(InvalidContent, match="the file"):
         volume_metadata.decode(data, "the file")
 

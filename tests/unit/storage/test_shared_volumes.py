@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Templates on files: what stands in the images that are based on them. And domains that are only read, or removed."""
+"""Templates on files: what stands in the images that are based on them. And domains that are removed."""
 
 import os
 from dataclasses import replace
 
 import pytest
 
-from storage.errors import DomainUnsupported, FormatCutOff, IoFailed
+from storage.errors import FormatCutOff, IoFailed
 from storage.file.domain import (
     NewDomain,
     create_file_domain,
     find_file_domains,
-    open_file_domain,
     remove_file_domain,
 )
 from storage.file.io import FileIo
@@ -71,29 +70,6 @@ async def test_a_change_of_a_template_reaches_every_image_that_has_it(domain, te
     for other in derived:  # VDSM reads the file that lies there
         with open(domain.files.volume(other, volume) + ".meta", "rb") as f:
             assert b"LEGALITY=ILLEGAL\n" in f.read()
-
-
-async def test_a_domain_of_an_older_format_is_only_read(domain, template, tmp_path, io):
-    image, volume = template
-    path = f"{domain.folder}/dom_md/metadata"
-    with open(path, "rb") as f:
-        lines = f.read().replace(b"VERSION=5", b"VERSION=4").splitlines(keepends=True)
-    with open(path, "wb") as f:
-        f.writelines(line for line in lines if not line.startswith(b"_SHA"))
-    old = await open_file_domain(str(tmp_path), SD, io, lambda _: FlockLeases(), io_timeout_s=1)
-    metadata = await old.volumes.read(image, volume)
-    wanted = NewVolume(new_uuid(), new_uuid(), 1 << 20, VolumeFormat.RAW, Allocation.SPARSE)
-    for change in (
-        old.volumes.write(image, volume, metadata),
-        old.volumes.create(wanted),
-        old.volumes.share(image, volume, new_uuid()),
-        old.volumes.delete(image, volume, force=True),
-        old.volumes.delete_image(image),
-        old.volumes.collect_garbage(()),
-    ):
-        with pytest.raises(DomainUnsupported, match="V4 is only read"):
-            await change
-    assert await old.volumes.by_image() == {image: (volume,)}
 
 
 async def test_a_removal_that_ends_in_the_middle_leaves_no_domain(domain, template, tmp_path, io, monkeypatch):

@@ -24,6 +24,7 @@ CODES: dict[type[AgentError], int] = {
     errors.UnsupportedVersion: 394,
     errors.UnsupportedAlignment: 1000,
     errors.DescriptionTooLong: 1000,
+    errors.NameNotAscii: 4900,
     errors.BlockSizeUnsupported: 348,
     errors.DirectIoUnsupported: 399,
     # domains
@@ -31,11 +32,12 @@ CODES: dict[type[AgentError], int] = {
     errors.DomainNotFound: 358,
     errors.DomainUnsupported: 371,
     errors.DomainMismatch: 371,
+    errors.ImagesUnsupported: 329,
     errors.FormatCutOff: 352,
     errors.DomainUsedByHosts: 352,
     catalogue.NotConnected: 360,
     catalogue.RemotePathInvalid: 390,
-    catalogue.ClassUnsupported: 386,
+    errors.DomainClassUnknown: 386,
     catalogue.VersionUnsupported: 394,
     # images and volumes
     errors.ImageNotFound: 268,
