@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,8 +29,10 @@ from storage.servers import kinds
 from storage.servers.connectors import Connectors
 from storage.servers.errors import ConnectionRefused, ConnectionUsed
 from storage.servers.kinds import Connection, content, folder_name
+from storage.servers.records import ConnectionRecords
 from storage.servers.room import Room
 from storage.source import MountedPlace
+from vdsm.common import masking
 from vdsm.common.errors import AgentError, RemoteError
 from vdsm.common.mountinfo import mount_points
 from vdsm.common.owners import Lane
@@ -62,23 +65,25 @@ class Connections:
         domains: Domains,
         *,
         users_below: Callable[[str], list[str]],
+        records: ConnectionRecords,
     ) -> None:
         self._mounts = mounts
         self._connectors = connectors
         self._domains = domains
         self._users_below = users_below
+        self._records = records
         self._last: dict[str, _Asked] = {}
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: weakref.WeakValueDictionary[str, Lane] = weakref.WeakValueDictionary()
         self._room = Room()
 
     def mount_path(self, spec: str) -> str:
         return os.path.join(self._mounts, mount_name(spec))
 
     async def connect(self, connections: Sequence[Connection]) -> list[ConnectionResult]:
-        return await self._each("connect", connections, self._connect)
+        return await self._each("connect", connections, self._connect, self._records.connected)
 
     async def disconnect(self, connections: Sequence[Connection]) -> list[ConnectionResult]:
-        return await self._each("disconnect", connections, self._disconnect)
+        return await self._each("disconnect", connections, self._disconnect, self._records.disconnected)
 
     async def close(self) -> None:
         """Cancel what runs; who waits is cancelled with it."""
@@ -88,11 +93,19 @@ class Connections:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _each(
-        self, what: str, connections: Sequence[Connection], action: Callable[[Connection], Awaitable[None]]
+        self,
+        what: str,
+        connections: Sequence[Connection],
+        action: Callable[[Connection], Awaitable[None]],
+        record: Callable[[Connection, str], None],
     ) -> list[ConnectionResult]:
-        works = [self._joined(what, connection, action) for connection in connections]
-        errors = await asyncio.gather(*(asyncio.shield(work) for work in works))
-        return [ConnectionResult(c.connection_id, error) for c, error in zip(connections, errors, strict=True)]
+        async def one(connection: Connection) -> ConnectionResult:
+            error = await asyncio.shield(self._joined(what, connection, action))
+            if not kinds.refused(connection):
+                record(connection, masking.hide(str(error)) if error else "")
+            return ConnectionResult(connection.connection_id, error)
+
+        return await asyncio.gather(*map(one, connections))
 
     def _joined(
         self, what: str, connection: Connection, action: Callable[[Connection], Awaitable[None]]
@@ -110,9 +123,8 @@ class Connections:
         return work
 
     def _ended(self, name: str, work: asyncio.Task[AgentError | None]) -> None:
-        if self._last[name].work is work:
+        if (last := self._last.get(name)) is not None and last.work is work:
             del self._last[name]
-            del self._lanes[name]
 
     async def _result(
         self, name: str, what: str, connection: Connection, action: Callable[[Connection], Awaitable[None]]

@@ -34,6 +34,7 @@ from storage.ondisk.values import DomainStatus
 from storage.pool import Pool
 from storage.pool_tasks import PoolTasks
 from storage.servers.connectors import connectors
+from storage.servers.records import ConnectionRecords
 from storage.source import MountedPlace
 from storage.spm.control import SpmControl
 from storage.spm.role import code_of
@@ -88,6 +89,7 @@ class Storage:
             connectors(paths.mounts, root, self._io, qemu_users=qemu_users, io_timeout_s=io_timeout_s),
             self.domains,
             users_below=self._users_below,
+            records=ConnectionRecords(paths.connections),
         )
         self._events = events
         spm = SpmControl(

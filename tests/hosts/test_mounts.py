@@ -15,6 +15,7 @@ from storage.file.iopool import IoPools
 from storage.file.source import MountedFolders
 from storage.servers.connectors import connectors
 from storage.servers.kinds import PosixMount
+from storage.servers.records import ConnectionRecords
 from vdsm.api.codes import code_for
 from vdsm.common.errors import CommandFailed
 from vdsm.common.paths import Paths
@@ -172,8 +173,9 @@ async def test_a_connection_has_the_fields_codes_and_takes_default_options(helpe
     pools = IoPools()
     leases_of = lease_edges()
     domains = Domains(MountedFolders(helper.paths.mounts, leases_of, pools, io_timeout_s=1), leases_of)
+    records = ConnectionRecords(f"{helper.paths.root_state}/connections")
     served = connectors(helper.paths.mounts, Verbs(helper), pools, qemu_users=(), io_timeout_s=1)
-    connections = Connections(helper.paths.mounts, served, domains, users_below=lambda mount: [])
+    connections = Connections(helper.paths.mounts, served, domains, users_below=lambda mount: [], records=records)
     connection = PosixMount("c", image, "ext4", "defaults,loop")
 
     make_fs(image, "0:0")

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from vdsm.cli import cert, connection, doctor, hooks, output, watching
+from vdsm.cli import cert, connection, doctor, hooks, output, storage, watching
 from vdsm.cli.calling import call as call_verb
 from vdsm.cli.calling import failed_entries, verb_names
 from vdsm.cli.connection import AsJson
@@ -30,6 +30,8 @@ app = typer.Typer(help="Look at and drive this host's agent.", epilog=EXITS, no_
 hook_commands = typer.Typer(help="Hook scripts: what is installed, what is wrong, what they did.", no_args_is_help=True)
 app.add_typer(hook_commands, name="hooks")
 app.add_typer(cert.commands, name="cert")
+storage_commands = typer.Typer(help="Storage of this host, as its records and the kernel say.", no_args_is_help=True)
+app.add_typer(storage_commands, name="storage")
 
 
 def _verbs(incomplete: str) -> list[str]:
@@ -161,6 +163,17 @@ def doctor_command(
 def version() -> None:
     """Version of this program."""
     _tell_version(True)
+
+
+@storage_commands.callback()
+def _storage_is_this_hosts() -> None:
+    connection.stay_here("storage")
+
+
+@storage_commands.command("connections")
+def storage_connections(as_json: AsJson = False) -> None:
+    """What is connected, who uses it, which connections of engines wanted it, and why one failed."""
+    connection.look(lambda: storage.show_connections(Paths(), as_json))
 
 
 @hook_commands.callback()

@@ -46,6 +46,11 @@ class Paths:
         return os.path.join(self.run, "storage")
 
     @property
+    def connections(self) -> str:
+        """Records of connected storage servers, for people."""
+        return os.path.join(self.run, "connections")
+
+    @property
     def host_id_file(self) -> str:
         return os.path.join(self.etc, "vdsm.id")
 

@@ -29,6 +29,7 @@ from storage.servers.connectors import Connectors
 from storage.servers.kinds import Connection, LocalFolder, NfsExport, NfsVersion, PosixMount
 from storage.servers.local import LocalFolders
 from storage.servers.mounts import Mounts
+from storage.servers.records import ConnectionRecords, Record
 from storage.source import MountedPlace
 from vdsm.api.codes import code_for
 from vdsm.common.errors import CommandFailed, DeadlineExceeded, RemoteError
@@ -93,6 +94,7 @@ class Host:
         self.links = top / "links"
         images = Images(str(self.links), self.in_use, Locks(), self.domains.opened)
         self.reach = FakeReach()
+        self.records = ConnectionRecords(str(top / "records"), clock=lambda: 7.0)
         self.users_below = images.users_below
         self.connections = self.with_users()
 
@@ -103,7 +105,9 @@ class Host:
             PosixMount: mounted,
             NfsExport: mounted,
         }
-        return Connections(str(self.mounts), connectors, self.domains, users_below=self.users_below)
+        return Connections(
+            str(self.mounts), connectors, self.domains, users_below=self.users_below, records=self.records
+        )
 
     async def connect(self, *specs: str) -> list[ConnectionResult]:
         return await self.connections.connect([PosixMount(f"id {s}", s, "nfs") for s in specs])
@@ -224,6 +228,57 @@ async def test_the_same_folder_with_other_options_is_asked_again(host: Host) -> 
     one, other = NfsExport("1", "a:/x"), NfsExport("2", "a:/x", retrans=4)
     await host.connections.connect([one, other])
     assert host.root.verbs().count("Mount.define") == 2
+
+
+async def test_a_refusal_leaves_the_order_of_the_same_folder_alone(host: Host) -> None:
+    host.root.dead = {mount_name("a:/b")}
+    first = asyncio.ensure_future(host.connect("a:/b"))
+    while "Mount.mount" not in host.root.verbs():
+        await asyncio.sleep(0)
+    # of the same folder, and refused at once
+    refused = await host.connections.connect([LocalFolder("c", "a:/x/../b")])
+    leaving = asyncio.ensure_future(host.disconnect("a:/b"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert code(refused[0]) == 453
+    assert "Mount.unmount" not in host.root.verbs()
+    host.root.answers.set()
+    await asyncio.gather(first, leaving)
+
+
+# Records
+
+
+async def test_what_is_wanted_and_what_came_of_it_is_on_record_until_it_is_disconnected(host: Host) -> None:
+    host.root.errors["Mount.mount", "b:_x"] = CommandFailed("mount", 32, "no such device")
+    await host.connections.connect([NfsExport("2", "a:/x"), NfsExport("3", "b:/x"), NfsExport("4", "nothing")])
+    await host.connections.connect([NfsExport("1", "a:/x")])
+    found = host.records.all()
+    assert found["a:_x"] == Record("NFS", "a:/x", ["1", "2"], 7.0)
+    assert "no such device" in found.pop("b:_x").error
+    assert list(found) == ["a:_x"]
+    host.root.errors["Mount.unmount", "a:_x"] = CommandFailed("umount", 32, "target is busy")
+    await host.disconnect("a:/x")
+    assert "target is busy" in host.records.all()["a:_x"].error
+    host.root.errors.clear()
+    await host.disconnect("a:/x")
+    assert list(host.records.all()) == ["b:_x"]
+
+
+async def test_no_option_is_on_record(host: Host, tmp_path: Path) -> None:
+    await host.connections.connect([PosixMount("c", "//srv/x", "cifs", "password=geheim")])
+    (record,) = (tmp_path / "records").iterdir()
+    assert "geheim" not in record.read_text()
+
+
+async def test_a_record_that_cannot_be_read_or_written_stops_nothing(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "a:_x.json").write_text("{")
+    assert host.records.all() == {}
+    assert (await host.connect("a:/x"))[0].error is None
+    assert host.records.all()["a:_x"].wanted_by == ["id a:/x"]
+    (tmp_path / "records" / "b:_x.json").mkdir()
+    assert (await host.connect("b:/x"))[0].error is None
 
 
 # NFS

@@ -15,6 +15,7 @@ from storage.file.iopool import IoPools
 from storage.locks import Mode
 from storage.servers.kinds import LocalFolder
 from storage.servers.local import LocalFolders
+from storage.servers.records import ConnectionRecords
 
 A, B, C = (locks.image("d", name) for name in "abc")
 A_SHARED = locks.image("d", "a", Mode.SHARED)
@@ -39,8 +40,9 @@ async def test_a_local_folder_that_is_refused_is_named_with_the_reason(
 ) -> None:
     (tmp_path / "file").touch()
     domains = mounted_domains(str(tmp_path), pools)
+    records = ConnectionRecords(str(tmp_path / "records"))
     connectors = {LocalFolder: LocalFolders(NoRoot(), pools, ())}
-    connections = Connections(str(tmp_path), connectors, domains, users_below=lambda _path: [])
+    connections = Connections(str(tmp_path), connectors, domains, users_below=lambda _path: [], records=records)
     wanted = spec.format(top=tmp_path)
     (result,) = await connections.connect([LocalFolder("c", wanted)])
     assert result.error is not None
