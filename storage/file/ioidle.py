@@ -26,13 +26,11 @@ class Idle:
     def helpers(self) -> list[Helper]:
         return [helper for _, helper in self._waiting]
 
-    def take(self, kept: tuple[int, ...]) -> Helper | None:
-        """One that holds just these descriptors; those that hold others end."""
+    def take(self) -> Helper | None:
         while self._waiting:
             _, helper = self._waiting.pop()
-            if helper.alive and helper.kept == kept:
+            if helper.alive:
                 return helper
-            self.end(helper)
         return None
 
     def put(self, helper: Helper) -> None:

@@ -26,6 +26,7 @@ from storage.errors import IoFailed, StorageError, StorageNotResponding
 from storage.file.ioclaims import Claim, Claims, EarlierWriteHangs
 from storage.file.ioidle import KEPT_S, SPARE_S, Idle
 from storage.file.iolanes import WIDTHS, Lane, Turns
+from storage.file.ionursery import Nursery
 from storage.file.ioprocess import HELPER_ENDED, Helper, Progress
 from vdsm.common import hanging, masking
 
@@ -69,8 +70,9 @@ class Request:
 class IoPool:
     """``mount`` is what hangs as one when it hangs."""
 
-    def __init__(self, mount: str, kept: Sequence[int] = ()) -> None:
+    def __init__(self, mount: str, nursery: Nursery, kept: Sequence[int] = ()) -> None:
         self.mount = mount
+        self._nursery = nursery
         self._kept = tuple(kept)
         self._lanes = {lane: Turns(mount, width) for lane, width in WIDTHS.items()}
         self._claims = Claims()
@@ -158,7 +160,7 @@ class IoPool:
             return await self._exchange(request, claim, max(0.01, left_s))
 
     async def _exchange(self, request: Request, claim: Claim, left_s: float) -> Any:
-        helper = self._idle.take(self._kept) or await Helper.start(self.mount, self._kept)
+        helper = self._idle.take() or await self._start()
         self._busy.add(helper)
         request.begun = True
         answered = False
@@ -177,6 +179,13 @@ class IoPool:
                 self._put_back(helper, request)
             else:
                 self._give_up(helper, claim)
+
+    async def _start(self) -> Helper:
+        while True:
+            helper = await Helper.start(self._nursery, self.mount, self._kept)
+            if helper.kept == self._kept:
+                return helper
+            self._idle.end(helper)  # other descriptors are to be kept by now
 
     def _told(self, request: Request) -> Progress:
         def tell(done: int, size: int) -> None:
@@ -223,13 +232,14 @@ class IoPools:
     """The pools of a process, by mount: one object, whose owner `close`s it."""
 
     def __init__(self) -> None:
+        self._nursery = Nursery()
         self._kept: tuple[int, ...] = ()
         self._pools: dict[str, IoPool] = {}
 
     def of(self, mount: str) -> IoPool:
         if mount not in self._pools:
             self._pools = {name: pool for name, pool in self._pools.items() if pool.in_use}
-            self._pools[mount] = IoPool(mount, self._kept)
+            self._pools[mount] = IoPool(mount, self._nursery, self._kept)
         return self._pools[mount]
 
     def keep(self, descriptors: Sequence[int]) -> None:
@@ -245,6 +255,7 @@ class IoPools:
 
     async def close(self) -> None:
         await asyncio.gather(*(pool.end() for pool in self._pools.values()))
+        await self._nursery.close(CLOSE_S)
 
 
 def _silent(request: Request, why: str = "") -> StorageNotResponding:

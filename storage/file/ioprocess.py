@@ -2,8 +2,8 @@
 """One I/O helper process: started, asked, killed.
 
 A mount may hang in the kernel, and a process that waits there cannot even be killed. So nobody waits for one without a
-deadline, and one that owes an answer is never asked again: whatever it still writes into its pipe is read by nobody.
-It dies with us (PR_SET_PDEATHSIG), its process group is on record while it lives.
+deadline, and one that owes an answer is never asked again: whatever it still writes is read by nobody.
+It dies with us (`ionursery`), and is on record as a process group while it lives.
 
 Requests and answers are the frames of `vdsm.common.framing`; file content travels in base64.
 """
@@ -15,18 +15,17 @@ import contextlib
 import errno
 import json
 import os
-import sys
+import signal
 from collections.abc import Callable
 from typing import Any
 
 from storage.errors import IoFailed, NoSpaceLeft
-from vdsm.common import commands, framing, groups
+from storage.file.ionursery import Nursery
+from vdsm.common import framing, groups
 
-# for a helper's Python; of its own, since no storage is asked yet
+# for a busy host, which may start a Python for it; of its own, since no storage is asked yet
 START_S = 30.0
 HELPER_ENDED = "EPIPE"
-
-_SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "iohelper", "__main__.py")
 
 Progress = Callable[[int, int], None]
 
@@ -34,42 +33,46 @@ Progress = Callable[[int, int], None]
 class Helper:
     """Not to be asked again after anything but an answer came from `ask`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str, kept: tuple[int, ...]) -> None:
-        self._process = process
-        self._name = name
+    def __init__(
+        self, name: str, kept: tuple[int, ...], pid: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Raises `ProcessLookupError` when it is gone already."""
+        self.pid = pid
         self.kept = kept
         """Numbers, in our process, of the descriptors that it holds copies of until it is gone."""
-        self.end = asyncio.ensure_future(_ended(process))
-        self.end.add_done_callback(lambda _: groups.forget(process.pid))
+        self._name = name
+        self._reader = reader
+        self._writer = writer
+        self._pidfd = os.pidfd_open(pid)
+        groups.record(pid, name)
+        loop = asyncio.get_running_loop()
+        self.end: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._pidfd, self._ended)
 
     @classmethod
-    async def start(cls, name: str, kept: tuple[int, ...] = ()) -> Helper:
+    async def start(cls, nursery: Nursery, name: str, kept: tuple[int, ...] = ()) -> Helper:
         """One for the mount ``name`` that is ready. Raises `IoFailed`.
 
         What a busy host takes for that is no silence of the storage.
         """
-        process = await commands.start(
-            [_python(), "-I", "-S", "-E", _SCRIPT],
-            place=name,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=commands.ENVIRONMENT,
-            pass_fds=kept,
-        )
-        helper = cls(process, name, kept)
         try:
             async with asyncio.timeout(START_S):
-                await helper._frame()
-        except BaseException as e:
-            helper.kill()
-            if isinstance(e, TimeoutError | EOFError | ConnectionError):
-                raise IoFailed("start", name, HELPER_ENDED, "its I/O helper did not start") from None
-            raise
+                connection = await nursery.bear(kept)
+                writer: asyncio.StreamWriter | None = None
+                try:
+                    reader, writer = await asyncio.open_connection(sock=connection)
+                    helper = cls(name, kept, (await _frame(reader))["pid"], reader, writer)
+                except BaseException:
+                    (writer or connection).close()
+                    nursery.lost()
+                    raise
+        except TimeoutError:
+            nursery.kill()
+            raise _no_start(name) from None
+        except (EOFError, OSError):
+            raise _no_start(name) from None
+        helper.end.add_done_callback(lambda _: nursery.lost())
         return helper
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     @property
     def alive(self) -> bool:
@@ -77,14 +80,13 @@ class Helper:
 
     async def ask(self, request: dict[str, Any], silence_s: float, progress: Progress) -> Any:
         """The answer. Raises `IoFailed`, also when the helper ended, and `TimeoutError` after so long a silence."""
-        assert self._process.stdin is not None
         try:
             async with asyncio.timeout(silence_s):
-                self._process.stdin.write(framing.encode_frame(request))
-                await self._process.stdin.drain()
+                self._writer.write(framing.encode_frame(request))
+                await self._writer.drain()
             while True:
                 async with asyncio.timeout(silence_s):
-                    answer = await self._frame()
+                    answer = await _frame(self._reader)
                 if "progress" not in answer:
                     break
                 progress(*answer["progress"])
@@ -101,29 +103,26 @@ class Helper:
             )
         return answer["result"]
 
-    async def _frame(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        header = await self._process.stdout.readexactly(framing.HEADER.size)
-        body = await self._process.stdout.readexactly(framing.body_length(header))
-        answer = json.loads(body)
-        assert isinstance(answer, dict)
-        return answer
-
     def kill(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        groups.kill_group(self._process.pid)
+        self._writer.close()
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        groups.forget(self.pid)
+        self._writer.close()
+        self.end.set_result(None)
 
 
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Until the process is gone; takes the error of a pipe that broke with it, which nobody else would."""
-    await process.wait()
-    assert process.stdin is not None
-    process.stdin.close()
-    with contextlib.suppress(ConnectionError):
-        await process.stdin.wait_closed()
+async def _frame(reader: asyncio.StreamReader) -> dict[str, Any]:
+    header = await reader.readexactly(framing.HEADER.size)
+    answer = json.loads(await reader.readexactly(framing.body_length(header)))
+    assert isinstance(answer, dict)
+    return answer
 
 
-def _python() -> str:
-    # our own interpreter, not the virtual environment's shim: the helper needs no packages
-    return os.path.realpath(sys.executable)
+def _no_start(name: str) -> IoFailed:
+    return IoFailed("start", name, HELPER_ENDED, "its I/O helper did not start")

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the helper begins: nothing of an environment is on its path but our own packages, and these come last."""
+"""``__main__.py <descriptor of a socket>``: of an environment only our own packages are on the path, and these last."""
 
 import os
+import socket
 import sys
 
 sys.path.append(os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", "..")))
 
-from storage.file.iohelper.serving import main
+from storage.file.iohelper.nursery import main
 
-main()
+main(socket.socket(fileno=int(sys.argv[1])))

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from storage.file.iohelper import long, requests
@@ -48,13 +47,13 @@ LONG: dict[str, Callable[..., Any]] = {call.__name__: call for call in (long.all
 
 
 def serve(incoming: BinaryIO, answers: BinaryIO) -> None:
-    """Until the end of ``incoming``. The first frame out says that this process is ready."""
+    """Until the end of ``incoming``. The first frame out says that this process is ready, and which it is."""
 
     def send(answer: dict[str, Any]) -> None:
         answers.write(framing.encode_frame(answer))
         answers.flush()
 
-    send({"ready": True})
+    send({"pid": os.getpid()})
     while True:
         try:
             request = framing.read_frame(incoming)
@@ -71,8 +70,3 @@ def serve(incoming: BinaryIO, answers: BinaryIO) -> None:
             send({"errno": e.errno or errno.EIO, "text": text, "path": e.filename or request.get("path", "")})
         else:
             send({"result": result})
-
-
-def main() -> None:
-    os.umask(0o022)
-    serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -19,6 +19,7 @@ from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file import io as io_module
 from storage.file import ioprocess
+from storage.file.ionursery import Nursery
 from storage.file.iopool import IoPools
 from storage.images import Images
 from storage.in_use import InUse
@@ -414,8 +415,8 @@ class Mounted:
         self.path.mkdir()
         start = ioprocess.Helper.start.__func__  # type: ignore[attr-defined]
 
-        async def started(cls: type, name: str, kept: tuple[int, ...]) -> object:
-            helper = await start(cls, name, kept)
+        async def started(cls: type, nursery: Nursery, name: str, kept: tuple[int, ...]) -> object:
+            helper = await start(cls, nursery, name, kept)
             if dead and name.startswith(str(self.path)):
                 os.kill(helper.pid, signal.SIGSTOP)
             return helper

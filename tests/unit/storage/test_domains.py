@@ -20,6 +20,7 @@ from storage.edges import lease_edges
 from storage.errors import DomainNotFound, IoFailed
 from storage.file import ioprocess
 from storage.file import source as source_module
+from storage.file.ionursery import Nursery
 from storage.file.iopool import IoPools
 from storage.flights import Flights
 from storage.source import MountedPlace
@@ -37,8 +38,8 @@ class DeadMount:
         self.asked = 0
         start = ioprocess.Helper.start.__func__  # type: ignore[attr-defined]
 
-        async def stopped(cls: type, name: str, kept: tuple[int, ...]) -> object:
-            helper = await start(cls, name, kept)
+        async def stopped(cls: type, nursery: Nursery, name: str, kept: tuple[int, ...]) -> object:
+            helper = await start(cls, nursery, name, kept)
             if name.startswith(str(self.path)):
                 self.asked += 1
                 os.kill(helper.pid, signal.SIGSTOP)

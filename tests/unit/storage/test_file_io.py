@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import IoFailed, StorageNotResponding
-from storage.file import ioprocess
+from storage.file import ionursery, ioprocess
 from storage.file.io import FileIo
 from storage.file.iohelper import long, requests, serving
 from vdsm.common import hanging as hanging_module
@@ -339,9 +339,9 @@ def slow_unlink(tmp_path, monkeypatch):
             "unlink = os.unlink\n"
             f"os.unlink = lambda *names: (time.sleep({seconds}), unlink(*names))\n"
             "import runpy\n"
-            f"runpy.run_path({ioprocess._SCRIPT!r}, run_name='__main__')\n"
+            f"runpy.run_path({ionursery._SCRIPT!r}, run_name='__main__')\n"
         )
-        monkeypatch.setattr(ioprocess, "_SCRIPT", str(script))
+        monkeypatch.setattr(ionursery, "_SCRIPT", str(script))
 
     return slow
 
@@ -491,8 +491,8 @@ async def test_a_failed_allocation_leaves_no_helper(io, tmp_path):
     started = []
     real = ioprocess.Helper.start.__func__
 
-    async def start(cls, name, kept):
-        started.append(await real(cls, name, kept))
+    async def start(cls, *args):
+        started.append(await real(cls, *args))
         return started[-1]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -508,7 +508,7 @@ async def test_a_busy_hosts_slow_start_of_a_helper_is_no_silence_of_the_storage(
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nsleep 1\nexec {os.path.realpath(sys.executable)} "$@"\n')
     python.chmod(0o755)
-    monkeypatch.setattr(ioprocess, "_python", lambda: str(python))
+    monkeypatch.setattr(ionursery, "_python", lambda: str(python))
     io = FileIo(str(tmp_path), timeout_s=0.5)
     assert await io.list_folder(str(tmp_path)) == ["python"]
     await io.close()
@@ -518,7 +518,7 @@ async def test_a_helper_that_does_not_start_is_told_and_killed(tmp_path, monkeyp
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho $$ > $(dirname $0)/pid\nexec sleep 60\n")
     python.chmod(0o755)
-    monkeypatch.setattr(ioprocess, "_python", lambda: str(python))
+    monkeypatch.setattr(ionursery, "_python", lambda: str(python))
     monkeypatch.setattr(ioprocess, "START_S", 0.5)
     io = FileIo(str(tmp_path))
     with pytest.raises(IoFailed, match="did not start"):

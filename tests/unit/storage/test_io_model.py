@@ -132,7 +132,7 @@ class World:
     def ends(self, path: str) -> None:
         del self.under_way[path]
 
-    async def start(self, _mount: str, kept: tuple[int, ...]) -> Process:
+    async def start(self, _nursery: object, _mount: str, kept: tuple[int, ...]) -> Process:
         await asyncio.sleep(START_S)
         return Process(self, kept)
 

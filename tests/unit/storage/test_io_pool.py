@@ -7,6 +7,7 @@ A FIFO that nobody opens at the other end hangs whoever opens it.
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -16,11 +17,11 @@ from pathlib import Path
 import pytest
 
 from storage.errors import IoFailed, StorageNotResponding
-from storage.file import ioclaims, ioidle, ioprocess
+from storage.file import ioclaims, ioidle, ionursery, ioprocess
 from storage.file.io import FileIo
 from storage.file.iolanes import MOST_HELPERS, WIDTHS, Lane
 from storage.file.iopool import IoPools
-from vdsm.common import hanging
+from vdsm.common import groups, hanging
 
 SOON_S = 5.0
 
@@ -329,7 +330,7 @@ async def test_never_more_helpers_than_there_are_turns(mount, immortal):
 # Cancelled writes
 
 
-SCRIPT = ioprocess._SCRIPT
+SCRIPT = ionursery._SCRIPT
 
 
 @pytest.fixture
@@ -337,14 +338,16 @@ def slow(tmp_path, monkeypatch):
     """Helpers, from now on, in which each call of a function of ``os`` takes as long as is told."""
 
     def make_slow(call, seconds):
+        (tmp_path / "seconds").write_text(str(seconds))
         script = tmp_path / "slow.py"
         script.write_text(
             "import os, runpy, time\n"
             f"call = os.{call}\n"
-            f"os.{call} = lambda *args: (time.sleep({seconds}), call(*args))\n"
+            f"seconds = lambda: float(open({str(tmp_path / 'seconds')!r}).read())\n"
+            f"os.{call} = lambda *args: (time.sleep(seconds()), call(*args))\n"
             f"runpy.run_path({SCRIPT!r}, run_name='__main__')\n"
         )
-        monkeypatch.setattr(ioprocess, "_SCRIPT", str(script))
+        monkeypatch.setattr(ionursery, "_SCRIPT", str(script))
 
     return make_slow
 
@@ -533,19 +536,118 @@ async def test_pools_of_mounts_that_come_later_keep_it_too(mount, kept, tmp_path
     assert not open_at_the_other_end(reader)
 
 
+async def test_what_is_to_be_kept_from_now_on_is_held_by_a_helper_that_starts_just_now(mount, kept):
+    _, writer = kept
+    io = mount.io()
+    (writing,) = begin(io.write_atomic(str(mount.path / "f"), b"x"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not mount.helpers
+    mount.pools.keep([writer])
+    await writing
+    (pid,) = mount.helpers
+    held = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    assert os.readlink(f"/proc/self/fd/{writer}") in held
+    os.close(writer)
+
+
+# Where they are born
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def gone(pid: int) -> None:
+    async with asyncio.timeout(SOON_S):
+        while os.path.exists(f"/proc/{pid}"):
+            await asyncio.sleep(0.01)
+
+
+async def test_helpers_of_all_mounts_are_born_by_one_process_and_die_with_it(mount, tmp_path):
+    one, other, fifo = mount.io(), FileIo(str(tmp_path), pools=mount.pools), mount.fifo("fifo")
+    await other.exists(fifo)
+    (reading,) = begin(one.read(fifo))
+    await mount.helpers_are(1)
+    pids = [*mount.helpers, *other.pids]
+    (nursery,) = {parent(pid) for pid in pids}
+    os.kill(nursery, signal.SIGKILL)
+    for pid in pids:
+        await gone(pid)
+    with pytest.raises(IoFailed, match="its I/O helper ended"):
+        await reading
+    assert await one.exists(fifo)  # by the next one
+    assert parent(mount.helpers[0]) != nursery
+    await other.close()
+
+
+async def test_the_process_that_bears_helpers_ends_when_none_has_lived_for_a_while(mount, monkeypatch):
+    monkeypatch.setattr(ionursery, "IDLE_S", 0.2)
+    io = mount.io()
+    await io.exists(str(mount.path))
+    nursery = parent(mount.helpers[0])
+    await asyncio.sleep(0.4)
+    assert os.path.exists(f"/proc/{nursery}")
+    await mount.pools.end(str(mount.path))
+    await gone(nursery)
+    assert await io.exists(str(mount.path))
+
+
+async def test_a_helper_is_on_record_with_its_mount_while_it_lives(mount, tmp_path, monkeypatch):
+    record = tmp_path / "groups"
+    record.mkdir()
+    monkeypatch.setattr(groups, "_folder", str(record))
+    io = mount.io()
+    await io.exists(str(mount.path))
+    (pid,) = mount.helpers
+    assert os.getpgid(pid) == pid
+    assert (record / str(pid)).read_text() == f"{groups.start_time(pid)} {os.getpid()} {mount.path}\n"
+    await mount.pools.close()
+    assert list(record.iterdir()) == []
+
+
+async def test_a_host_that_has_no_room_for_a_helper_says_so_and_goes_on(mount):
+    io = mount.io()
+    await io.exists(str(mount.path))
+    nursery = parent(mount.helpers[0])
+    soft, hard = resource.prlimit(nursery, resource.RLIMIT_NOFILE)
+    resource.prlimit(nursery, resource.RLIMIT_NOFILE, (1, hard))
+    await mount.pools.end(str(mount.path))
+    with pytest.raises(IoFailed, match="did not start"):
+        await io.exists(str(mount.path))
+    resource.prlimit(nursery, resource.RLIMIT_NOFILE, (soft, hard))
+    assert await io.exists(str(mount.path))
+
+
+async def test_a_helper_costs_little_beside_what_all_share(mount, tmp_path):
+    ios = [FileIo(str(tmp_path / str(n)), pools=mount.pools) for n in range(10)]
+    for io in ios:
+        await io.exists(str(tmp_path))
+    pids = [pid for io in ios for pid in io.pids]
+    assert len(pids) == len(ios)
+    assert sum(pss_kib(pid) for pid in {*pids, parent(pids[0])}) < 3.5 * 1024 * len(ios)
+    await asyncio.gather(*(io.close() for io in ios))
+
+
+def pss_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
 def test_a_helper_loads_nothing_of_an_environment():
     """Standard library only, and of our own packages what it serves with."""
     code = (
-        "import runpy, sys\n"
-        f"runpy.run_path({ioprocess._SCRIPT!r}, run_name='__main__')\n"
+        "import runpy, socket, sys\n"
+        "sys.argv[1:] = [str(socket.socketpair()[0].detach())]\n"
+        f"runpy.run_path({ionursery._SCRIPT!r}, run_name='__main__')\n"
         "print()\n"
         "print(*sorted(n for n in sys.modules if n.split('.')[0] not in sys.stdlib_module_names))\n"
     )
     done = subprocess.run(
-        [ioprocess._python(), "-I", "-S", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True
+        [ionursery._python(), "-I", "-S", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True
     )
     loaded = done.stdout.decode(errors="replace").splitlines()[-1].split()
-    apart = {"serving", "long", "requests"}
+    apart = {"nursery", "serving", "long", "requests"}
     assert set(loaded) - {"vdsm", "vdsm.version", "vdsm.common", "vdsm.common.framing", "storage", "storage.file"} == {
         "__main__",
         "storage.file.iohelper",
