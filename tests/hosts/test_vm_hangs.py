@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 
+import life_hosts
 import pytest
 import tiny_guest
 from life_flows import (
@@ -15,14 +15,13 @@ from life_flows import (
     check_nothing_runs,
     code_of,
     destroy_told,
-    faulty_disk,
     listening,
     lives,
     qemu_of,
     seconds,
     start,
 )
-from storage_flows import join, lead
+from life_hosts import Behave
 from tiny_guest import press, until_says
 from vm_flows import describe, destroy, domains, is_prepared
 
@@ -30,45 +29,14 @@ from contrib.lab import engine
 from contrib.lab.agent_life import AGENT_SOCKET
 from contrib.lab.guest import Guest
 from contrib.lab.host import PrivateHost
-from tests.failure_logs import watched
 from vdsm.client import Client
 
 AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
-HOST_SETTINGS = "\n[irs]\nsd_health_check_delay = 1\n"
-Behave = Callable[[str], None]
 
 
-@pytest.fixture(scope="module")
-def local_pool_host() -> Iterator[PrivateHost]:
-    with PrivateHost(settings=HOST_SETTINGS) as host, watched(host):
-        host.start_agent()
-        yield host
-
-
-@pytest.fixture
-def agent_host(local_pool_host: PrivateHost) -> PrivateHost:
-    if not local_pool_host.agent_lives:
-        local_pool_host.start_agent()
-    return local_pool_host
-
-
-@pytest.fixture
-async def client(agent_host: PrivateHost, local_pool: engine.Pool) -> AsyncIterator[Client]:
-    async with agent_host.client() as client:
-        yield client
-
-
-@pytest.fixture
-async def volume(agent_host: PrivateHost, client: Client, local_pool: engine.Pool) -> engine.Volume:
-    await join(client, local_pool)  # a test may have restarted the agent
-    await lead(client, local_pool)
-    return await tiny_guest.new_volume(agent_host, client, local_pool)
-
-
-@pytest.fixture
-def disk(agent_host: PrivateHost, local_pool: engine.Pool, volume: engine.Volume) -> Iterator[Behave]:
-    with faulty_disk(agent_host, tiny_guest.inside(local_pool, volume)) as behave:
-        yield behave
+local_pool_host = life_hosts.host()
+agent_host, client = life_hosts.agent_host, life_hosts.client
+volume, disk = life_hosts.volume, life_hosts.disk
 
 
 @pytest.mark.cost(90)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import life_hosts
 import pytest
 import tiny_guest
 from life_flows import (
@@ -20,7 +20,6 @@ from life_flows import (
     start,
     until_settled,
 )
-from storage_flows import join, lead
 from tiny_guest import PANIC, press, until_says
 from vm_flows import connect, destroy, domains, is_prepared, stats
 
@@ -28,39 +27,13 @@ from contrib.lab import engine
 from contrib.lab.agent_life import AGENT_LOG
 from contrib.lab.faults import killed
 from contrib.lab.host import PrivateHost
-from tests.failure_logs import watched
 from vdsm.client import Client
 
 AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
-HOST_SETTINGS = "\n[irs]\nsd_health_check_delay = 1\n"
 
 
-@pytest.fixture(scope="module")
-def local_pool_host() -> Iterator[PrivateHost]:
-    with PrivateHost(settings=HOST_SETTINGS) as host, watched(host):
-        host.start_agent()
-        yield host
-
-
-@pytest.fixture
-def agent_host(local_pool_host: PrivateHost) -> PrivateHost:
-    """VMs here live on the local pool: no lockspace to wait for."""
-    if not local_pool_host.agent_lives:
-        local_pool_host.start_agent()
-    return local_pool_host
-
-
-@pytest.fixture
-async def client(agent_host: PrivateHost, local_pool: engine.Pool) -> AsyncIterator[Client]:
-    async with agent_host.client() as client:
-        yield client
-
-
-@pytest.fixture
-async def volume(agent_host: PrivateHost, client: Client, local_pool: engine.Pool) -> engine.Volume:
-    await join(client, local_pool)  # a test may have restarted the agent
-    await lead(client, local_pool)
-    return await tiny_guest.new_volume(agent_host, client, local_pool)
+local_pool_host = life_hosts.host()
+agent_host, client, volume = life_hosts.agent_host, life_hosts.client, life_hosts.volume
 
 
 @pytest.mark.cost(2)

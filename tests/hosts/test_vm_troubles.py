@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 
+import life_hosts
 import pytest
 import tiny_guest
 from life_flows import (
@@ -14,59 +15,26 @@ from life_flows import (
     check_nothing_runs,
     code_of,
     destroy_told,
-    faulty_disk,
     listening,
     qemu_of,
     start,
     until_settled,
 )
-from storage_flows import join, lead
+from life_hosts import Behave
 from tiny_guest import press, until_says
 from vm_flows import connect, destroy, domains, records, stats
 
 from contrib.lab import engine
 from contrib.lab.faults import file_system_full
 from contrib.lab.host import PrivateHost
-from tests.failure_logs import watched
 from vdsm.client import Client, RpcError
 
-HOST_SETTINGS = "\n[irs]\nsd_health_check_delay = 1\n"
 STATE = "/var/lib/vdsm"
-Behave = Callable[[str], None]
 
 
-@pytest.fixture(scope="module")
-def local_pool_host() -> Iterator[PrivateHost]:
-    with PrivateHost(settings=HOST_SETTINGS) as host, watched(host):
-        host.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "state", STATE])
-        host.start_agent()
-        yield host
-
-
-@pytest.fixture
-def agent_host(local_pool_host: PrivateHost) -> PrivateHost:
-    if not local_pool_host.agent_lives:
-        local_pool_host.start_agent()
-    return local_pool_host
-
-
-@pytest.fixture
-async def client(agent_host: PrivateHost, local_pool: engine.Pool) -> AsyncIterator[Client]:
-    async with agent_host.client() as client:
-        yield client
-
-
-@pytest.fixture
-async def volume(agent_host: PrivateHost, client: Client, local_pool: engine.Pool) -> engine.Volume:
-    await join(client, local_pool)  # a test may have restarted the agent
-    await lead(client, local_pool)
-    return await tiny_guest.new_volume(agent_host, client, local_pool)
-
-
-@pytest.fixture
-def disk(agent_host: PrivateHost, local_pool: engine.Pool, volume: engine.Volume) -> Iterator[Behave]:
-    with faulty_disk(agent_host, tiny_guest.inside(local_pool, volume)) as behave:
-        yield behave
+local_pool_host = life_hosts.host(["mount", "-t", "tmpfs", "-o", "size=4m,mode=755", "state", STATE])
+agent_host, client = life_hosts.agent_host, life_hosts.client
+volume, disk = life_hosts.volume, life_hosts.disk
 
 
 @pytest.mark.cost(4)
