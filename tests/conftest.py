@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-pytest_plugins = ["tests.failure_logs"]
+pytest_plugins = ["tests.failure_logs", "tests.ids"]
