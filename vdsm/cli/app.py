@@ -26,7 +26,11 @@ EXITS = (
     "Exit codes: 0 done, 1 the agent answered with an error, 2 wrong usage, 3 agent not reachable,"
     " 4 no answer in time, 5 faults found (doctor, hooks lint, hooks try, cert status)."
 )
-app = typer.Typer(help="Look at and drive this host's agent.", epilog=EXITS, no_args_is_help=True)
+# commands inherit it
+_HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    help="Look at and drive this host's agent.", epilog=EXITS, no_args_is_help=True, context_settings=_HELP
+)
 hook_commands = typer.Typer(help="Hook scripts: what is installed, what is wrong, what they did.", no_args_is_help=True)
 app.add_typer(hook_commands, name="hooks")
 app.add_typer(cert.commands, name="cert")

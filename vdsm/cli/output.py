@@ -9,6 +9,7 @@ in a block what has no room beside its name stands below it.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -26,6 +27,8 @@ MAX_COLUMNS = 6
 GAP = 2
 # the least room in which a column of text can be read
 WORD = 12
+# in a sentence
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # columns of `plain` that hold ids
 _OF_IDS = frozenset({"id", "pool", "domain", "VM"})
 
@@ -74,6 +77,8 @@ def print_result(value: Any) -> None:
             sys.stdout.write("\n" * bool(number))
             show(_members(entry))
     elif isinstance(value, list):
+        if not value and console().is_terminal:
+            console().print("[dim]none[/]")
         for entry in value:
             sys.stdout.write(f"{in_cell(entry)}\n")
     elif isinstance(value, dict):
@@ -104,7 +109,8 @@ def _least(column: Column) -> int:
     cells = [_plain_text(str(cell)) for cell in (column.header, *column.cells)]
     if column.no_wrap:
         return max(map(len, cells))
-    return min(WORD, max(map(len, cells)))
+    ids = (len(found) for cell in cells for found in _ID.findall(cell))
+    return max(min(WORD, max(map(len, cells))), *ids, 0)
 
 
 def _block(entries: list[tuple[str, str]], room: int) -> RenderableType:
