@@ -11,16 +11,18 @@ import pwd
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from vdsm.cli import libvirt_asked
 from vdsm.common.paths import Paths
 from vdsm.host.cpu import VIRTUALISATION, parse_cpuinfo
 from vdsm.host.tree import Tree
 
 AGENT_ID = 36
 LEAST_FREE_MIB = 500
+_ANSWER_S = 2.0
 _LIBVIRT = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 _SANLOCK = "/run/sanlock/sanlock.sock"
 _TIME_ERROR = 5  # adjtimex: the clock is not synchronised
@@ -86,8 +88,8 @@ def host(tree: Tree) -> Iterator[Result]:
         remedy = "modprobe kvm_intel" if "vmx" in flags else "modprobe kvm_amd"
     can = device and not VIRTUALISATION.isdisjoint(flags)
     yield _result("kvm", can, found, remedy, Level.WARNING)
-    yield _socket("libvirt", [tree.path(name) for name in _LIBVIRT], "systemctl start libvirtd")
-    yield _socket("sanlock", [tree.path(_SANLOCK)], "systemctl start sanlock")
+    yield libvirt([tree.path(name) for name in _LIBVIRT])
+    yield _socket("sanlock", [tree.path(_SANLOCK)], "systemctl start sanlock", "takes connections")
     binding = importlib.util.find_spec("sanlock") is not None
     word = "can be loaded" if binding else "can't be loaded"
     remedy = "install python3-sanlock (docs/install.md)"
@@ -108,7 +110,8 @@ def places(paths: Paths) -> Iterator[Result]:
         except OSError:
             continue
         mib = state.f_bavail * state.f_frsize >> 20
-        yield _result("disk space", mib >= LEAST_FREE_MIB, f"{folder}: {mib} MiB free", "make room", Level.WARNING)
+        short = Level.WARNING if mib else Level.FAULT
+        yield _result("disk space", mib >= LEAST_FREE_MIB, f"{folder}: {mib} MiB free", "make room", short)
 
 
 def _folder(folder: str, owner: int) -> Result:
@@ -131,18 +134,35 @@ def _folder(folder: str, owner: int) -> Result:
     return Result("directory", Level.GOOD, f"{folder} ({name}, {mode:04o})", "")
 
 
-def _socket(what: str, candidates: list[str], remedy: str) -> Result:
+def libvirt(candidates: list[str]) -> Result:
+    """It is asked something: one that is stopped takes connections, too."""
+    return _socket("libvirt", candidates, "systemctl start libvirtd", "answers", libvirt_asked.ask)
+
+
+def _connect(path: str, timeout_s: float) -> None:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(timeout_s)
+        probe.connect(path)
+
+
+def _socket(
+    what: str, candidates: list[str], remedy: str, well: str, ask: Callable[[str, float], None] = _connect
+) -> Result:
+    """``well``: what it does when ``ask`` raises nothing."""
     found = "there is no socket " + " or ".join(candidates)
     for path in candidates:
         try:
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.settimeout(2.0)
-                probe.connect(path)
-            return Result(what, Level.GOOD, f"answers at {path}", "")
+            ask(path, _ANSWER_S)
+            return Result(what, Level.GOOD, f"{well} at {path}", "")
         except FileNotFoundError:
             continue
         except PermissionError:
             return forbidden(what, path)
+        except libvirt_asked.NoLibvirt:
+            found = f"{path}: what answers there is no libvirt"
+        except TimeoutError:
+            hangs = remedy.replace("start", "restart")
+            return Result(what, Level.FAULT, f"{path} takes connections and does not answer", hangs)
         except OSError as e:
             found = f"{path}: {e.strerror or e}"
     return Result(what, Level.FAULT, found, remedy)

@@ -5,6 +5,8 @@ import asyncio
 import functools
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -16,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from vdsm.certificates import keeping
-from vdsm.cli import checks, connection, doctor, hooks, output, serve, watching
+from vdsm.cli import checks, connection, doctor, hooks, output, overview, serve, watching
 from vdsm.cli.app import app
 from vdsm.cli.checks import Level, places
 from vdsm.common.paths import Paths
@@ -530,7 +532,7 @@ def test_a_socket_that_this_user_may_not_open_is_no_fault(monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(checks.socket, "socket", lambda *_: _Socket(connect))
-    result = checks._socket("libvirt", ["/run/libvirt/libvirt-sock"], "systemctl start libvirtd")
+    result = checks._socket("libvirt", ["/run/libvirt/libvirt-sock"], "systemctl start libvirtd", "answers")
     assert result.level is Level.WARNING
     assert "as root" in result.remedy and "systemctl" not in result.remedy
 
@@ -606,3 +608,88 @@ async def test_a_root_helper_that_takes_connections_and_answers_nothing_is_a_fau
 @pytest.mark.parametrize(("number", "said"), [(0, "0 faults"), (1, "1 fault"), (2, "2 faults")])
 def test_numbers_and_words_agree(number, said):
     assert output.count(number, "fault") == said
+
+
+DOWN = {
+    "vmId": "6a3b1f0e-0000-4000-8000-000000000001",
+    "vmName": "web1",
+    "status": "Down",
+    "exitMessage": "Volume 0a000000-0000-4000-8000-000000000004 does not exist in domain "
+    "0a000000-0000-4000-8000-000000000002",
+}
+
+
+@pytest.mark.parametrize("width", [48, 80, 100])
+def test_an_id_in_why_a_vm_is_down_is_not_broken(width, monkeypatch, capsys):
+    monkeypatch.setattr(output, "console", lambda: Console(width=width, highlight=False))
+    output.show(overview.screen(overview.Overview(vms=[DOWN])))
+    shown = capsys.readouterr().out
+    for part in ("000000000001", "000000000002", "000000000004"):
+        assert f"-0000-4000-8000-{part}" in shown
+
+
+@pytest.mark.parametrize("words", [[], ["call"], ["hooks"], ["hooks", "lint"], ["cert"], ["doctor"]])
+def test_the_short_help_option_is_one_too(words):
+    told = CliRunner().invoke(app, [*words, "-h"])
+    assert told.exit_code == 0
+    assert "Usage:" in told.output
+
+
+@pytest.mark.parametrize(("is_terminal", "shown"), [(True, "none"), (False, "")])
+def test_an_empty_list_is_said_to_be_one_to_people(is_terminal, shown, monkeypatch, capsys):
+    monkeypatch.setattr(output, "console", lambda: Console(force_terminal=is_terminal, color_system=None))
+    output.print_result([])
+    assert capsys.readouterr().out.strip() == shown
+
+
+class _Listener:
+    """Takes connections as a stopped daemon does: in the kernel. ``answer`` is sent to each that is accepted."""
+
+    def __init__(self, path, answer=None):
+        self.path, self.answer = path, answer
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(path))
+        self.socket.listen(8)
+
+    def __enter__(self):
+        if self.answer is not None:
+            threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def _serve(self):
+        peer, _ = self.socket.accept()
+        with peer:
+            self.asked = peer.recv(4096)
+            peer.sendall(self.answer)
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+
+LIBVIRT_ANSWER = struct.pack(">7I4x", 32, 0x20008086, 1, 66, 1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "found"),
+    [
+        (None, Level.FAULT, "takes connections and does not answer"),
+        (b"", Level.FAULT, "takes connections and does not answer"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n" * 2, Level.FAULT, "what answers there is no libvirt"),
+        (LIBVIRT_ANSWER, Level.GOOD, "answers at"),
+    ],
+    ids=["stopped", "hangs up", "another", "libvirt"],
+)
+def test_a_libvirt_that_is_stopped_does_not_answer(answer, level, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "_ANSWER_S", 0.05)
+    with _Listener(tmp_path / "libvirt-sock", answer):
+        seen = checks.libvirt([str(tmp_path / "libvirt-sock")])
+    assert seen.level is level
+    assert found in seen.found
+
+
+def test_a_folder_without_any_room_is_a_fault(tmp_path, monkeypatch):
+    full = os.statvfs_result((4096, 4096, 100, 0, 0, 100, 100, 100, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    paths = Paths(run=str(tmp_path), state=str(tmp_path), log=str(tmp_path))
+    found = [result for result in places(paths) if result.what == "disk space"]
+    assert {result.level for result in found} == {Level.FAULT}
