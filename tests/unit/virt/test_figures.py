@@ -271,6 +271,18 @@ def test_a_disk_just_plugged_has_totals_only() -> None:
     assert "readRate" not in told["vdb"]
 
 
+def test_a_lun_has_the_size_of_its_device_however_far_the_guest_has_written() -> None:
+    blocks = Counters(blocks=(Block("sda", 4096, 1 << 30), Block("sdb", 0, 1 << 30)))
+    told = figures.disks(window(blocks), {"sda": {"lunGUID": "3600140"}, "sdb": {"lunGUID": "3600141"}})
+    assert [told[target]["truesize"] for target in ("sda", "sdb")] == [str(1 << 30)] * 2
+
+
+def test_an_image_that_the_guest_has_not_written_to_is_not_empty() -> None:
+    """libvirt tells how far was written since the start."""
+    told = figures.disks(window(Counters(blocks=(Block("vda", 0, 200704),))), {"vda": {"imageID": IMAGE}})
+    assert told["vda"]["truesize"] == "200704"
+
+
 def test_a_disk_that_libvirt_does_not_count_is_told_with_totals_of_zero() -> None:
     found = figures.disks(window(Counters(), Counters()), {"sdc": {}, "sda": {"lunGUID": "3600140"}})
     totals = dict.fromkeys(("truesize", "apparentsize", "readBytes", "writtenBytes", "readOps", "writeOps"), "0")

@@ -92,7 +92,7 @@ def disks(window: Window, ids: Mapping[str, Json]) -> Json:
     before = window.blocks_before()
     for block in window.last.counters.blocks:
         disk = found.setdefault(block.name, {})
-        disk.update(_totals(block))
+        disk.update(_totals(block, is_lun="lunGUID" in disk))
         if block.name in before:
             disk.update(_rates(before[block.name], block, window.seconds))
     return found
@@ -115,9 +115,13 @@ def memory_usage_percent(window: Window, memory_figures: Mapping[str, Any]) -> s
     return str(max(0, 100 - 100 * int(memory_figures["mem_free"]) // total_kib))
 
 
-def _totals(block: Block) -> Json:
+def _totals(block: Block, *, is_lun: bool) -> Json:
+    """libvirt's allocation is how far QEMU has written since its start: nothing yet is no empty image. An engine takes
+    the size of a LUN from here.
+    """
+    size = block.physical or 0
     return {
-        "truesize": str(block.allocation or 0),
+        "truesize": str(size if is_lun else block.allocation or size),
         "apparentsize": str(block.physical or 0),
         "readBytes": str(block.rd_bytes or 0),
         "writtenBytes": str(block.wr_bytes or 0),
