@@ -48,7 +48,9 @@ def parse(text: str | bytes, *, what: str) -> etree._Element:
     )
     try:
         root = etree.fromstring(data, parser)
-    except (etree.XMLSyntaxError, ValueError) as e:
+    except etree.XMLSyntaxError as e:
+        raise InvalidXml(what, (e.msg or str(e)).replace("\n", "")) from None
+    except ValueError as e:
         raise InvalidXml(what, str(e)) from None
     for element in root.iter(etree.Element):
         if len(element.attrib) > MAX_ATTRIBUTES:

@@ -20,7 +20,7 @@ from vdsm.virt.hypervisor import Hypervisor
 
 DUMMY_BRIDGE = ";vdsmdummy;"
 SPOOFING_FILTER = "vdsm-no-mac-spoofing"
-_DISPLAY_NETWORK = "vdsm-"
+_FIELDS_NETWORK = "vdsm-"
 _QEMU_CONF = "etc/libvirt/qemu.conf"
 _SPICE_TLS = re.compile(r"^\s*spice_tls\s*=\s*1\b", re.MULTILINE)
 
@@ -74,12 +74,12 @@ def _bridge(name: str) -> str:
 
 
 def _network(name: str) -> str:
-    if not name.startswith(_DISPLAY_NETWORK):
+    if not name.startswith(_FIELDS_NETWORK):
         return f"the active libvirt network {name!r} (virsh net-define, net-start)"
-    bridge = name.removeprefix(_DISPLAY_NETWORK)
+    bridge = name.removeprefix(_FIELDS_NETWORK)
     return (
-        f"the active libvirt network {name!r} of consoles (virsh net-define with forward mode 'bridge' and bridge "
-        f"{bridge!r}, net-start, net-autostart)"
+        f"the active libvirt network {name!r} (virsh net-define with forward mode 'bridge' and bridge {bridge!r}, "
+        f"net-start, net-autostart)"
     )
 
 

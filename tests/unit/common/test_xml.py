@@ -37,3 +37,16 @@ def test_another_encoding_that_a_text_names_hides_nothing() -> None:
 
 def test_what_only_looks_like_a_document_type_is_text() -> None:
     assert parse("<x><![CDATA[<!DOCTYPE html>]]></x>", what="it").text == "<!DOCTYPE html>"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("no.xml", "it is not valid XML: Start tag expected, '<' not found, line 1, column 1"),
+        ("<x>\n\0</x>", "it is not valid XML: Invalid character: Char 0x0 out of allowed range, line 2, column 1"),
+    ],
+)
+def test_where_a_text_is_wrong_is_told_once_and_in_one_line(text: str, told: str) -> None:
+    with pytest.raises(InvalidXml) as refused:
+        parse(text, what="it")
+    assert str(refused.value) == told

@@ -74,7 +74,7 @@ def test_an_id_in_capitals_is_the_same_id() -> None:
 @pytest.mark.parametrize("name", ["", "   ", "a/b", "a\nb", "x" * 256])
 def test_a_name_that_can_be_none_is_refused(name: str) -> None:
     text = xml_of().replace("<name>vm-0063</name>", f"<name>{name}</name>")
-    with pytest.raises(BadDomainXml, match=r"invalid at name: .*can't be the name of a VM"):
+    with pytest.raises(BadDomainXml, match=r"invalid at name: .*can't be the name of a VM: 1 to 255 characters"):
         describe(parse(text, what="it"))
 
 

@@ -60,8 +60,8 @@ async def lacks(root: Path, **named: Any) -> str:
         (
             "networks",
             ["vdsm-red"],
-            "the active libvirt network 'vdsm-red' of consoles (virsh net-define with forward mode 'bridge' and bridge "
-            "'red', net-start, net-autostart)",
+            "the active libvirt network 'vdsm-red' (virsh net-define with forward mode 'bridge' and bridge 'red', "
+            "net-start, net-autostart)",
         ),
         ("filters", ["clean"], ""),
         ("filters", ["mine"], "the network filter 'mine' (virsh nwfilter-define)"),

@@ -61,7 +61,7 @@ async def test_all_that_is_missing_is_told_at_once_and_nothing_is_left(world: Wo
 @pytest.mark.parametrize(
     ("take_away", "told"),
     [
-        (lambda w: w.hypervisor.networks.clear(), "network 'vdsm-ovirtmgmt' of consoles (virsh net-define"),
+        (lambda w: w.hypervisor.networks.clear(), "network 'vdsm-ovirtmgmt' (virsh net-define"),
         (lambda w: w.hypervisor.known_filters.clear(), "filter 'vdsm-no-mac-spoofing' (virsh nwfilter-define"),
         (lambda w: (w.root / "sys/class/net/;vdsmdummy;").rmdir(), "ip link add ';vdsmdummy;' type bridge"),
         (lambda w: (w.root / "sys/class/net/ovirtmgmt").rmdir(), "'ovirtmgmt' (attach the network"),

@@ -69,7 +69,8 @@ def describe(root: etree._Element) -> Description:
         raise BadDomainXml("the root element", f"expected <domain>, found <{shown(root.tag)}>")
     name = text_of(root, "name")
     if not name or len(name) > 255 or "/" in name or "\n" in name:
-        raise BadDomainXml("name", f"{shown(name)} can't be the name of a VM")
+        rule = "1 to 255 characters, no / and no line end"
+        raise BadDomainXml("name", f"{shown(name)} can't be the name of a VM: {rule}")
     if len(root.findall("metadata")) > 1:
         raise BadDomainXml("metadata", "it stands there twice, and libvirt keeps the first one only")
     channels = [t for t in root.findall("devices/channel/target") if t.get("name") in _AGENT_CHANNELS]
