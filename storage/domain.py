@@ -226,6 +226,12 @@ class Domain(Protocol):
     async def change_metadata(self, change: ChangeFields) -> DomainMetadata:
         """Read, changed, written by one at a time; what it is then. Nothing is written when nothing changes."""
 
+    async def convert(self, version: int) -> bool:
+        """Bring the domain to a later format version; False when it has it. Cut off anywhere, it is begun again.
+
+        For the holder of the SDM lease, with nothing else under way on the domain. Raises `ConversionUnsupported`.
+        """
+
     def master_files(self) -> AbstractAsyncContextManager[Files]:
         """Where tasks are stored on a master, there for as long as the context lasts; its folders are made.
 

@@ -8,10 +8,12 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Mapping
 
+from storage import conversion
 from storage.domain import Chains, ChangeFields, Domain, Space, VolumeStore
 from storage.edges import LeasesOf
 from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, IoFailed
 from storage.file.chains import FileChains
+from storage.file.convert import take_step
 from storage.file.create import (
     NewDomain,
     find_domains,
@@ -133,7 +135,8 @@ class FileDomain:
         self.sdm_lease = files.sdm_lease
         self.folder = files.path
         self.place = files.io.mount
-        self.volumes: VolumeStore = FileVolumes(files)
+        self._volumes = FileVolumes(files)
+        self.volumes: VolumeStore = self._volumes
         self.chains: Chains = FileChains(files)
         self._changing = asyncio.Lock()
 
@@ -169,6 +172,13 @@ class FileDomain:
         """An SPM, of whatever host, may have converted the domain since it was opened."""
         self.files.version = metadata.version
         return metadata
+
+    async def convert(self, version: int) -> bool:
+        found = (await self.read_metadata()).version
+        steps = conversion.plan(self.domain_id, self.domain_class, found, version)
+        for step in steps:
+            await take_step(step, self.files, self._volumes, self.change_metadata)
+        return bool(steps)
 
     @contextlib.asynccontextmanager
     async def master_files(self) -> AsyncIterator[Files]:

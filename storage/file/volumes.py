@@ -98,10 +98,13 @@ class FileVolumes:
             found = (await self.read(image_id, volume_id)).generation
             if found != expect_generation:
                 raise GenerationMismatch(volume_id, found, expect_generation)
+        await self.replace(image_id, volume_id, metadata.role, volume_metadata.encode(metadata, self.version))
+
+    async def replace(self, image_id: str, volume_id: str, role: VolumeRole, text: bytes) -> None:
+        """Also where it is shared: the links of one that was cut off here may be of an older file."""
         path = self.files.volume(image_id, volume_id, META)
-        shared = await self.io.exists(path) and (await self.io.status(path)).links > 1
-        await self.io.write_atomic(path, volume_metadata.encode(metadata, self.version))
-        if shared:
+        await self.io.write_atomic(path, text)
+        if role is VolumeRole.SHARED:
             for other, volumes in (await self.by_image()).items():
                 if other != image_id and volume_id in volumes:
                     await self.io.relink(path, self.files.volume(other, volume_id, META))

@@ -18,7 +18,7 @@ from storage.leases import joining
 from storage.leases.flock_edge import FlockLeases
 from storage.leases.model import HostStatus
 from storage.new_volume import NewVolume
-from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
+from storage.ondisk.values import Allocation, DomainKind, FormatVersion, VolumeFormat
 from storage.spm.volume_leases import VolumeLeased, VolumeLeaseUnknown, refuse_held
 from tests.decoder import domain as decoder
 from vdsm.common import crashpoints
@@ -127,6 +127,26 @@ async def test_qemu_agrees_with_the_chain(domain):
     assert [f["virtual-size"] for f in found] == [16 * MIB, 8 * MIB]
     assert found[0]["format-specific"]["data"]["compat"] == "1.1"
     assert [v for v, _ in await domain.volumes.chain(image, top)] == [base, top]
+
+
+@pytest.mark.parametrize("version", [FormatVersion.V3, FormatVersion.V4])
+async def test_a_domain_of_an_old_version_holds_what_it_says_and_becomes_v5(kind, leases, tmp_path, version):
+    wanted = NewDomain(new_uuid(), kind, str(tmp_path), "/remote/path", "old", version=version)
+    domain = await create_file_domain(wanted, FileIo(str(tmp_path)), leases, io_timeout_s=IO_TIMEOUT_S)
+    try:
+        image = new_uuid()
+        base, top = await chain_of(domain, image)
+        found = decoder.decode(domain.folder)
+        assert found.fields["VERSION"] == str(int(version))
+        assert found.images[image][top].fields["SIZE"] == str(16 * MIB // 512)
+        assert os.path.exists(f"{domain.folder}/dom_md/xleases") == (version == 4 and kind is DomainKind.POSIXFS)
+        await domain.convert(FormatVersion.V5)
+        found = decoder.decode(domain.folder)
+        assert (found.fields["VERSION"], found.images[image][base].fields["CAP"]) == ("5", str(8 * MIB))
+        assert os.path.exists(f"{domain.folder}/dom_md/xleases") == (kind is DomainKind.POSIXFS)
+    finally:
+        await domain.close()
+        await leases.close()
 
 
 async def test_domain_stays_valid_through_deletes(domain):

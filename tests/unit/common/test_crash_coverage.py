@@ -24,10 +24,11 @@ def test_every_crash_point_is_died_at(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "certificates")
     certificates = importlib.import_module("test_certificates")
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "storage")
-    file_domains = importlib.import_module("test_file_domain")
+    file_domains, conversion = map(importlib.import_module, ("test_file_domain", "test_conversion"))
     died_at = {
         *(point for point in file_domains.OURS if point.startswith("domain.format.")),
         *certificates.POINTS,
+        *conversion.POINTS,
         *networks.POINTS,
         *volumes.POINTS,
         *vms.CREATE,

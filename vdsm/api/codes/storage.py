@@ -7,7 +7,7 @@ put right has a number that engines know as a plain failure (wire.md 7, column K
 
 from __future__ import annotations
 
-from storage import catalogue, errors, images, locks
+from storage import catalogue, conversion, errors, images, locks
 from storage.servers import errors as servers
 from storage.spm import errors as pool
 from storage.spm import volume_leases, volumes
@@ -22,6 +22,7 @@ CODES: dict[type[AgentError], int] = {
     errors.ContentTooLong: 756,
     errors.MetadataCleared: 757,
     errors.UnsupportedVersion: 394,
+    conversion.ConversionUnsupported: 394,
     errors.UnsupportedAlignment: 1000,
     errors.DescriptionTooLong: 1000,
     errors.NameNotAscii: 4900,
