@@ -10,6 +10,7 @@ told which process that is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +26,7 @@ from vdsm.common.types import Json
 
 log = logging.getLogger("vdsm.storage.locks")
 
+AGAIN_S = 1.0
 TELL_S = 2.0
 """What was killed with its process takes a moment to die: that is worth no word."""
 
@@ -67,8 +69,9 @@ class Grants:
         self._ended = True
         for taking in self._taking.values():
             taking.cancel()
-        if not self._free_unwritten(groups.left_by(pid)):
-            return
+        with contextlib.suppress(OSError):  # told below, where it is asked again
+            if not self._free_unwritten(groups.left_by(pid)):
+                return
         loop = asyncio.get_running_loop()
         self._outliving = loop.create_task(
             self._until_nobody_writes(pid), name=f"writers of process {pid}", context=masking.outside()
@@ -97,8 +100,14 @@ class Grants:
     async def _until_nobody_writes(self, pid: int) -> None:
         told = asyncio.get_running_loop().call_later(TELL_S, self._tell)
         try:
-            while self._free_unwritten(left := groups.left_by(pid)):
-                await ends.first_end(writer.pid for writer in left)
+            while True:
+                try:
+                    if not self._free_unwritten(left := groups.left_by(pid)):
+                        return
+                    await ends.first_end(writer.pid for writer in left)
+                except OSError as e:  # for want of descriptors, mostly: what can't be looked at may write still
+                    log.error("it is not known which writers process %d left: %s", pid, e)
+                    await asyncio.sleep(AGAIN_S)
         finally:
             told.cancel()
 

@@ -140,11 +140,11 @@ class Locks:
         try:
             await wait.turn
         except asyncio.CancelledError:
-            if wait in held.queue:
+            if not wait.turn.cancelled():  # it came together with the cancel
+                self._leave(lock, grant)
+            elif wait in held.queue:  # else it was passed over already
                 held.queue.remove(wait)
                 held.wake()
-            else:  # the turn came together with the cancel
-                self._leave(lock, grant)
             raise
 
     def _leave(self, lock: Lock, grant: Grant) -> None:
