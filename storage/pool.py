@@ -38,6 +38,7 @@ from storage.spm.errors import (
     WrongMaster,
 )
 from storage.turns import DomainTurns
+from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError
 from vdsm.common.ids import BLANK_UUID
 from vdsm.common.owners import Lane
@@ -46,8 +47,12 @@ from vdsm.common.types import Json
 log = logging.getLogger("vdsm.storage.pool")
 
 CREATE_S = 600.0
+ATTACH_S = 300.0
 # a domain that does not answer gets its links when it does
 LINK_S = 2.0
+
+
+ATTACH_ENDED = crash_point("domain.attach.ended", "the domain names the pool, the pool's map not the domain (agent)")
 
 
 @dataclass(frozen=True)
@@ -219,14 +224,22 @@ class Pool:
             pool = self.require(pool_id)
             if domain_id in pool.domains:
                 return
+            self.spm.require(pool_id)
             await self._domains.get(domain_id)
+            params: dict[str, Json] = {
+                "pool_id": pool_id,
+                "host_id": pool.host_id,
+                "domain_id": domain_id,
+                "master_version": int((await self._domains.get(pool.master_id)).version),
+                "places": self._domains.source.known([domain_id]),
+            }
             was_joined = await self._lockspaces.is_joined(domain_id)
             try:
-                await self._call_under(grant, pool, "domain.attach", {"domain_id": domain_id})
-            except BaseException:
-                if not was_joined:  # the SPM process leaves it again, unless it died in the middle
+                await self.spm.once(grant, pool_id, "domain.attach", params, timeout_s=ATTACH_S)
+            finally:
+                if not was_joined:
                     await self._lockspaces.leave_domain(domain_id)
-                raise
+            ATTACH_ENDED.reach()
             await self._change_map({**pool.domains, domain_id: DomainStatus.ATTACHED})
 
     async def detach(self, pool_id: str, domain_id: str) -> None:

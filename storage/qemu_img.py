@@ -5,6 +5,8 @@
   stated (`storage.layers.node`), so no header is followed.
 - CPU time and address space are limited (prlimit): a hostile header must not cost the host more.
 - ``mount`` is what hangs as one with the image (`vdsm.common.hanging`): no more is begun on a dead one.
+- What writes keeps copies of its caller's leases (``held``) until it has ended: qemu-img closes no descriptor that it
+  inherits.
 - An image that names a data file of its own is refused: qemu would follow it anywhere.
 """
 
@@ -67,6 +69,7 @@ async def create(
     mount: str,
     compat: str = "1.1",
     backing: tuple[str, VolumeFormat] | None = None,
+    held: Sequence[int] = (),
     timeout_s: float = SHORT_S,
 ) -> None:
     """Write a new image into an existing file. ``backing`` is a bare file name beside the image and its format."""
@@ -76,7 +79,7 @@ async def create(
     if backing is not None:
         name, backing_format = backing
         argv += ["-u", "-b", name, "-F", backing_format.qemu]
-    await _run([*argv, path, str(size)], timeout_s, mount)
+    await _run([*argv, path, str(size)], timeout_s, mount, held)
 
 
 async def measure(chain: Sequence[Layer], target: VolumeFormat, *, mount: str, timeout_s: float = SHORT_S) -> Measure:
@@ -104,10 +107,10 @@ async def check(path: str, image_format: VolumeFormat, *, mount: str, timeout_s:
     )
 
 
-async def _run(argv: Sequence[str], timeout_s: float, mount: str) -> bytes:
+async def _run(argv: Sequence[str], timeout_s: float, mount: str, held: Sequence[int] = ()) -> bytes:
     limits = ["prlimit", f"--cpu={CPU_LIMIT_S}", f"--as={MEMORY_LIMIT}", "--core=0", "--", "qemu-img"]
     try:
-        done = await commands.run([*limits, *argv], timeout_s=timeout_s, max_output=MAX_OUTPUT, place=mount)
+        done = await commands.run([*limits, *argv], timeout_s=timeout_s, max_output=MAX_OUTPUT, place=mount, held=held)
     except hanging.PlaceHangs as e:
         raise StorageNotResponding(mount, f"qemu-img (refused: {e.count} processes hang)", 0) from None
     return done.out

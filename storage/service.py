@@ -99,7 +99,8 @@ class Storage:
             self._told_of_odd_task,
             {
                 "commands": paths.commands,
-                "lock": paths.spm_lock,
+                "leased": paths.leased,
+                "locks": {"spm": paths.spm_lock, "once": paths.once_lock},
                 "mounts": paths.mounts,
                 "repository": paths.repository,
                 "io_timeout_s": io_timeout_s,

@@ -70,6 +70,11 @@ class FileIo:
         return self._pool.mount
 
     @property
+    def kept(self) -> tuple[int, ...]:
+        """Descriptors that whoever writes here beside us holds copies of, too (`vdsm.common.commands`: ``held``)."""
+        return self._pool.kept
+
+    @property
     def stuck(self) -> int:
         """Processes that were given up on this mount and still exist."""
         return self._pool.stuck

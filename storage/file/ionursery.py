@@ -2,7 +2,7 @@
 """The process that bears our I/O helpers (`storage.file.iohelper.nursery`), as we see it.
 
 Started when the first helper is needed, ended when none has lived for a while. It dies with us (PR_SET_PDEATHSIG), and
-the helpers with it.
+the helpers with it. It is of our session, and so are helpers that keep descriptors (`vdsm.common.commands`: ``held``).
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class Nursery:
                 stdout=asyncio.subprocess.DEVNULL,
                 env=commands.ENVIRONMENT,
                 pass_fds=[theirs.fileno()],
+                group=commands.BESIDE,
             )
         except BaseException:
             ours.close()

@@ -82,6 +82,10 @@ class IoPool:
         self._users: set[User] = set()
 
     @property
+    def kept(self) -> tuple[int, ...]:
+        return self._kept
+
+    @property
     def in_use(self) -> bool:
         return bool(self._users or self._running or self._idle.helpers or self._claims)
 

@@ -42,6 +42,7 @@ async def format_cow(
         mount=files.io.mount,
         compat=files.version.qcow2_compat,
         backing=None if parent is None else (metadata.parent_id, parent.format),
+        held=files.io.kept,
     )
     await files.io.chmod(path, FILE_MODE)
     if metadata.allocation is Allocation.PREALLOCATED:

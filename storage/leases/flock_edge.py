@@ -2,7 +2,8 @@
 """The lock of a domain on a local disk: flock on its file ``ids``, nothing written.
 
 There is one host, so there are no host ids to join and no versions: joining always succeeds, the
-version is -1. The kernel gives the lock back when its process ends.
+version is -1. The kernel gives the lock back when its process has ended and the last writer that has a copy
+(`kept.Kept`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import os
 
 from storage.errors import LeaseError, LeaseHeld
+from storage.leases.kept import Kept
 from storage.leases.model import (
     Holder,
     HostRecord,
@@ -38,7 +40,8 @@ class FlockLeases:
 
     on_storage = False
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Kept | None = None) -> None:
+        self._kept = kept or Kept()
         self._held: dict[str, int] = {}
         self._joined: dict[str, int] = {}
 
@@ -73,6 +76,7 @@ class FlockLeases:
                 fd = await _try_lock("acquire", path, fcntl.LOCK_EX, timeout_s)
                 if fd is not None:
                     self._held[path] = fd
+                    self._kept.add(fd)
                     return VERSION
                 await asyncio.sleep(TRY_AGAIN_S)
         raise LeaseHeld(str(lease))
@@ -80,7 +84,8 @@ class FlockLeases:
     async def release(self, lease: Lease) -> None:
         fd = self._held.pop(_lock_path(lease), None)
         if fd is not None:
-            os.close(fd)
+            fcntl.flock(fd, fcntl.LOCK_UN)  # given back, whoever has copies
+            self._close(fd)
 
     async def held(self, lease: Lease) -> bool:
         return _lock_path(lease) in self._held
@@ -111,7 +116,11 @@ class FlockLeases:
 
     async def close(self) -> None:
         while self._held:
-            os.close(self._held.popitem()[1])
+            self._close(self._held.popitem()[1])
+
+    def _close(self, fd: int) -> None:
+        self._kept.drop(fd)
+        os.close(fd)
 
 
 def _lock_path(lease: Lease) -> str:

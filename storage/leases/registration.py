@@ -6,6 +6,8 @@ the *same registration* with "busy". So each lease has a registration of its own
 keeps nobody from asking whether another lease is still held. sanlock kills the process when any of its
 registrations loses a lease, and frees a lease when its registration's descriptor is closed.
 
+A lease that was taken is `kept.Kept`: whoever writes under it has a copy of the descriptor.
+
 Calls on one descriptor are serialised by a lock that the *thread* holds: two calls at once on
 one have let two hosts hold one lease.
 
@@ -21,6 +23,7 @@ import threading
 
 import sanlock
 
+from storage.leases.kept import Kept
 from storage.leases.model import Lease
 
 _LOST = {errno.EPIPE, errno.ECONNRESET, errno.EBADF}
@@ -30,8 +33,9 @@ _NOT_HELD = {errno.ENOENT, errno.EPERM}
 class Registration:
     """Blocking calls, for threads."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, kept: Kept) -> None:
         self.lease = lease
+        self._kept = kept
         self._descriptor = -1
         self._taken = False
         self._claims: set[object] = set()
@@ -51,6 +55,7 @@ class Registration:
                 self._close()
                 raise
             self._taken = True
+            self._kept.add(self._descriptor)
             self._claims.add(claim)
 
     def give_up(self, claim: object) -> None:
@@ -103,6 +108,7 @@ class Registration:
         descriptor, self._descriptor, self._taken = self._descriptor, -1, False
         self._claims.clear()
         if descriptor >= 0:
+            self._kept.drop(descriptor)
             os.close(descriptor)
 
     def _names(self) -> tuple[bytes, bytes]:

@@ -29,6 +29,7 @@ from storage.errors import (
     StorageError,
 )
 from storage.leases.daemon import socket_path
+from storage.leases.kept import Kept
 from storage.leases.model import (
     Holder,
     HostRecord,
@@ -78,7 +79,8 @@ class SanlockLeases:
 
     on_storage = True
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Kept | None = None) -> None:
+        self._kept = kept or Kept()
         self._registrations: dict[Lease, Registration] = {}
 
     # Formatting
@@ -173,7 +175,7 @@ class SanlockLeases:
     # Leases of this process
 
     async def acquire(self, lease: Lease, *, timeout_s: float) -> int:
-        registration = self._registrations.setdefault(lease, Registration(lease))
+        registration = self._registrations.setdefault(lease, Registration(lease, self._kept))
         claim = object()
         try:
             await _call(

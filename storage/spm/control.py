@@ -16,8 +16,8 @@ from storage.grants import Grants, Places
 from storage.in_use import InUse
 from storage.lock_link import GIVE_BACK, LENT, TAKE
 from storage.lock_table import Grant, Locks
-from storage.spm.errors import IsSpm, NotSpm, SpmBusy, SpmEnded, SpmStartFailed
-from storage.spm.process import Ended, SpmProcess
+from storage.spm.errors import ChangeEnded, NotSpm, SpmBusy, SpmEnded, SpmStartFailed
+from storage.spm.process import Ended, LeasedProcess
 from storage.spm.removals import Removals, Told
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError
@@ -47,7 +47,7 @@ class SpmControl:
         self._places = places
         self._told = told
         self._settings = settings
-        self._process: SpmProcess | None = None
+        self._process: LeasedProcess | None = None
         self._grants: Grants | None = None
         self.pool_id = ""
         """Of the role that was wanted last."""
@@ -67,9 +67,9 @@ class SpmControl:
         if self.status is SpmStatus.CONTEND:
             raise SpmBusy(pool_id)
         self.status, self.ended_because, self.pool_id = SpmStatus.CONTEND, "", pool_id
-        process: SpmProcess | None = None
+        process: LeasedProcess | None = None
         try:
-            process, self._grants = await self._spawn(pool_id, self._ended)
+            process, self._grants = await self._spawn("spm", pool_id, self._ended)
             self._process = process
             SPAWNED.reach()
             self.lease_version = await process.call("start", params, timeout_s=START_S)
@@ -101,6 +101,11 @@ class SpmControl:
             self._free()
         STOP_ENDED.reach()
 
+    def require(self, pool_id: str) -> None:
+        """Raises `NotSpm` when this host is not SPM."""
+        if self.status is not SpmStatus.SPM:
+            raise NotSpm(pool_id)
+
     async def call(self, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float = CALL_S) -> Any:
         """Ask the SPM process. Raises `NotSpm` when this host is not SPM."""
         if self.status is not SpmStatus.SPM or self._process is None:
@@ -116,12 +121,15 @@ class SpmControl:
         return await self.call(pool_id, verb, {**params, LENT: self._grants.lend(grant)}, timeout_s=timeout_s)
 
     async def once(self, grant: Grant, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float) -> Any:
-        """One change under a lease that is taken for it, in a process of its own: pool creation."""
-        if self.status is not SpmStatus.FREE:
-            raise IsSpm(pool_id)
-        process, grants = await self._spawn(pool_id, _nothing)
+        """One change under a lease that is taken for it (`storage.spm.once`), also while this host is SPM.
+
+        Raises `ChangeEnded` when its process was killed, as by the lock daemon when that lease was lost.
+        """
+        process, grants = await self._spawn("once", pool_id, _nothing)
         try:
             return await process.call(verb, {**params, LENT: grants.lend(grant)}, timeout_s=timeout_s)
+        except SpmEnded as e:
+            raise ChangeEnded(pool_id, verb, e.reason) from None
         finally:
             await process.end()
 
@@ -133,7 +141,7 @@ class SpmControl:
             except AgentError as e:  # the process is a child that dies with us anyway
                 log.error("the SPM process did not end in order: %s", e)
 
-    async def _spawn(self, pool_id: str, ended: Ended) -> tuple[SpmProcess, Grants]:
+    async def _spawn(self, what: str, pool_id: str, ended: Ended) -> tuple[LeasedProcess, Grants]:
         """Its removals end with it, its grants with its last writer."""
         removals = Removals(self._in_use, self._told)
         grants = Grants(self._locks, self._places, "an SPM process")
@@ -146,8 +154,8 @@ class SpmControl:
             grants.end(process.pid)
             await ended(reason)
 
-        process = await SpmProcess.spawn(
-            pool_id, settings=self._settings, serve=serve, notified=removals.notified, ended=ended_too
+        process = await LeasedProcess.spawn(
+            what, pool_id, settings=self._settings, serve=serve, notified=removals.notified, ended=ended_too
         )
         return process, grants
 

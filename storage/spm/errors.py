@@ -92,6 +92,24 @@ class SpmLeaseNotAcquired(StorageError):
     msg = "The SPM lease of pool {self.pool_id} was not acquired: {self.reason}"
 
 
+class WritersLeft(StorageError):
+    """Of a process of this host that took the lease: its end did not free it."""
+
+    lease: str
+    pid: int
+    writers: str
+    msg = "Lease {self.lease} is held on this host by what is left of process {self.pid}: {self.writers}"
+    remedy = "It hangs in the kernel until its storage answers: bring that back, or restart this host. Then ask again"
+
+
+class ChangeEnded(StorageError):
+    pool_id: str
+    change: str
+    reason: str
+    msg = "{self.change} of pool {self.pool_id} was cut off: {self.reason}"
+    remedy = "Ask again: what was done of it stays, the rest is done then"
+
+
 class SpmEnded(StorageError):
     pool_id: str
     reason: str

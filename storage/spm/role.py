@@ -13,7 +13,7 @@ the same to it when the host cannot renew. An answer that fails, whatever it is,
 the fourth in a row the lease counts as gone.
 
 Stop: gate closed -> running verbs and tasks interrupted (they stay stored, the next SPM undoes them) -> I/O helpers
-ended -> lease released -> process ends.
+ended -> lease released, unless a writer hangs, which keeps it -> process ends.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ from storage import locks
 from storage.domain import Claims, Domain
 from storage.domains import Domains
 from storage.errors import LeaseError, LeaseHeld, LeaseNotFormatted
-from storage.leases import joining
 from storage.locks import LockTable
 from storage.ondisk.values import DomainRole
 from storage.spm.agent import Agent
-from storage.spm.attachments import JOIN_S
 from storage.spm.errors import DomainVersionTooNew, NotSpm, SpmLeaseNotAcquired, WrongMaster
+from storage.spm.own_lease import OwnLease
 from storage.spm.recoveries import Recoveries
 from storage.tasks.runner import CodeOf, Tasks
 from storage.tasks.store import TaskStore
@@ -76,8 +75,9 @@ class Wanted:
 
 class Role:
     def __init__(
-        self, domains: Domains, agent: Agent, recoveries: Recoveries, held: LockTable, code_of: CodeOf
+        self, lease: OwnLease, domains: Domains, agent: Agent, recoveries: Recoveries, held: LockTable, code_of: CodeOf
     ) -> None:
+        self._lease = lease
         self.domains = domains
         self._agent = agent
         self._locks = held
@@ -160,9 +160,7 @@ class Role:
                     late.cancel()
             await asyncio.gather(*self._late, return_exceptions=True)
             await self._master.aclose()
-            master = await self.domains.get(self._wanted.master_id)
-            await self.domains.close()
-            await self.domains.leases(master).release(master.sdm_lease)
+            await self._lease.give_back()
             STOP_RELEASED.reach()
 
     async def _open_master(self, wanted: Wanted) -> Domain:
@@ -175,10 +173,8 @@ class Role:
         return master
 
     async def _acquire(self, master: Domain, wanted: Wanted) -> int:
-        leases = self.domains.leases(master)
         try:
-            await joining.join(leases, master, wanted.host_id, timeout_s=JOIN_S)
-            return await leases.acquire(master.sdm_lease, timeout_s=ACQUIRE_S)
+            return await self._lease.take(master, wanted.host_id, timeout_s=ACQUIRE_S)
         except (LeaseHeld, LeaseNotFormatted, LeaseError) as e:
             raise SpmLeaseNotAcquired(wanted.pool_id, str(e)) from e
 

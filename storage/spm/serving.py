@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Verbs of the SPM process: what its agent may ask over their socket, as plain JSON.
 
-All but ``pool.create`` and ``start`` need the open gate. A verb that starts a task answers with its id. What still
+All but ``start`` need the open gate. A verb that starts a task answers with its id. What still
 runs when the role is given up is interrupted before the lease is released.
 """
 
@@ -18,6 +18,7 @@ from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, Legality, VolumeFormat
 from storage.spm.agent import Agent
 from storage.spm.attachments import Attachments
+from storage.spm.own_lease import OwnLease
 from storage.spm.recoveries import Recoveries
 from storage.spm.role import Role, Wanted, code_of
 from storage.spm.volumes import Volumes, changing
@@ -31,20 +32,25 @@ Verb = Callable[[Params], Awaitable[Json]]
 
 class Server:
     def __init__(
-        self, domains: Domains, agent: Agent, held: LockTable, *, repository: str, codes: Mapping[str, int]
+        self,
+        lease: OwnLease,
+        domains: Domains,
+        agent: Agent,
+        held: LockTable,
+        *,
+        repository: str,
+        codes: Mapping[str, int],
     ) -> None:
         self.domains = domains
-        self.role = Role(domains, agent, Recoveries(domains, agent), held, code_of(codes))
+        self.role = Role(lease, domains, agent, Recoveries(domains, agent), held, code_of(codes))
         self._repository = repository
         self._attachments = Attachments(domains)
         self._volumes = Volumes(domains, held, agent)
         self._serving: set[asyncio.Task[Any]] = set()
         self._verbs: dict[str, Verb] = {
             "start": self._start,
-            "pool.create": self._create_pool,
             "pool.destroy": self._destroy_pool,
             "pool.write_map": self._write_map,
-            "domain.attach": self._attach,
             "domain.detach": self._detach,
             "domain.rename": self._rename,
             "volume.create": self._create_volume,
@@ -75,7 +81,7 @@ class Server:
             self._serving.discard(ours)
 
     async def stop(self) -> None:
-        """Give the role up, or what was taken for one verb."""
+        """Give the role up."""
         self.role.close_gate()
         interrupted = list(self._serving)
         for serving in interrupted:
@@ -89,12 +95,6 @@ class Server:
             Wanted(p["pool_id"], p["host_id"], p["master_id"], tuple(p["domain_ids"]), p["max_version"], p["watch_s"])
         )
 
-    async def _create_pool(self, p: Params) -> Json:
-        await self._attachments.create_pool(
-            p["pool_id"], p["name"], p["master_id"], p["master_version"], p["domain_ids"]
-        )
-        return None
-
     async def _destroy_pool(self, p: Params) -> Json:
         wanted = self.role.wanted
         await self._attachments.destroy_pool(wanted.pool_id, wanted.master_id, p["domain_ids"])
@@ -102,12 +102,6 @@ class Server:
 
     async def _write_map(self, p: Params) -> Json:
         await self._attachments.write_map(self.role.wanted.master_id, p["domains"])
-        return None
-
-    async def _attach(self, p: Params) -> Json:
-        wanted = self.role.wanted
-        master = await self.domains.get(wanted.master_id)
-        await self._attachments.attach(wanted.pool_id, wanted.host_id, p["domain_id"], int(master.version))
         return None
 
     async def _detach(self, p: Params) -> Json:

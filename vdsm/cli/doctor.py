@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 
+from storage.leases import records
 from vdsm import config
 from vdsm.certificates import places as certificate_places
 from vdsm.certificates.examine import examine as examine_certificate
@@ -43,8 +44,16 @@ async def examine(paths: Paths) -> list[Result]:
         *_certificates(paths),
         *_access(paths),
         *_hooks(paths),
+        *_leases(paths),
     ]
     return [*found, await _root_helper(paths.root_socket), await _agent()]
+
+
+def _leases(paths: Paths) -> Iterator[Result]:
+    """Nothing when all is well, as on most hosts."""
+    for domain_id, left in records.all_left(paths.leased).items():
+        found = f"domain {domain_id}: writers of process {left.pid}, which has ended, keep its lease: {left}"
+        yield Result("leases", Level.FAULT, found, "bring the domain's storage back, or restart this host")
 
 
 def _configuration(paths: Paths) -> Iterator[Result]:

@@ -13,6 +13,9 @@
 - A command has ended when its process has: pipes that a left-over child of it holds open are
   read for one more second, then that child is killed with the group.
 - Its group is on record (`groups`) while it runs.
+- One that writes under a lease of ours has copies of the lease's descriptors (``held``) until it is gone. It stays in
+  our session: a lock daemon may send signals to the process that took the lease, by its number, and while a session
+  has members the kernel gives its number to nobody else.
 """
 
 from __future__ import annotations
@@ -38,6 +41,10 @@ ENVIRONMENT = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 DRAIN_S = 1.0
 DEATH_S = 5.0
 MAX_TOLD = 2000
+
+APART: Mapping[str, Any] = {"start_new_session": True}
+BESIDE: Mapping[str, Any] = {"process_group": 0}
+"""A process group of its own, in a session of its own or in ours."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,6 +79,7 @@ async def run(
     cwd: str | None = None,
     max_output: int = 1 << 20,
     pass_fds: Sequence[int] = (),
+    held: Sequence[int] = (),
     place: str = "",
     ended_late: Callable[[], None] = lambda: None,
 ) -> Completed:
@@ -94,8 +102,8 @@ async def run(
             stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             env=dict(ENVIRONMENT if env is None else env),
             cwd=cwd or "/",
-            start_new_session=True,
-            pass_fds=pass_fds,
+            pass_fds=[*pass_fds, *held],
+            **(BESIDE if held else APART),
         ),
         end,
     )
@@ -134,13 +142,15 @@ def end(started: tuple[asyncio.SubprocessTransport, object]) -> None:
     transport.close()
 
 
-async def start(argv: Sequence[str], *, place: str = "", **options: Any) -> asyncio.subprocess.Process:
+async def start(
+    argv: Sequence[str], *, place: str = "", group: Mapping[str, Any] = APART, **options: Any
+) -> asyncio.subprocess.Process:
     """A child for whoever talks with it and sees its end; ``options`` are those of `create_subprocess_exec`.
 
-    ``place``: what it works on (`hanging`).
+    ``place``: what it works on (`hanging`); ``group``: `APART` or `BESIDE`.
     """
     process = await started_or_ended(
-        asyncio.create_subprocess_exec(*argv_bound_to_us(argv), cwd="/", start_new_session=True, **options),
+        asyncio.create_subprocess_exec(*argv_bound_to_us(argv), cwd="/", **{**options, **group}),
         lambda started: groups.kill_group(started.pid),
     )
     groups.record(process.pid, place)

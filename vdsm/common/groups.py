@@ -115,9 +115,34 @@ def members(pgid: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             fields = _stat(int(name))
-            if fields and int(fields[2]) == pgid and (fields[0] not in ("Z", "X") or int(fields[17]) > 1):
+            if fields and int(fields[2]) == pgid and _runs(fields):
                 found.append(int(name))
     return found
+
+
+@dataclass(frozen=True)
+class Member:
+    """A process of a session that runs."""
+
+    pid: int
+    name: str
+    parent: int
+    group: int
+
+    def __str__(self) -> str:
+        return f"{self.pid} ({self.name})"
+
+
+def session_members(session: int) -> list[Member]:
+    """Who runs of a session, also when its first process is gone. Reads nothing that may hang with a process."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (text := _stat_text(int(name))):
+            fields = text.rpartition(")")[2].split()
+            if int(fields[3]) == session and _runs(fields):
+                command = text.partition("(")[2].rpartition(")")[0]
+                found.append(Member(int(name), command, int(fields[1]), int(fields[2])))
+    return sorted(found, key=lambda member: member.pid)
 
 
 def _recorded_by(owner: int) -> list[tuple[int, int, str]]:
@@ -150,8 +175,19 @@ def _alive(pgid: int) -> bool:
 
 def _stat(pid: int) -> list[str] | None:
     """Fields of /proc/<pid>/stat from the state on (the name may hold anything, also ')')."""
+    text = _stat_text(pid)
+    return text.rpartition(")")[2].split() if text else None
+
+
+def _stat_text(pid: int) -> str:
+    """Empty when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as f:
-            return f.read().rpartition(")")[2].split()
+            return f.read()
     except OSError:
-        return None
+        return ""
+
+
+def _runs(fields: list[str]) -> bool:
+    """Also with one last thread that hangs in the kernel."""
+    return fields[0] not in ("Z", "X") or int(fields[17]) > 1

@@ -68,6 +68,15 @@ class Paths:
         return os.path.join(self.run, "spm.lock")
 
     @property
+    def once_lock(self) -> str:
+        return os.path.join(self.run, "once.lock")
+
+    @property
+    def leased(self) -> str:
+        """Which process took the lease of a domain last on this host."""
+        return os.path.join(self.run, "leased")
+
+    @property
     def root_lock(self) -> str:
         return os.path.join(self.root_run, "helper.lock")
 

@@ -39,6 +39,8 @@ def main(control: socket.socket) -> None:
         with contextlib.suppress(OSError):
             if descriptors and os.fork() == 0:
                 control.close()
+                # who keeps a lease stays in the session of the process that took it
+                (os.setpgrp if descriptors[1:] else os.setsid)()
                 _live(descriptors[0], parent)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -48,7 +50,6 @@ def _live(connection: int, parent: int) -> None:
     """As a helper, until the end of ``connection``. Does not return."""
     code = 1
     try:
-        os.setsid()
         _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:  # else it died before that call
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -119,8 +119,8 @@ def test_a_second_spm_process_says_who_runs_before_it_is_asked_for_anything(tmp_
     fd = single.hold(lock, "The SPM process")
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", "storage.spm", "99"],
-            input=f'{{"lock": "{lock}", "commands": "{tmp_path}/commands"}}\n',
+            [sys.executable, "-m", "storage.spm", "spm", "99"],
+            input=f'{{"locks": {{"spm": "{lock}"}}, "commands": "{tmp_path}/commands"}}\n',
             check=False,
             capture_output=True,
             text=True,

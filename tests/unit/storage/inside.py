@@ -13,6 +13,8 @@ from local_world import World, mounted_domains
 
 from storage.file.iopool import IoPools
 from storage.in_use import InUse
+from storage.leases.kept import Kept
+from storage.spm.own_lease import OwnLease
 from storage.spm.serving import Server
 from storage.tasks.record import TaskRecord
 from tests.decoder import domain as decoder
@@ -42,10 +44,13 @@ class Spm:
     def __init__(self, world: World) -> None:
         self.world = world
         self.agent = NoAgent(world.storage.in_use)
-        self.pools = IoPools()
-        self.domains = mounted_domains(world.paths.mounts, self.pools)
+        self.pools, kept = IoPools(), Kept()
+        self.domains = mounted_domains(world.paths.mounts, self.pools, kept)
+        lease = OwnLease(self.domains, self.pools, kept, world.paths.leased)
         codes = {f"{cls.__module__}:{cls.__qualname__}": code for cls, code in all_codes().items()}
-        self.server = Server(self.domains, self.agent, world.storage.locks, repository="/rhev/data-center", codes=codes)
+        self.server = Server(
+            lease, self.domains, self.agent, world.storage.locks, repository="/rhev/data-center", codes=codes
+        )
         self.serve = self.server.serve
 
     async def start(self, **changes: Any) -> None:

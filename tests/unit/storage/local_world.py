@@ -16,6 +16,7 @@ from storage.edges import lease_edges
 from storage.file.files import METADATA
 from storage.file.iopool import IoPools
 from storage.file.source import MountedFolders
+from storage.leases.kept import Kept
 from storage.ondisk import domain_fields
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
 from storage.servers.kinds import LocalFolder
@@ -41,8 +42,8 @@ class OwnRoot:
             return await dispatch(self._helper, verb, params)
 
 
-def mounted_domains(mounts: str, pools: IoPools) -> Domains:
-    leases_of = lease_edges()
+def mounted_domains(mounts: str, pools: IoPools, kept: Kept | None = None) -> Domains:
+    leases_of = lease_edges(kept)
     return Domains(MountedFolders(mounts, leases_of, pools, io_timeout_s=1), leases_of)
 
 

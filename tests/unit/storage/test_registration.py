@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from storage.leases.kept import Kept
 from storage.leases.model import Lease, LeaseRecord
 from vdsm.common.errors import DeadlineExceeded
 
@@ -45,7 +46,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def _acquired() -> Any:
     from storage.leases.registration import Registration
 
-    made = Registration(LEASE)
+    made = Registration(LEASE, Kept())
     made.acquire(OWN)
     return made
 
@@ -89,7 +90,7 @@ def test_a_failed_acquire_leaves_no_registration(daemon: dict[str, Any]) -> None
 
     before = len(os.listdir("/proc/self/fd"))
     daemon["acquire"] = errno.EIO
-    registration = Registration(LEASE)
+    registration = Registration(LEASE, Kept())
     with pytest.raises(sanlock.SanlockException):
         registration.acquire(OWN)
     assert registration.held() is False

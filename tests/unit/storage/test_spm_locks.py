@@ -14,7 +14,10 @@ from storage import qemu_img
 from storage.errors import StorageNotResponding
 from storage.file.files import DomainFiles
 from storage.file.volumes import FileVolumes
+from storage.leases.kept import Kept
 from storage.spm.errors import NotSpm
+from storage.spm.once import Once
+from storage.spm.own_lease import OwnLease
 
 
 class Stopped:
@@ -203,6 +206,7 @@ async def test_two_changes_of_a_domains_metadata_lose_nothing(inside: Spm) -> No
 async def test_attaching_needs_the_lease_of_the_domain(inside: Spm, monkeypatch: pytest.MonkeyPatch) -> None:
     other, folder = ids(1)[0], inside.world.top / "other"
     await inside.world.create_domain(other, folder)
+    once = Once(OwnLease(inside.domains, inside.pools, Kept(), inside.world.paths.leased), inside.domains)
     domain = await inside.domains.get(other)
     held: list[bool] = []
     write = DomainFiles.write_metadata
@@ -212,8 +216,9 @@ async def test_attaching_needs_the_lease_of_the_domain(inside: Spm, monkeypatch:
         await write(files, metadata)
 
     monkeypatch.setattr(DomainFiles, "write_metadata", looked)
-    await inside.serve("domain.attach", {"domain_id": other})
+    await once.attach(inside.world.pool_id, 1, other, 5)
     assert held == [True]
+    await once.stop()
     assert not await inside.domains.leases(domain).held(domain.sdm_lease)
 
 
@@ -239,7 +244,6 @@ async def test_what_still_runs_is_interrupted_before_the_lease_is_released(
         ("domain.rename", {"description": "d"}),
         ("volume.describe", {"image_id": "i", "volume_id": "v", "description": "d"}),
         ("volume.set_legality", {"image_id": "i", "volume_id": "v", "legality": "LEGAL"}),
-        ("domain.attach", {}),
         ("domain.detach", {}),
         ("pool.write_map", {"domains": {}}),
         ("pool.destroy", {"domain_ids": []}),

@@ -61,7 +61,7 @@ async def test_what_is_being_formatted_is_not_attached(spm: World, monkeypatch: 
 async def test_what_is_being_attached_is_not_formatted(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
     second, storage = new_uuid(), spm.storage
     await spm.create_domain(second, spm.top / "second")
-    gate = _stop_before(monkeypatch, storage.pool.spm, "call")
+    gate = _stop_before(monkeypatch, storage.pool.spm, "once")
     attaching = asyncio.ensure_future(storage.pool.attach(spm.pool_id, second))
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.attach had it"):

@@ -85,6 +85,8 @@ CODES: dict[type[AgentError], int] = {
     pool.SpmBusy: 2005,
     pool.SpmStartFailed: 650,
     pool.SpmLeaseNotAcquired: 651,
+    pool.WritersLeft: 651,
+    pool.ChangeEnded: 350,
     pool.DomainVersionTooNew: 395,
     pool.MixedDomainVersions: 398,
     pool.DomainNotInPool: 353,

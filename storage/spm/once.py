@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One change under a lease that is taken for it, in a process of its own: a pool made, a domain attached.
+
+The lock daemon kills every process that holds a lease in a lockspace that fails. So the SPM process holds none but its
+master's: what needs the lease of another domain runs here, and a domain that fails in the middle costs this change
+only. The order of such changes is the agent's, which starts one at a time and lends us its hold of the domains; it also
+leaves the lockspaces that were joined for them, once this process is gone.
+
+A domain is attached under its own SDM lease, so that two pools can't take it at the same time. What decides is read
+and written in one change of the metadata, so nothing that is written beside it is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from storage.domains import Domains
+from storage.ondisk.domain_fields import DomainMetadata, master_fields
+from storage.ondisk.layout import RESERVED_HOST_ID
+from storage.ondisk.values import DomainStatus
+from storage.spm.errors import DomainHasPool, MixedDomainVersions
+from storage.spm.own_lease import OwnLease
+from vdsm.common.crashpoints import crash_point
+from vdsm.common.errors import RemoteError
+from vdsm.common.types import Json
+
+ACQUIRE_S = 60.0
+
+POOL_OTHERS = crash_point("pool.create.others", "all domains but the master name the pool")
+ATTACH_TAKEN = crash_point("domain.attach.taken", "the domain's lease is ours, nothing is written")
+ATTACH_WRITTEN = crash_point("domain.attach.written", "the domain names the pool, its lease is still ours")
+
+
+class Once:
+    def __init__(self, lease: OwnLease, domains: Domains) -> None:
+        self._lease = lease
+        self._domains = domains
+        self._serving: set[asyncio.Task[Any]] = set()
+
+    async def serve(self, verb: str, params: dict[str, Any]) -> Json:
+        self._domains.source.learn(params.pop("places", {}))
+        ours = asyncio.current_task()
+        assert ours is not None
+        self._serving.add(ours)
+        try:
+            match verb:
+                case "pool.create":
+                    await self.create_pool(**params)
+                case "domain.attach":
+                    await self.attach(**params)
+                case _:
+                    raise RemoteError("spm", f"There is no change {verb!r}")
+        finally:
+            self._serving.discard(ours)
+        return None
+
+    async def stop(self) -> None:
+        """What still runs is interrupted, then the lease given back. The process ends afterwards."""
+        for serving in self._serving:
+            serving.cancel()
+        if self._serving:
+            await asyncio.wait(self._serving)
+        await self._lease.give_back()
+
+    async def create_pool(
+        self, pool_id: str, name: str, master_id: str, master_version: int, domain_ids: list[str]
+    ) -> None:
+        """Write a new pool on to its domains. The master's metadata comes last: it makes the pool."""
+        all_ids = list(dict.fromkeys([master_id, *domain_ids]))
+        for domain_id in all_ids:
+            _check_free(await (await self._domains.get(domain_id)).read_metadata(), domain_id, pool_id)
+        master = await self._domains.get(master_id)
+        await self._lease.take(master, RESERVED_HOST_ID, timeout_s=ACQUIRE_S)
+        _check_free(await master.read_metadata(), master_id, pool_id)
+        for domain_id in all_ids[1:]:
+            await (await self._domains.get(domain_id)).change_metadata(lambda _: {"POOL_UUID": pool_id})
+        POOL_OTHERS.reach()
+        async with master.master_files():  # its folders are made
+            pass
+        domains = dict.fromkeys(all_ids, DomainStatus.ATTACHED)
+        domains[master_id] = DomainStatus.ACTIVE
+        fields = master_fields(pool_id=pool_id, pool_description=name, domains=domains, master_version=master_version)
+        await master.change_metadata(lambda _: fields)
+
+    async def attach(self, pool_id: str, host_id: int, domain_id: str, master_version: int) -> None:
+        """Raises `DomainHasPool`, `MixedDomainVersions`."""
+
+        def attached(metadata: DomainMetadata) -> Mapping[str, str]:
+            _check_free(metadata, domain_id, pool_id)
+            if metadata.version > master_version:
+                raise MixedDomainVersions(domain_id, int(metadata.version), master_version)
+            return {"POOL_UUID": pool_id}
+
+        domain = await self._domains.get(domain_id)
+        await self._lease.take(domain, host_id, timeout_s=ACQUIRE_S)
+        ATTACH_TAKEN.reach()
+        await domain.change_metadata(attached)
+        ATTACH_WRITTEN.reach()
+
+
+def _check_free(metadata: DomainMetadata, domain_id: str, pool_id: str) -> None:
+    others = [pool for pool in metadata.pools if pool != pool_id]
+    if others:
+        raise DomainHasPool(domain_id, others[0])
