@@ -16,6 +16,7 @@ from vdsm.common.errors import AgentError
 from vdsm.common.xml import parse
 from vdsm.virt import report
 from vdsm.virt.domain_xml.description import Description, describe
+from vdsm.virt.errors import ForeignDomain
 from vdsm.virt.hypervisor import Domain, Domains, DomainState
 from vdsm.virt.look import Look
 from vdsm.virt.recovery import is_foreign
@@ -61,6 +62,11 @@ class ExternalVms:
 
     def get(self, vm_id: str) -> ExternalVm | None:
         return self._found.get(vm_id)
+
+    def refuse(self, vm_id: str) -> None:
+        """Raises `ForeignDomain` for the id of one that runs."""
+        if vm_id in self._found:
+            raise ForeignDomain(vm_id, self._found[vm_id].description.name)
 
     def take(self, domains: Iterable[Domain]) -> None:
         """What was seen in a list of all domains."""

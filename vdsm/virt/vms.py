@@ -20,7 +20,7 @@ from vdsm.common.paths import Paths
 from vdsm.virt import accept, host_shutdown, qemu_process, report
 from vdsm.virt.background import Background
 from vdsm.virt.domain_xml.placeholders import HostFacts
-from vdsm.virt.errors import ForeignDomain, NoSuchVm, Recovering, VmExists, VmIdDiffers
+from vdsm.virt.errors import NoSuchVm, Recovering, VmExists, VmIdDiffers
 from vdsm.virt.external import ExternalVm, ExternalVms
 from vdsm.virt.host_shutdown import HostShutdown
 from vdsm.virt.hypervisor import DomainState, Hypervisor, HypervisorEvent, Reconnected
@@ -150,7 +150,7 @@ class Vms:
     async def create(self, vm_id: str, xml: str) -> Vm:
         """Accept a VM: it is on record and WaitForLaunch when this returns; the start goes on by itself.
 
-        `InvalidParameter` (named xml), `VmIdDiffers` and `VmExists` refuse it, with nothing changed.
+        `InvalidParameter` (named xml), `VmIdDiffers`, `VmExists` and `ForeignDomain` refuse it, with nothing changed.
         """
         self._check_recovered()
         description, kept = await accept.read(xml, self._parts.facts)
@@ -158,6 +158,7 @@ class Vms:
             raise VmIdDiffers(vm_id, description.vm_id)
         if vm_id in self._vms:
             raise VmExists(vm_id, str(self._vms[vm_id].status.reported))
+        self._external.refuse(vm_id)
         record = accept.record(description, kept, self._parts.records.get(vm_id))
         vm = self._vms[vm_id] = Vm(self._parts, record, description, lambda: self._began(vm_id))
         accepted = self._accepting[vm_id] = asyncio.Event()
@@ -184,9 +185,7 @@ class Vms:
         vm = self._vms.get(vm_id)
         if vm is not None:
             return vm
-        external = self._external.get(vm_id)
-        if external is not None:
-            raise ForeignDomain(vm_id, external.description.name)
+        self._external.refuse(vm_id)
         raise NoSuchVm(vm_id)
 
     def all(self) -> list[Vm]:

@@ -17,7 +17,7 @@ from vdsm.common import commands
 from vdsm.common.clocks import BASE_MS
 from vdsm.common.owners import LaneBusy
 from vdsm.virt import external, host_shutdown, report
-from vdsm.virt.errors import HypervisorLost, Superseded, VmBusy
+from vdsm.virt.errors import ForeignDomain, HypervisorLost, Superseded, VmBusy
 from vdsm.virt.host_shutdown import HostShutdown
 from vdsm.virt.hypervisor import Change, Domain, DomainState, Reconnected, Watchdog
 from vdsm.virt.lifecycle import Cause
@@ -45,6 +45,15 @@ def foreign(world: World, *, name: str = "theirs", kind: str = "kvm", state: Dom
 
 
 # Foreign domains
+
+
+async def test_an_id_that_an_external_vm_has_is_refused_at_once_and_it_is_shown_on(world: World) -> None:
+    vm_id = foreign(world)
+    await world.restart()
+    with pytest.raises(ForeignDomain, match="'theirs'"):
+        await world.vms.create(vm_id, xml_of(vm_id))
+    assert [(vm["vmId"], vm["status"]) for vm in world.vms.brief()] == [(vm_id, "Up")]
+    assert world.events.downs() == []
 
 
 @pytest.mark.parametrize(("kind", "kvm"), [("kvm", "true"), ("qemu", "false")])
