@@ -31,6 +31,10 @@ from vdsm.virt.states import ExitReason, VmState, exit_for
 
 log = logging.getLogger("vdsm.virt")
 
+# firmware resets the machine again at a reset, and QEMU tells each
+_ONE_REBOOT_S = 2.0
+_now = time.monotonic
+
 
 @dataclass(frozen=True)
 class PowerdownRequest:
@@ -60,6 +64,7 @@ class PowerButton(Capability):
         self._turn = turn
         self._obeyed = asyncio.Event()
         self._chain: asyncio.Task[None] | None = None
+        self._rebooted_s = -_ONE_REBOOT_S
 
     def hears(self) -> Mapping[type[VmEvent], Reaction]:
         return {DomainEvent: self._changed}
@@ -117,6 +122,9 @@ class PowerButton(Capability):
             return
         if vm.record.destroy_on_reboot or vm.description.metadata.destroy_on_reboot:
             vm.end_with_hook(exit_for(ExitReason.DESTROYED_ON_REBOOT))
+            return
+        before, self._rebooted_s = self._rebooted_s, _now()
+        if self._rebooted_s - before < _ONE_REBOOT_S:
             return
         await vm.change(started_at_s=time.time())
         if vm.description.agent_channel:
