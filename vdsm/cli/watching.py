@@ -91,14 +91,15 @@ def _tell(notice: Notice, as_json: bool) -> None:
     what = f"[bold]{escape(notice.component)}[/] {escape(notice.operation)} {escape(notice.unique_id)}"
     # whole, on a terminal too: a cut line hides what it was looked at for
     console().print(
-        f"[dim]{time.strftime('%H:%M:%S')}[/] {what} {escape(words(notice.unique_id, params))}", soft_wrap=True
+        f"[dim]{time.strftime('%H:%M:%S')}[/] {what} {escape(words(notice.unique_id, params))}".rstrip(), soft_wrap=True
     )
 
 
 def words(unique_id: str, params: Mapping[str, Any]) -> str:
-    """``key=value``, the most important first; an event of one VM has all in an object by the VM's id."""
+    """``key=value``, the most important first, the id not again. An event of a VM has all in an object by its id."""
     own = params.get(unique_id)
     flat = {**{k: v for k, v in params.items() if k != unique_id}, **own} if isinstance(own, dict) else dict(params)
+    flat = {key: value for key, value in flat.items() if value != unique_id}
     order = sorted(flat, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
     return " ".join(f"{key}={_word(flat[key])}" for key in order)
 

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingUnixStreamServer
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -24,6 +25,7 @@ from vdsm.cli.checks import Level, places
 from vdsm.common.paths import Paths
 from vdsm.hooking.dry_run import Trial
 from vdsm.hooking.records import Result, RunRecord, ScriptRecord
+from vdsm.virt.libvirt_edge import libvirt_hypervisor
 
 DOCUMENT = {
     "methods": [
@@ -521,7 +523,7 @@ def test_an_event_begins_with_the_state():
     assert watching.words("vm-1", {"vm-1": vm}) == (
         'status=Down exitMessage="Lost connection with QEMU" hash=-123 statusTime=1'
     )
-    assert watching.words("job-1", {"id": "job-1", "progress": 5}) == "id=job-1 progress=5"
+    assert watching.words("job-1", {"id": "job-1", "progress": 5}) == "progress=5"
 
 
 # -- the doctor
@@ -693,3 +695,15 @@ def test_a_folder_without_any_room_is_a_fault(tmp_path, monkeypatch):
     paths = Paths(run=str(tmp_path), state=str(tmp_path), log=str(tmp_path))
     found = [result for result in places(paths) if result.what == "disk space"]
     assert {result.level for result in found} == {Level.FAULT}
+
+
+def test_an_event_says_its_id_once():
+    params = {"a1": {"status": "Up", "vmId": "a1", "hash": "x"}, "notify_time": 7}
+    assert watching.words("a1", {"a1": params["a1"]}) == "status=Up hash=x"
+    assert watching.words("a1", {"point": "after_vm_start", "vmId": "a1"}) == "point=after_vm_start"
+
+
+def test_a_call_waits_longer_than_the_agent_for_libvirt():
+    """Else the reason that the agent gives then is never seen."""
+    default = next(p.default for p in typer.main.get_command(app).commands["call"].params if p.name == "timeout")
+    assert default > libvirt_hypervisor._CHANGE_S
