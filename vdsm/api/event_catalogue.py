@@ -24,8 +24,8 @@ CATALOGUE = (
         "VM_status",
         "id of the VM",
         "a VM's state, or why it is in it, changed",
-        "by the VM's id an object: `status`, `hash`, `statusTime`; of a paused VM `pauseCode`; of one that is down "
-        "`exitCode`, `exitReason`, `exitMessage`",
+        "by the VM's id an object: `vmId`, `status`, `hash`, `statusTime`; of a paused VM `pauseCode`, and `ioerror` "
+        "when a disk stopped it; of one that is down `exitCode`, `exitReason`, `exitMessage`, `timeOffset`",
     ),
     Row(
         "jobs",

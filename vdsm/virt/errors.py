@@ -137,7 +137,7 @@ class RecordNotWritten(VirtError):
     vm_id: str
     reason: str
     msg = "The record of VM {self.vm_id} can't be written into /var/lib/vdsm/vms: {self.reason}"
-    remedy = "Make room in /var/lib/vdsm (df, and df -i), or mend its file system; the agent tries again by itself"
+    remedy = "Make room in /var/lib/vdsm (df, and df -i), or mend its file system, then call it again"
 
 
 class StartStopped(VirtError):

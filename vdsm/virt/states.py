@@ -85,7 +85,7 @@ _MESSAGES = {
     ExitReason.MIGRATION_FAILED: "VM failed to migrate",
     ExitReason.DOMAIN_MISSING: "The VM was gone when the agent came back",
     ExitReason.DESTROYED_ON_STARTUP: "VM destroyed during the startup",
-    ExitReason.HOST_SHUTDOWN: "VM was shut down together with the host",
+    ExitReason.HOST_SHUTDOWN: "VM was ended on its host by somebody else, or together with the host",
     ExitReason.POSTCOPY_FAILED: "Migration failed in post-copy",
     ExitReason.DESTROYED_ON_REBOOT: "VM destroyed on reboot",
     ExitReason.PAUSED_TOO_LONG: "VM was paused for too long by an I/O error, as its resume behaviour wants it",
