@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from storage.domain import Domain
-from storage.edges import LeasesOf
 from storage.errors import DomainNotFound
 from storage.flights import Flights
 from storage.leases import Leases
@@ -19,9 +18,8 @@ from storage.source import DomainSource, Place
 
 
 class Domains:
-    def __init__(self, source: DomainSource, leases_of: LeasesOf) -> None:
+    def __init__(self, source: DomainSource) -> None:
         self.source = source
-        self.leases_of = leases_of
         self._opened: dict[str, Domain] = {}
         self._opening: Flights[Domain] = Flights()
         self._wanted: set[str] = set()

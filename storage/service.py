@@ -74,7 +74,7 @@ class Storage:
         self._links = PoolLinks(paths.repository, root)
         self._io = IoPools()
         mounted = MountedFolders(paths.mounts, self._leases_of, self._io, io_timeout_s=io_timeout_s)
-        self.domains = Domains(mounted, self._leases_of)
+        self.domains = Domains(mounted)
         self.lockspaces = Lockspaces(paths.mounts, self._leases_of)
         self.monitors = Monitors(
             self.domains.with_leases, self._domain_changed, self.lockspaces.leave_domain, monitor_interval_s

@@ -66,9 +66,8 @@ def main(what: str, fd: int) -> None:
 async def _serve(what: str, fd: int, settings: dict[str, Any]) -> None:
     groups.set_folder(settings["commands"])
     kept, pools = Kept(), IoPools()
-    leases_of = lease_edges(kept)
-    mounted = MountedFolders(settings["mounts"], leases_of, pools, io_timeout_s=settings["io_timeout_s"])
-    domains = Domains(mounted, leases_of)
+    mounted = MountedFolders(settings["mounts"], lease_edges(kept), pools, io_timeout_s=settings["io_timeout_s"])
+    domains = Domains(mounted)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
     agent, held = AgentByLink(), LocksByLink()
     lease = OwnLease(domains, pools, kept, settings["leased"])

@@ -171,8 +171,7 @@ class Verbs:
 
 async def test_a_connection_has_the_fields_codes_and_takes_default_options(helper, image):
     pools = IoPools()
-    leases_of = lease_edges()
-    domains = Domains(MountedFolders(helper.paths.mounts, leases_of, pools, io_timeout_s=1), leases_of)
+    domains = Domains(MountedFolders(helper.paths.mounts, lease_edges(), pools, io_timeout_s=1))
     records = ConnectionRecords(f"{helper.paths.root_state}/connections")
     served = connectors(helper.paths.mounts, Verbs(helper), pools, qemu_users=(), io_timeout_s=1)
     connections = Connections(helper.paths.mounts, served, domains, users_below=lambda mount: [], records=records)

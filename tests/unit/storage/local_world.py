@@ -43,8 +43,7 @@ class OwnRoot:
 
 
 def mounted_domains(mounts: str, pools: IoPools, kept: Kept | None = None) -> Domains:
-    leases_of = lease_edges(kept)
-    return Domains(MountedFolders(mounts, leases_of, pools, io_timeout_s=1), leases_of)
+    return Domains(MountedFolders(mounts, lease_edges(kept), pools, io_timeout_s=1))
 
 
 @dataclass

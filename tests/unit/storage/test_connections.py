@@ -16,7 +16,6 @@ from memory_source import MemorySource
 from storage.access import Identity
 from storage.connections import ConnectionResult, Connections
 from storage.domains import Domains
-from storage.edges import lease_edges
 from storage.file import io as io_module
 from storage.file import ioprocess
 from storage.file.ionursery import Nursery
@@ -90,7 +89,7 @@ class Host:
         self.root = FakeRoot()
         self.pools = IoPools()
         self.source = MemorySource()
-        self.domains = Domains(self.source, lease_edges())
+        self.domains = Domains(self.source)
         self.in_use = InUse(str(top / "prepared"))
         self.links = top / "links"
         images = Images(str(self.links), self.in_use, Locks(), self.domains.opened)

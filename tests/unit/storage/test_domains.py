@@ -16,7 +16,6 @@ from memory_source import MemorySource
 from storage import looks
 from storage.domain import Domain
 from storage.domains import Domains
-from storage.edges import lease_edges
 from storage.errors import DomainNotFound, IoFailed
 from storage.file import ioprocess
 from storage.file import source as source_module
@@ -146,7 +145,7 @@ async def test_a_domain_that_moved_is_found_where_it_is_now(world: World) -> Non
     one, two = MountedPlace("/one"), MountedPlace("/two")
     source.places = {one: {}, two: {world.domain_id: domain}}
     source.learn({world.domain_id: {"mount": "/one"}})  # as another process saw it
-    domains = Domains(source, lease_edges())
+    domains = Domains(source)
     assert await domains.get(world.domain_id) is domain
     assert await source.find(world.domain_id) == two
 

@@ -50,7 +50,7 @@ async def daemon() -> Daemon:
 async def leased(world: World, daemon: Daemon) -> AsyncIterator[Spm]:
     """An SPM whose volumes have leases."""
     spm = Spm(world)
-    spm.domains.leases_of = spm.domains.source.leases_of = lambda _kind: daemon
+    spm.domains.source.leases_of = lambda _kind: daemon
     await spm.start()
     yield spm
     await spm.stop()
