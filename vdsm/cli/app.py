@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from vdsm.cli import cert, connection, doctor, hooks, output, storage, watching
+from vdsm.cli import cert, connection, doctor, hooks, locks, output, storage, watching
 from vdsm.cli.calling import call as call_verb
 from vdsm.cli.calling import failed_entries, verb_names
 from vdsm.cli.connection import AsJson
@@ -178,6 +178,12 @@ def _storage_is_this_hosts() -> None:
 def storage_connections(as_json: AsJson = False) -> None:
     """What is connected, who uses it, which connections of engines wanted it, and why one failed."""
     connection.look(lambda: storage.show_connections(Paths(), as_json))
+
+
+@storage_commands.command("locks")
+def storage_locks(as_json: AsJson = False) -> None:
+    """Who works on which domain and image, who waits for it, and for how long: asks the agent."""
+    connection.carry_out(locks.show_locks(as_json))
 
 
 @hook_commands.callback()

@@ -57,6 +57,14 @@ ANSWERS = {
         {"id": DOMAIN, "status": 453, "reason": "There is no folder /srv/x"},
         {"id": POOL, "status": 0},
     ],
+    "storage.getLocks": [
+        {
+            "lock": f"00_storage/{DOMAIN}",
+            "mode": "shared",
+            "holders": [{"who": "task 1 (createVolume)", "seconds": 61.5}],
+            "waiting": [{"who": "StorageDomain.[detach]", "mode": "exclusive", "seconds": 2.0}],
+        }
+    ],
     "StoragePool.getInfo": {"info": {"name": "main"}, "dominfo": {DOMAIN: {"status": "Active"}}},
 }
 
@@ -114,6 +122,15 @@ def test_call_sends_typed_words_and_shows_the_answer(agent):
 
 def test_call_takes_parameters_from_standard_input(agent):
     assert run("call", "Host.echo", "-", input='{"message": "hi"}').stdout == "hi\n"
+
+
+def test_who_has_a_lock_and_who_waits_for_it_is_shown(agent):
+    lines = run("storage", "locks").stdout.splitlines()
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        f"00_storage/{DOMAIN} held shared 1 min task 1 (createVolume)",
+        f"00_storage/{DOMAIN} waits exclusive 2 s StorageDomain.[detach]",
+    ]
+    assert json.loads(run("storage", "locks", "--json").stdout) == ANSWERS["storage.getLocks"]
 
 
 def test_list_of_objects_is_a_table_for_people(agent):
