@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""An SPM "process" in the test's own loop, over a real link to a real agent: a test can stop it at any call."""
+"""Leased "processes" in the test's own loop, over a real link to a real agent: a test can stop one at any call."""
 
 from __future__ import annotations
 
@@ -11,45 +11,51 @@ from typing import Any
 from local_world import mounted_domains
 
 from storage.file.iopool import IoPools
+from storage.leases.kept import Kept
 from storage.lock_link import LocksByLink
 from storage.spm.agent import AgentByLink
 from storage.spm.errors import SpmEnded
+from storage.spm.once import Once
+from storage.spm.own_lease import OwnLease
 from storage.spm.process import Ended
+from storage.spm.program import Serving
 from storage.spm.serving import Server
 from vdsm.common.link import Link, LinkClosed, Notified, Serve
 from vdsm.common.types import Json
 
 NOBODY = 1 << 30
-"""No process has this id; a record of its children can be made."""
+"""No process has this id."""
 
 
-class LinkedSpm:
-    """Stands for `storage.spm.process.SpmProcess`."""
+class LinkedProcess:
+    """Stands for `storage.spm.process.LeasedProcess`."""
 
     pid = NOBODY
 
-    def __init__(self, pool_id: str, settings: Mapping[str, Any], ended: Ended) -> None:
+    def __init__(self, what: str, pool_id: str, settings: Mapping[str, Any], ended: Ended) -> None:
         self.pool_id = pool_id
         self._ended = ended
-        self.pools = IoPools()
-        self.domains = mounted_domains(settings["mounts"], self.pools)
+        self._pools, kept = IoPools(), Kept()
+        self._domains = mounted_domains(settings["mounts"], self._pools, kept)
         self.agent, self.held = AgentByLink(), LocksByLink()
-        self.server = Server(
-            self.domains, self.agent, self.held, repository=settings["repository"], codes=settings["codes"]
-        )
+        lease = OwnLease(self._domains, self._pools, kept, settings["leased"])
+        self.server: Serving = Once(lease, self._domains)
+        if what == "spm":
+            named = {name: settings[name] for name in ("repository", "codes")}
+            self.server = Server(lease, self._domains, self.agent, self.held, **named)
 
     @classmethod
     async def spawn(
-        cls, pool_id: str, *, settings: Mapping[str, Json], serve: Serve, notified: Notified, ended: Ended
-    ) -> LinkedSpm:
-        spm = cls(pool_id, settings, ended)
+        cls, what: str, pool_id: str, *, settings: Mapping[str, Json], serve: Serve, notified: Notified, ended: Ended
+    ) -> LinkedProcess:
+        spawned = cls(what, pool_id, settings, ended)
         ours, theirs = socket.socketpair()
-        served = spm.held.under_grants(spm.server.serve)
+        served = spawned.held.under_grants(spawned.server.serve)
         there = Link(*await asyncio.open_connection(sock=theirs), serve=served, name="the agent")
-        spm.agent.link = spm.held.link = spm.there = there
-        spm.ours = Link(*await asyncio.open_connection(sock=ours), serve=serve, notified=notified, name="the SPM")
-        spm.runs = [asyncio.create_task(link.run()) for link in (there, spm.ours)]
-        return spm
+        spawned.agent.link = spawned.held.link = spawned.there = there
+        spawned.ours = Link(*await asyncio.open_connection(sock=ours), serve=serve, notified=notified, name=what)
+        spawned.runs = [asyncio.create_task(link.run()) for link in (there, spawned.ours)]
+        return spawned
 
     async def call(self, verb: str, params: Mapping[str, Json], *, timeout_s: float) -> Any:
         try:
@@ -61,6 +67,6 @@ class LinkedSpm:
         await self.ours.close()
         await asyncio.gather(*self.runs)
         await self.server.stop()
-        await self.domains.close()
-        await self.pools.close()
+        await self._domains.close()
+        await self._pools.close()
         await self._ended("it was asked to")

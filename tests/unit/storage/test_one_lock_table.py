@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from inside import ids
-from linked import LinkedSpm
+from linked import LinkedProcess
 from local_world import World
 from test_spm_locks import stop_at, stop_first
 
@@ -27,7 +27,7 @@ WAIT_S = 0.05
 @pytest.fixture
 async def spm(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A pool whose SPM, this host, runs in the test's loop."""
-    monkeypatch.setattr(control, "SpmProcess", LinkedSpm)
+    monkeypatch.setattr(control, "LeasedProcess", LinkedProcess)
     monkeypatch.setattr(turns, "WAIT_S", WAIT_S)
     status = await world.become_spm()
     assert status["taskResult"] == "success", status
