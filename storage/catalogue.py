@@ -154,16 +154,16 @@ class Catalogue:
                 return
             raise
         await _check_free(domain)
-        with self._in_use.removing_domain(domain_id):
-            await self._lockspaces.leave_domain(domain_id)  # no pool here has it: left joined by one that was killed
-            if alive := await presence.alive(domain):
-                hosts = [f"host id {host_id} ({owner.name or 'unreadable'})" for host_id, owner in alive.items()]
-                raise DomainUsedByHosts(domain_id, ", ".join(hosts))
-            await _check_free(domain)  # another host may have attached it meanwhile
-            try:
-                await remove_file_domain(domain)
-            finally:
-                await self._domains.forget(domain_id)
+        self._in_use.check_domain(domain_id)
+        await self._lockspaces.leave_domain(domain_id)  # no pool here has it: left joined by one that was killed
+        if alive := await presence.alive(domain):
+            hosts = [f"host id {host_id} ({owner.name or 'unreadable'})" for host_id, owner in alive.items()]
+            raise DomainUsedByHosts(domain_id, ", ".join(hosts))
+        await _check_free(domain)  # another host may have attached it meanwhile
+        try:
+            await remove_file_domain(domain)
+        finally:
+            await self._domains.forget(domain_id)
 
     async def reports(self) -> list[DomainReport]:
         """Every domain on connected storage that can be read, all asked at the same time."""

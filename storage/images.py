@@ -76,13 +76,12 @@ class Images:
         """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`, `UnsafeImage`, `BeingRemoved`; then nothing more
         is prepared."""
         domain_id = domain.domain_id
-        async with self._image_locked(domain, image_id, f"prepare for {consumer}"):
-            with self._in_use.preparing(domain_id, image_id, consumer):
-                chain = await domain.volumes.chain(image_id, volume_id)
-                if not allow_illegal:
-                    _check_legal(domain, chain)
-                before = self._in_use.users(domain_id, image_id)
-                self._in_use.add(domain_id, image_id, consumer, [volume for volume, _ in chain])
+        async with self._image_locked(domain, image_id, _who("prepare", consumer)):
+            chain = await domain.volumes.chain(image_id, volume_id)
+            if not allow_illegal:
+                _check_legal(domain, chain)
+            before = self._in_use.users(domain_id, image_id)
+            self._in_use.add(domain_id, image_id, consumer, [volume for volume, _ in chain])
             try:
                 attached = await domain.chains.attach(image_id, [volume for volume, _ in chain], consumer)
                 _examine(attached, chain)
@@ -98,7 +97,7 @@ class Images:
         """Nothing happens when this consumer had not prepared the image. Needs no storage: what is attached of a domain
         that is not open here is given back when it is opened (`storage.domain.Chains`)."""
         alone = [locks.prepared(domain_id, image_id)]
-        async with self._locks.hold(alone, who=f"teardown for {consumer}", wait_s=PREPARE_WAIT_S):
+        async with self._locks.hold(alone, who=_who("teardown", consumer), wait_s=PREPARE_WAIT_S):
             left = self._in_use.without(domain_id, image_id, consumer)
             if left:
                 log.info("image %s of %s stays prepared for %s", image_id, domain_id, ", ".join(sorted(left)))
@@ -140,6 +139,11 @@ class Images:
             os.unlink(os.path.join(folder, image_id))
         with contextlib.suppress(OSError):  # not empty: other images are prepared
             os.rmdir(folder)
+
+
+def _who(verb: str, consumer: str) -> str:
+    """As who waits for it is told."""
+    return f"Image.{verb}" if consumer == API else f"{verb} for {consumer}"
 
 
 @contextlib.asynccontextmanager

@@ -5,10 +5,10 @@ A user is a name: ``vm:<id>`` (until the VM is gone), ``prepare`` (from Image.pr
 uses is written under ``/run/vdsm/prepared``, one file for each image: before the image can be used and until it no
 longer can, so a restarted agent knows it; it vanishes at boot, as the users do.
 
-A removal is announced with the volumes that go. It is refused when one of them is in use, or when an image that is just
-being prepared may come to use one; while it lasts, preparing them is refused. Both are decided without
-waiting, so neither can slip in between. A record that cannot be read counts as a user: what is not known
-is not free.
+Who prepares an image and who changes it hold its lock, so they never meet; but a volume of one image, a template, is
+used by others. So a removal is announced with the volumes that go. It is refused when one of them is in use; while it
+lasts, nobody begins to use them. Both are decided without waiting, so neither can slip in between. A record that
+cannot be read counts as a user: what is not known is not free.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import contextlib
 import json
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -37,8 +36,7 @@ Image = tuple[str, str]
 class InUse:
     def __init__(self, records: str) -> None:
         self._records = records
-        self._preparing: Counter[tuple[Image, str]] = Counter()
-        self._removals: list[tuple[str, frozenset[str] | None]] = []  # None: the whole domain
+        self._removals: list[tuple[str, frozenset[str]]] = []
 
     # Using
 
@@ -61,19 +59,6 @@ class InUse:
             return sorted((domain_id, image_id) for domain_id, _, image_id in names)
         return []
 
-    @contextmanager
-    def preparing(self, domain_id: str, image_id: str, user: str) -> Iterator[None]:
-        """Until it is known which volumes these are: no removal in this image begins meanwhile."""
-        self._refuse_removed(domain_id, frozenset())
-        key = ((domain_id, image_id), user)
-        self._preparing[key] += 1
-        try:
-            yield
-        finally:
-            self._preparing[key] -= 1
-            if not self._preparing[key]:
-                del self._preparing[key]
-
     def add(self, domain_id: str, image_id: str, user: str, volumes: Iterable[str]) -> None:
         """On record from now on, beside what this user had of the image. Raises `BeingRemoved`, `IoFailed`."""
         used = frozenset(volumes)
@@ -95,7 +80,7 @@ class InUse:
     def removing(self, domain_id: str, image_id: str, volumes: Iterable[str]) -> Iterator[None]:
         """While these volumes, which belong to this image, are removed. Raises `VolumesInUse`."""
         gone = frozenset(volumes)
-        users = set(self._preparing_users(domain_id, image_id))
+        users: set[str] = set()
         for used_domain, used_image in self.images():
             if used_domain == domain_id:
                 users |= {
@@ -105,41 +90,23 @@ class InUse:
                 }
         if users:
             raise VolumesInUse(domain_id, f"Image {image_id}", sorted(users))
-        with self._removal(domain_id, gone):
-            yield
-
-    @contextmanager
-    def removing_domain(self, domain_id: str) -> Iterator[None]:
-        """While the whole domain is removed or leaves the pool. Raises `VolumesInUse`, for the first image in use."""
-        for used_domain, image_id in self.images():
-            if used_domain == domain_id and (users := self.users(domain_id, image_id)):
-                raise VolumesInUse(domain_id, f"Image {image_id}", sorted(users))
-        for (used_domain, image_id), user in self._preparing:
-            if used_domain == domain_id:
-                raise VolumesInUse(domain_id, f"Image {image_id}", [user])
-        with self._removal(domain_id, None):
-            yield
-
-    @contextmanager
-    def _removal(self, domain_id: str, volumes: frozenset[str] | None) -> Iterator[None]:
-        removal = (domain_id, volumes)
+        removal = (domain_id, gone)
         self._removals.append(removal)
         try:
             yield
         finally:
             self._removals.remove(removal)
 
+    def check_domain(self, domain_id: str) -> None:
+        """Raises `VolumesInUse`, for the first image in use."""
+        for used_domain, image_id in self.images():
+            if used_domain == domain_id and (users := self.users(domain_id, image_id)):
+                raise VolumesInUse(domain_id, f"Image {image_id}", sorted(users))
+
     def _refuse_removed(self, domain_id: str, used: frozenset[str]) -> None:
         for removed_domain, gone in self._removals:
-            if removed_domain != domain_id:
-                continue
-            if gone is None:
-                raise BeingRemoved(domain_id, "All")
-            if gone & used:
+            if removed_domain == domain_id and gone & used:
                 raise BeingRemoved(domain_id, f"Volume {min(gone & used)}")
-
-    def _preparing_users(self, domain_id: str, image_id: str) -> Iterator[str]:
-        return (user for image, user in self._preparing if image == (domain_id, image_id))
 
     # Records
 

@@ -248,9 +248,9 @@ class Pool:
             pool = self.require(pool_id)
             if pool.domains.get(domain_id) is DomainStatus.ACTIVE:
                 raise DomainActive(domain_id)
-            with self._in_use.removing_domain(domain_id):
-                await self._call_under(grant, pool, "domain.detach", {"domain_id": domain_id})
-                await self._change_map({d: status for d, status in pool.domains.items() if d != domain_id})
+            self._in_use.check_domain(domain_id)
+            await self._call_under(grant, pool, "domain.detach", {"domain_id": domain_id})
+            await self._change_map({d: status for d, status in pool.domains.items() if d != domain_id})
 
     async def activate(self, pool_id: str, domain_id: str) -> None:
         async with self._lane("activate domain"):

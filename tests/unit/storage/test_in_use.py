@@ -73,16 +73,6 @@ def test_what_is_being_removed_is_not_used(in_use: InUse) -> None:
     in_use.add(D, IMAGE, VM, ["base", "leaf"])
 
 
-def test_an_image_that_is_being_prepared_counts_as_used(in_use: InUse) -> None:
-    with in_use.preparing(D, IMAGE, VM):
-        with pytest.raises(VolumesInUse), in_use.removing(D, IMAGE, ["leaf"]):
-            pass
-        with pytest.raises(VolumesInUse), in_use.removing_domain(D):
-            pass
-    with in_use.removing(D, IMAGE, ["leaf"]):
-        pass
-
-
 def test_a_record_that_cannot_be_read_counts_as_used(in_use: InUse, tmp_path: Path) -> None:
     in_use.add(D, IMAGE, VM, ["leaf"])
     (tmp_path / "prepared" / f"{D}_{IMAGE}").write_text('["vm-1"]')
@@ -110,14 +100,12 @@ def test_a_user_of_unknown_volumes_uses_all_of_the_image(in_use: InUse) -> None:
         pass
 
 
-def test_a_domain_in_use_stays_and_one_that_goes_is_not_used(in_use: InUse) -> None:
-    with in_use.removing_domain(D), pytest.raises(BeingRemoved), in_use.preparing(D, IMAGE, VM):
-        pass
+def test_a_domain_of_which_an_image_is_used_is_refused_with_the_users(in_use: InUse) -> None:
+    in_use.check_domain(D)
     in_use.add(D, IMAGE, VM, ["leaf"])
-    with pytest.raises(VolumesInUse, match=VM), in_use.removing_domain(D):
-        pass
-    with in_use.removing_domain(OTHER):
-        pass
+    with pytest.raises(VolumesInUse, match=VM):
+        in_use.check_domain(D)
+    in_use.check_domain(OTHER)
 
 
 def test_records_outlive_the_agent(in_use: InUse, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from storage.file.volumes import FileVolumes
 from storage.locks import LockTimeout
 from storage.ondisk.values import DomainStatus
 from storage.spm import control, volumes
-from vdsm.common.ids import new_uuid
+from vdsm.common.ids import BLANK_UUID, new_uuid
 
 WAIT_S = 0.05
 
@@ -224,6 +224,42 @@ async def test_a_task_waits_for_an_image_that_is_being_prepared(spm: World, monk
     making.go.set()
     await preparing
     assert (await spm.finish(task_id))["taskResult"] == "success"
+
+
+@pytest.mark.parametrize("verb", ["detach", "format"])
+async def test_a_domain_does_not_go_while_an_image_of_it_is_prepared(
+    spm: World, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    second = await _second(spm)
+    if verb == "detach":
+        await spm.storage.pool.attach(spm.pool_id, second)
+    reading = stop_first(monkeypatch, FileVolumes, "chain", lambda *_: True)
+    preparing = asyncio.ensure_future(spm.storage.prepare_image(BLANK_UUID, second, *ids(2)))
+    await reading.reached.wait()
+    going = {
+        "detach": lambda: spm.storage.pool.detach(spm.pool_id, second),
+        "format": lambda: spm.storage.catalogue.format(second),
+    }[verb]
+    with pytest.raises(LockTimeout, match=r"Image\.prepare had it"):
+        await going()
+    reading.go.set()
+    with pytest.raises((ImageNotFound, VolumeNotFound)):
+        await preparing
+    await going()
+
+
+async def test_no_image_of_a_domain_that_leaves_is_prepared(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, second = spm.storage.pool, await _second(spm)
+    await pool.attach(spm.pool_id, second)
+    leaving = stop_at(monkeypatch, DomainFiles, "write_metadata")
+    detaching = asyncio.ensure_future(pool.detach(spm.pool_id, second))
+    await leaving.reached.wait()
+    preparing = asyncio.ensure_future(spm.storage.prepare_image(BLANK_UUID, second, *ids(2)))
+    assert await _still(preparing)
+    leaving.go.set()
+    await detaching
+    with pytest.raises((ImageNotFound, VolumeNotFound)):
+        await preparing
 
 
 async def test_another_image_is_prepared_while_a_task_runs(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
