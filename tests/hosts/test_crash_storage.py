@@ -32,7 +32,7 @@ from storage_flows import (
 )
 
 import storage.service
-import storage.spm.serving  # noqa: F401 - declares the crash points of the SPM process
+import storage.spm.program  # noqa: F401 - declares the crash points of leased processes
 from contrib.lab import engine
 from contrib.lab.agent_life import AGENT_SOCKET
 from contrib.lab.control import HostFailed

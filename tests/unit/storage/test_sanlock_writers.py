@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from two_sanlocks import SanlockHost, line_of, make_areas, missing, tell
-from undying import undying
+
+from tests.undying import undying
 
 pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing() or "-"), pytest.mark.timeout(60)]
 

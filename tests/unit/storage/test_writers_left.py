@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from inside import ids
 from local_world import World
-from undying import Undying, undying
 
 from storage.leases import records
 from storage.spm import process as spm_process
 from storage.spm.control import SpmStatus
+from tests.undying import Undying, undying
 from vdsm.common import groups
 
 
