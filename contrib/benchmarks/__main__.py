@@ -18,7 +18,18 @@ from contrib.benchmarks import report, rpc
 from contrib.lab.host import PrivateHost
 from contrib.lab.spec import PYTHON
 
-PARTS = ("rpc", "wire", "million", "fairness", "footprint", "vms", "many_vms", "vm_statistics", "recovery")
+PARTS = (
+    "rpc",
+    "wire",
+    "million",
+    "fairness",
+    "footprint",
+    "storage_io",
+    "vms",
+    "many_vms",
+    "vm_statistics",
+    "recovery",
+)
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 COMMAND = "make bench"
 
