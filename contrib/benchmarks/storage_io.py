@@ -158,7 +158,7 @@ async def _make(top: Path, count: int) -> dict[str, str]:
 def _domains(top: str, places: dict[str, str], pools: IoPools) -> Domains:
     source = MountedFolders(top, lease_edges(), pools, io_timeout_s=10)
     source.learn({domain_id: {"mount": mount} for domain_id, mount in places.items()})
-    return Domains(source, lease_edges())
+    return Domains(source)
 
 
 async def _open_all(top: str, ids: dict[str, str]) -> float:

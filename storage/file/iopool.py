@@ -28,11 +28,15 @@ from storage.file.ioidle import KEPT_S, SPARE_S, Idle
 from storage.file.iolanes import WIDTHS, Lane, Turns
 from storage.file.ionursery import Nursery
 from storage.file.ioprocess import HELPER_ENDED, Helper, Progress
-from vdsm.common import hanging, masking
+from vdsm.common import hanging, masking, metrics
 
 log = logging.getLogger("vdsm.storage.io")
 
 CLOSE_S = 1.0
+
+_SECONDS = metrics.histogram(
+    "vdsm_storage_io_seconds", "Requests to mounts from asking to the answer, their wait included", ("lane", "result")
+)
 
 
 class User(Protocol):
@@ -142,6 +146,22 @@ class IoPool:
             raise
 
     async def _serve(self, request: Request) -> Any:
+        started = asyncio.get_running_loop().time()
+        result = "stopped"
+        try:
+            answer = await self._served(request)
+            result = "answered"
+            return answer
+        except IoFailed:
+            result = "failed"
+            raise
+        except StorageNotResponding:
+            result = "silent"
+            raise
+        finally:
+            _SECONDS.labels(request.lane, result).observe(asyncio.get_running_loop().time() - started)
+
+    async def _served(self, request: Request) -> Any:
         await self._check(request)
         loop = asyncio.get_running_loop()
         lane = self._lanes[request.lane]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Frames between our own processes: 4 bytes big-endian length, then JSON in UTF-8.
 
-Standard library only: the I/O helper runs as ``python3 -I -S`` and loads this file by path.
+Standard library only: I/O helpers, which run as ``python3 -I -S``, load it, too.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ their order.
 
 import asyncio
 import itertools
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from storage.errors import IoFailed, StorageNotResponding
 from storage.file import iopool
 from storage.file.ioclaims import GONE_S
-from storage.file.iolanes import MOST_HELPERS, Lane
+from storage.file.iolanes import MOST_HELPERS, WIDTHS, Lane
 from storage.file.iopool import IoPools, Request
 from tests.unit.virt.virtual_time import Clock, VirtualLoop
 from vdsm.common import hanging
@@ -85,13 +86,15 @@ class Process:
         path = request["path"]
         if path:
             self.world.begins(path, request["whose"], request["number"], self)
-        async with asyncio.timeout(silence_s):
-            left = request["takes_s"]
+        left = request["takes_s"]
+        if request["op"] == "allocate" and left < NEVER_S:
             while left > 0:
                 await asyncio.sleep(min(1.0, left))
                 left -= 1.0
-                if request["op"] == "allocate" and request["takes_s"] < NEVER_S:
-                    progress(1, 2)
+                progress(1, 2)
+        else:
+            async with asyncio.timeout(silence_s):
+                await asyncio.sleep(left)
         if path:
             self.world.ends(path)
         return "done"
@@ -222,9 +225,7 @@ def _params(takes_s: float, number: int, path: str = "", whose: str = "", dies_s
     return {"takes_s": takes_s, "path": path, "dies_s": dies_s, "number": number, "whose": whose}
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(wanted=steps)
-def test_whatever_happens_lanes_keep_their_promises(monkeypatch: pytest.MonkeyPatch, wanted: list[Any]) -> None:
+def _run(monkeypatch: pytest.MonkeyPatch, live: Callable[[World], Awaitable[None]]) -> None:
     failed: list[str] = []
     loop = VirtualLoop(Clock(), failed.append, lambda: 0.0)
     asyncio.set_event_loop(loop)
@@ -232,7 +233,7 @@ def test_whatever_happens_lanes_keep_their_promises(monkeypatch: pytest.MonkeyPa
     async def run() -> None:
         world = World(loop)
         monkeypatch.setattr(iopool.Helper, "start", world.start)
-        await _live(world, wanted)
+        await live(world)
 
     try:
         loop.run(run())
@@ -240,3 +241,22 @@ def test_whatever_happens_lanes_keep_their_promises(monkeypatch: pytest.MonkeyPa
         loop.bury()
         asyncio.set_event_loop(None)
     assert not failed
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(wanted=steps)
+def test_whatever_happens_lanes_keep_their_promises(monkeypatch: pytest.MonkeyPatch, wanted: list[Any]) -> None:
+    _run(monkeypatch, lambda world: _live(world, wanted))
+
+
+def test_who_waits_behind_bulk_that_goes_forward_is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than the silence that is allowed, while a piece is told each second."""
+
+    async def live(world: World) -> None:
+        asks = [
+            world.pool.ask(Request(world.users[0], Lane.BULK, "allocate", _params(3 * LIMIT_S, n), LIMIT_S))
+            for n in range(3 * WIDTHS[Lane.BULK])
+        ]
+        assert await asyncio.gather(*asks) == ["done"] * len(asks)
+
+    _run(monkeypatch, live)

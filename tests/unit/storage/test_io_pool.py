@@ -21,7 +21,7 @@ from storage.file import ioclaims, ioidle, ionursery, ioprocess
 from storage.file.io import FileIo
 from storage.file.iolanes import MOST_HELPERS, WIDTHS, Lane
 from storage.file.iopool import IoPools
-from vdsm.common import groups, hanging
+from vdsm.common import groups, hanging, metrics
 
 SOON_S = 5.0
 
@@ -57,9 +57,14 @@ class Mount:
         path.write_bytes(bytes(size))
         return str(path)
 
-    def release(self, fifo: str) -> None:
+    async def release(self, fifo: str) -> None:
         """Whoever waits to read it reads its end."""
-        os.close(os.open(fifo, os.O_WRONLY))
+        async with asyncio.timeout(SOON_S):
+            while True:
+                with contextlib.suppress(OSError):  # nobody has come to wait yet
+                    os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+                    return
+                await asyncio.sleep(0.01)
 
     @property
     def helpers(self) -> list[int]:
@@ -128,7 +133,7 @@ async def test_a_helper_that_is_not_needed_any_more_ends(mount, monkeypatch):
     await mount.helpers_are(1)
     await io.space(str(mount.path))
     assert len(mount.helpers) == 2
-    await asyncio.to_thread(mount.release, fifo)
+    await mount.release(fifo)
     await slow
     await mount.helpers_are(1)
     await asyncio.sleep(0.4)
@@ -176,7 +181,7 @@ async def test_who_closes_ends_its_own_requests_only(mount):
     for ended in (mine, waiting):
         with pytest.raises(IoFailed, match="EBADF"):
             await ended
-    await asyncio.to_thread(mount.release, second)
+    await mount.release(second)
     assert await theirs == b""
 
 
@@ -220,18 +225,6 @@ async def test_requests_of_one_domain_are_served_in_their_order(mount):
     assert [answer.size for answer in answers if answer is not None] == list(range(1, 20))
 
 
-async def test_who_waits_behind_bulk_that_goes_forward_is_patient(mount, slow):
-    folders = [mount.path / f"tree{n}" for n in range(WIDTHS[Lane.BULK] + 1)]
-    for folder in folders:
-        folder.mkdir()
-        for n in range(6):
-            (folder / str(n)).touch()
-    slow("unlink", 0.3)
-    io = mount.io(timeout_s=1.2)
-    await asyncio.gather(*(io.discard(str(folder)) for folder in folders))  # the last one waits longer than that
-    assert not any(folder.exists() for folder in folders)
-
-
 async def test_who_waits_behind_bulk_that_stands_still_has_a_deadline(mount):
     io, fifos = mount.io(), mount.fifos("fifo", WIDTHS[Lane.BULK])
     hung = begin(*(io.allocate(fifo, 1, timeout_s=20) for fifo in fifos))
@@ -253,7 +246,7 @@ async def test_a_stuck_lane_takes_no_other_lanes_helper_down(mount, immortal):
     with pytest.raises(StorageNotResponding, match="allocate"):
         await io.allocate(bulk, 1, timeout_s=0.3)
     assert len(hanging.pids(str(mount.path))) == 1
-    await asyncio.to_thread(mount.release, meta)
+    await mount.release(meta)
     assert await reading == b""
 
 
@@ -325,6 +318,27 @@ async def test_never_more_helpers_than_there_are_turns(mount, immortal):
     assert 3 <= seen <= MOST_HELPERS
     for task in tasks:
         assert isinstance(task.exception(), StorageNotResponding)
+
+
+async def test_what_becomes_of_requests_is_counted_by_lane(mount):
+    def counted(lane, result):
+        labels = {"lane": lane, "result": result}
+        return metrics.REGISTRY.get_sample_value("vdsm_storage_io_seconds_count", labels) or 0
+
+    wanted = [("health", "answered"), ("metadata", "failed"), ("mail", "silent"), ("bulk", "stopped")]
+    before = {each: counted(*each) for each in wanted}
+    io, fifo = mount.io(), mount.fifo("fifo")
+    await io.space(fifo)
+    with pytest.raises(IoFailed):
+        await io.read(str(mount.path / "none"))
+    io.timeout_s = 0.2
+    with pytest.raises(StorageNotResponding):
+        await io.read_mail(fifo)
+    (bulk,) = begin(io.allocate(fifo, 1, timeout_s=20))
+    await begun(mount)
+    await end(bulk)
+    await io.close()
+    assert {each: counted(*each) for each in wanted} == {each: count + 1 for each, count in before.items()}
 
 
 # Cancelled writes
@@ -421,6 +435,26 @@ async def test_a_write_in_place_that_hangs_keeps_later_ones_from_its_path_and_no
         assert time.monotonic() - started < ioclaims.GONE_S + 1
     await io.write_atomic(f"{fifo}2", b"new")
     assert await io.exists(fifo)
+
+
+async def test_what_may_still_land_is_remembered_when_nobody_has_the_mount_open(mount, immortal, monkeypatch):
+    monkeypatch.setattr(ioclaims, "GONE_S", 0.1)
+    monkeypatch.setattr(ioidle, "SPARE_S", 0.0)
+    fifo, io = mount.fifo("fifo"), mount.io(timeout_s=0.3)
+    with pytest.raises(StorageNotResponding, match="truncate took"):
+        await io.truncate(fifo, 1)
+    await io.close()
+    mount.pools.of(str(mount.path / "other"))
+    with pytest.raises(StorageNotResponding, match="an earlier write to it hangs"):
+        await mount.io().truncate(fifo, 2)
+    assert len(hanging.pids(str(mount.path))) == 1
+
+
+async def test_pools_that_nobody_uses_are_forgotten(pools, tmp_path):
+    for n in range(5):
+        io = FileIo(str(tmp_path / str(n)), pools=pools)
+        await io.close()
+    assert len(pools._pools) == 1
 
 
 async def test_a_replacement_goes_after_one_that_hangs(mount, immortal, slow, monkeypatch):
@@ -581,16 +615,20 @@ async def test_helpers_of_all_mounts_are_born_by_one_process_and_die_with_it(mou
     await other.close()
 
 
-async def test_the_process_that_bears_helpers_ends_when_none_has_lived_for_a_while(mount, monkeypatch):
+async def test_the_process_that_bears_helpers_ends_when_none_has_lived_for_a_while(mount, tmp_path, monkeypatch):
     monkeypatch.setattr(ionursery, "IDLE_S", 0.2)
     io = mount.io()
     await io.exists(str(mount.path))
     nursery = parent(mount.helpers[0])
+    other = FileIo(str(tmp_path), pools=mount.pools)
+    await other.exists(str(tmp_path))
+    await mount.pools.end(str(tmp_path))
     await asyncio.sleep(0.4)
-    assert os.path.exists(f"/proc/{nursery}")
+    assert os.path.exists(f"/proc/{nursery}")  # one lives
     await mount.pools.end(str(mount.path))
     await gone(nursery)
     assert await io.exists(str(mount.path))
+    await other.close()
 
 
 async def test_a_helper_is_on_record_with_its_mount_while_it_lives(mount, tmp_path, monkeypatch):
