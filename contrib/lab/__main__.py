@@ -51,7 +51,8 @@ def up(
         with out.status(f"starting {hosts} hosts"):
             lab: Cluster | San = Cluster(hosts) if kind is Kind.NAMESPACE else San(hosts)
             stack.enter_context(lab)
-        out.print(f"{hosts} hosts are up after {time.monotonic() - began:.1f} s")
+        many = "1 host is" if hosts == 1 else f"{hosts} hosts are"
+        out.print(f"{many} up after {time.monotonic() - began:.1f} s")
         if agents:
             with out.status("starting agents"):
                 lab.start_agents()
@@ -97,19 +98,28 @@ def run(
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds until it is killed")] = 60.0,
     user: Annotated[str, typer.Option(help="root or vdsm")] = "root",
 ) -> None:
-    """Run a command on a host, with what this one is given as input; ends with its output and its exit code."""
+    """Run a command on a host, with what this one is given as input; shows its output when it ends, and ends with its
+    exit code. What goes on for ever (events --follow) is for ./lab ssh.
+    """
     if user not in ("root", "vdsm"):
         raise HostFailed(f"commands run as root or vdsm, not as {user}")
     handle = labs.member(host).host()
     given = typed.given(timeout)
     try:
         done = handle.run(argv, user=user, stdin=given, timeout_s=timeout, check=False)
-    except (TimeoutError, subprocess.TimeoutExpired):
+    except (TimeoutError, subprocess.TimeoutExpired) as e:
+        if isinstance(e, subprocess.TimeoutExpired):  # a micro-VM tells what a command wrote at its end only
+            _pass_on(e.stdout or b"", e.stderr or b"")
         raise HostFailed(f"killed after {timeout:g} s: {' '.join(argv)}") from None
-    sys.stdout.buffer.write(done.stdout)
-    sys.stdout.flush()
-    sys.stderr.buffer.write(done.stderr)
+    _pass_on(done.stdout, done.stderr)
     raise typer.Exit(done.returncode)
+
+
+def _pass_on(stdout: bytes, stderr: bytes) -> None:
+    sys.stdout.buffer.write(stdout)
+    sys.stdout.flush()
+    sys.stderr.buffer.write(stderr)
+    sys.stderr.flush()
 
 
 @app.command()

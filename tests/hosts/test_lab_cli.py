@@ -85,8 +85,9 @@ def test_a_host_has_the_field_s_command(host: str) -> None:
 
 
 def test_run_kills_at_the_deadline(host: str) -> None:
-    done = lab("run", host, "--timeout", "0.3", "--", "sleep", "10")
-    assert (done.returncode, done.stderr) == (1, "killed after 0.3 s: sleep 10\n")
+    done = lab("run", host, "--timeout", "1", "--", "sh", "-c", "echo begun; echo wrong >&2; exec sleep 10")
+    assert (done.returncode, done.stdout) == (1, "begun\n")
+    assert done.stderr == "wrong\nkilled after 1 s: sh -c echo begun; echo wrong >&2; exec sleep 10\n"
 
 
 def test_an_unknown_host_is_refused_with_the_names_there_are(host: str) -> None:
