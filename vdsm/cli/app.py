@@ -100,7 +100,7 @@ def call(
         list[str] | None, typer.Argument(help="key=value, key.sub=value, key=@file; or JSON, @file, - (stdin)")
     ] = None,
     as_json: AsJson = False,
-    timeout: Annotated[float, typer.Option(parser=_words_of(seconds), help="Seconds to wait for the answer.")] = 75.0,
+    timeout: Annotated[float, typer.Option(parser=_words_of(seconds), help="Seconds to wait for the answer.")] = 120.0,
 ) -> None:
     """Call any verb of the API. 'vdsm call rpc.discover --json' describes them all."""
     answer = connection.carry_out(call_verb(verb, words or [], timeout), "Wait longer with --timeout")

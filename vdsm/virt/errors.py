@@ -163,7 +163,14 @@ class DomainMissing(VirtError):
 
 class HypervisorLost(VirtError):
     call: str
-    msg = "The connection to libvirt broke during {self.call}: whether it was done is not known yet"
+    msg = "The connection to libvirt broke while it was asked to {self.call}: whether it was done is not known yet"
+    remedy = "See whether libvirtd answers (vdsm doctor), and how the VM is, then call it again"
+
+
+class Unanswered(DeadlineExceeded):
+    """It was begun, and may still be done."""
+
+    remedy = "See whether libvirtd answers (vdsm doctor); restarting it stops no VM"
 
 
 class NotBegun(DeadlineExceeded):

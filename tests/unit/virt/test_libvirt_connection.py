@@ -300,8 +300,9 @@ async def test_a_change_whose_connection_broke_is_lost_and_not_done_twice(
     await edge.start()
     await edge.start_domain()
     monkeypatch.setattr(libvirt.virDomain, "suspend", suspend)
-    with pytest.raises(HypervisorLost, match="pause the domain: whether it was done is not known"):
+    with pytest.raises(HypervisorLost, match="broke while it was asked to pause the domain: whether") as lost:
         await edge.hypervisor.pause(edge.vm_id)
+    assert "vdsm doctor" in lost.value.remedy
     assert done == [1]
     assert edge.reconnected == 0  # of its thread alone
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from vdsm.common.errors import DeadlineExceeded
-from vdsm.virt.errors import HypervisorError, NotBegun, TooManyStuckCalls, VmCallsHang
+from vdsm.virt.errors import HypervisorError, NotBegun, TooManyStuckCalls, Unanswered, VmCallsHang
 from vdsm.virt.libvirt_edge.workers import Workers
 
 from .fakes import until
@@ -149,7 +149,7 @@ async def test_a_call_whose_caller_left_while_its_thread_woke_never_runs(monkeyp
 
 async def test_a_call_that_hangs_is_counted_until_it_is_back(hangs: Hangs) -> None:
     workers = Workers("test", 1)
-    with pytest.raises(DeadlineExceeded, match="hang did not end"):
+    with pytest.raises(Unanswered, match="hang did not end"):
         await workers.call("hang", 0.05, hangs)
     assert workers.stuck == 1
     assert await workers.call("go on", 1.0, lambda: "yes") == "yes"
@@ -257,7 +257,7 @@ async def test_one_vms_calls_that_hang_leave_the_threads_to_others(hangs: Hangs)
 async def test_a_vm_whose_calls_hang_is_refused_by_name_and_others_go_on(hangs: Hangs) -> None:
     workers = Workers("pool", 3)
     waits = asyncio.create_task(workers.call("reset", 20.0, hangs, vm_id="sick"))
-    assert await lost(workers, hangs, 1, vm_id="sick") == [DeadlineExceeded]
+    assert await lost(workers, hangs, 1, vm_id="sick") == [Unanswered]
     third = asyncio.create_task(workers.call("resume", 20.0, lambda: None, vm_id="sick"))
     await asyncio.sleep(0)
     waits.cancel()

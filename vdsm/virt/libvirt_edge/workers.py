@@ -31,8 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from vdsm.common.errors import DeadlineExceeded
-from vdsm.virt.errors import HypervisorError, NotBegun, TooManyStuckCalls, VirtError, VmCallsHang
+from vdsm.virt.errors import HypervisorError, NotBegun, TooManyStuckCalls, Unanswered, VirtError, VmCallsHang
 
 log = logging.getLogger("vdsm.virt.libvirt")
 
@@ -84,7 +83,7 @@ class Workers:
         return sum(call.hung for call in self._running)
 
     async def call(self, what: str, timeout_s: float, run: Callable[[], T], *, vm_id: str = "") -> T:
-        """Run ``run`` in a thread. `DeadlineExceeded` after ``timeout_s``; `NotBegun` when it never ran."""
+        """Run ``run`` in a thread. `Unanswered` after ``timeout_s``; `NotBegun` when it never ran."""
         loop = asyncio.get_running_loop()
         call = _Call(what, vm_id, run, loop, loop.create_future(), contextvars.copy_context())
         refusal = self._refusal(call)
@@ -100,7 +99,7 @@ class Workers:
             if not call.future.done():
                 begun = self._leave(call)
         if call.future.cancelled():
-            raise (DeadlineExceeded if begun else NotBegun)(what, timeout_s)
+            raise (Unanswered if begun else NotBegun)(what, timeout_s)
         try:
             result: T = call.future.result()
             return result
