@@ -88,9 +88,11 @@ class Images:
                 self._link(domain, image_id, attached.folder)
                 return await _prepared(domain, image_id, chain, attached)
             except BaseException:
-                if consumer not in before:
-                    await domain.chains.detach(image_id, consumer)
-                self._in_use.restore(domain_id, image_id, before)
+                try:
+                    if consumer not in before:
+                        await domain.chains.detach(image_id, consumer)
+                finally:
+                    self._in_use.restore(domain_id, image_id, before)
                 raise
 
     async def teardown(self, domain_id: str, image_id: str, *, consumer: str = API) -> None:

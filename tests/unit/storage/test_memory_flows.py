@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from memory_faults import Died
 from memory_spm import MemoryPool, MemorySpm
+from spm_flows import FLOWS, Flow
 from spm_verbs import ids
 
 from storage.errors import GenerationMismatch, IoFailed
@@ -32,60 +32,6 @@ async def spm(pool: MemoryPool) -> AsyncIterator[MemorySpm]:
     await made.start()
     yield made
     await made.stop()
-
-
-@dataclass
-class Flow:
-    before: Callable[[MemorySpm, list[str]], Awaitable[object]]
-    change: Callable[[MemorySpm, list[str]], Awaitable[object]]
-
-
-async def _nothing(_spm: MemorySpm, _ids: list[str]) -> None:
-    return
-
-
-async def _base(spm: MemorySpm, i: list[str]) -> None:
-    await spm.create(i[0], i[1], format="RAW")
-
-
-async def _two(spm: MemorySpm, i: list[str]) -> None:
-    await _base(spm, i)
-    await spm.create(i[0], i[2], i[1])
-
-
-async def _clone(spm: MemorySpm, i: list[str]) -> None:
-    await _base(spm, i)
-    await spm.create(i[3], i[2], i[1], i[0])
-
-
-def _extend(spm: MemorySpm, i: list[str]) -> Awaitable[Any]:
-    params = {"domain_id": spm.domain_id, "image_id": i[0], "volume_id": i[1], "size": 2 << 20}
-    return spm.serve("volume.extend_size", params)
-
-
-def _delete(spm: MemorySpm, image: str, *volumes: str) -> Awaitable[Any]:
-    params = {"domain_id": spm.domain_id, "image_id": image, "volume_ids": list(volumes), "force": False}
-    return spm.serve("volume.delete", params)
-
-
-def _delete_image(spm: MemorySpm, i: list[str]) -> Awaitable[Any]:
-    return spm.serve("image.delete", {"domain_id": spm.domain_id, "image_id": i[0]})
-
-
-FLOWS = {
-    "new image": Flow(_nothing, lambda spm, i: spm.begin(i[0], i[1])),
-    "child": Flow(_base, lambda spm, i: spm.begin(i[0], i[2], i[1])),
-    "second child": Flow(_two, lambda spm, i: spm.begin(i[0], i[3], i[1])),
-    "clone": Flow(_base, lambda spm, i: spm.begin(i[3], i[2], i[1], i[0])),
-    "second clone": Flow(_clone, lambda spm, i: spm.begin(i[4], i[5], i[1], i[0])),
-    "delete a leaf": Flow(_two, lambda spm, i: _delete(spm, i[0], i[2])),
-    "delete both": Flow(_two, lambda spm, i: _delete(spm, i[0], i[2], i[1])),
-    "delete a clone's leaf": Flow(_clone, lambda spm, i: _delete(spm, i[3], i[2])),
-    "delete an image": Flow(
-        _two, lambda spm, i: spm.serve("image.delete", {"domain_id": spm.domain_id, "image_id": i[0]})
-    ),
-    "extend": Flow(_base, _extend),
-}
 
 
 async def _run(pool: MemoryPool, flow: Flow, names: list[str], dies_before: int | None) -> tuple[Volumes, bool, int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from inside import Spm, ids
 from local_world import World
+from spm_flows import FLOWS, Flow, extend
 
 from storage.domain import Garbage
 from storage.file.volumes import FileVolumes
@@ -50,57 +51,6 @@ def death(monkeypatch: pytest.MonkeyPatch) -> Death:
     made = Death()
     monkeypatch.setattr(CrashPoint, "reach", lambda point: made.reach(point))
     return made
-
-
-@dataclass
-class Flow:
-    """``before`` brings the domain to where ``change`` begins, whose task's id it answers."""
-
-    before: Callable[[Spm, list[str]], Awaitable[object]]
-    change: Callable[[Spm, list[str]], Awaitable[object]]
-
-
-async def _nothing(_spm: Spm, _ids: list[str]) -> None:
-    return
-
-
-async def _base(spm: Spm, i: list[str]) -> None:
-    await spm.create(i[0], i[1], format="RAW")
-
-
-async def _two(spm: Spm, i: list[str]) -> None:
-    await _base(spm, i)
-    await spm.create(i[0], i[2], i[1])
-
-
-async def _clone(spm: Spm, i: list[str]) -> None:
-    await _base(spm, i)
-    await spm.create(i[3], i[2], i[1], i[0])
-
-
-def _delete(spm: Spm, image: str, volume: str) -> Awaitable[Any]:
-    params = {"domain_id": spm.world.domain_id, "image_id": image, "volume_ids": [volume], "force": False}
-    return spm.serve("volume.delete", params)
-
-
-def _extend(spm: Spm, image: str, volume: str) -> Awaitable[Any]:
-    params = {"domain_id": spm.world.domain_id, "image_id": image, "volume_id": volume, "size": 2 << 20}
-    return spm.serve("volume.extend_size", params)
-
-
-FLOWS = {
-    "new image": Flow(_nothing, lambda spm, i: spm.begin(i[0], i[1])),
-    "child": Flow(_base, lambda spm, i: spm.begin(i[0], i[2], i[1])),
-    "second child": Flow(_two, lambda spm, i: spm.begin(i[0], i[3], i[1])),
-    "clone": Flow(_base, lambda spm, i: spm.begin(i[3], i[2], i[1], i[0])),
-    "second clone": Flow(_clone, lambda spm, i: spm.begin(i[4], i[5], i[1], i[0])),
-    "delete a leaf": Flow(_two, lambda spm, i: _delete(spm, i[0], i[2])),
-    "delete a clone's leaf": Flow(_clone, lambda spm, i: _delete(spm, i[3], i[2])),
-    "delete an image": Flow(
-        _two, lambda spm, i: spm.serve("image.delete", {"domain_id": spm.world.domain_id, "image_id": i[0]})
-    ),
-    "extend": Flow(_base, lambda spm, i: _extend(spm, i[0], i[1])),
-}
 
 
 async def _run(world: World, death: Death, flow: Flow, names: list[str]) -> dict[str, Any]:
@@ -294,7 +244,7 @@ async def test_a_deletion_stores_what_removes_its_rest(world: World, death: Deat
 async def test_jobs_are_named_as_the_field_names_them(inside: Spm) -> None:
     image, volume = ids(2)
     await inside.create(image, volume, format="RAW")
-    await inside.wait(await _extend(inside, image, volume))
+    await inside.wait(await extend(inside, image, volume))
     await inside.delete_image(image)
     stored = tasks.decode(inside.path / "master" / "tasks").values()
     assert sorted((task.fields["name"], task.job) for task in stored) == [

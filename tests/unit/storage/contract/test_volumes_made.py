@@ -21,6 +21,7 @@ from storage.errors import (
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, VolumeRole
 from storage.tasks.record import Recovery
+from vdsm.common.crashpoints import REGISTRY
 from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import new_uuid
 
@@ -196,6 +197,10 @@ async def test_what_was_told_undoes_a_creation_that_died(
         assert not ground.lies(image, wanted.volume_id)
         assert ground.lies(image) is (image in as_before)
     await taking_over.volumes.create(wanted)
+
+
+def test_these_are_all_points_of_a_creation() -> None:
+    assert {f"volume.create.{point}" for point in POINTS} == {p for p in REGISTRY if p.startswith("volume.create.")}
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -11,6 +11,7 @@ from wanted import MIB, base_and_top, clone, cow, made, raw, roles, undo
 from storage.domain import Domain, VolumeStore
 from storage.errors import ImageNotFound, VolumeHasChildren, VolumeNotFound, VolumeShared
 from storage.ondisk.values import Legality
+from vdsm.common.crashpoints import REGISTRY
 from vdsm.common.ids import new_uuid
 
 DELETING = ["illegal", "lease", "metadata", "parent", "payload"]
@@ -74,6 +75,10 @@ async def test_a_hidden_volume_is_in_no_listing_and_its_rest_can_go(
     for _ in range(2):
         await volumes.remove_rest(image, top)
         assert not ground.lies(image, top)
+
+
+def test_these_are_all_points_of_a_deletion() -> None:
+    assert {f"volume.delete.{point}" for point in DELETING} == {p for p in REGISTRY if p.startswith("volume.delete.")}
 
 
 @pytest.mark.parametrize("point", DELETING)
