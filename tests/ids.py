@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Ids of tests are the same in each collection: runners would not agree on what to run, and nobody could run one again.
 
-Two processes collect all unit tests, and pytest-xdist refuses to run any when their ids differ (an order of a set, a
-time, a random number). An object's address is seen by one process, too: also where a few tests are run by hand.
+Several processes collect all unit tests, and pytest-xdist refuses to run any when their ids differ (an order of a set,
+a time, a random number). An object's address is seen by one process, too: also where a few tests are run by hand.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``python -m contrib.checks.tests``: every test, in the order of what it costs, and one line that counts them all.
 
-Two processes run each kind, three that of hosts, which waits more than it works. Unit tests are dealt out one by one;
-of hosts a module's tests, which share a host, stay in one process, and so do all clusters. Micro-VMs are dealt out by
-what boots together. The longest begin first.
+Three processes run unit tests and those of hosts, which wait a good part of their time, two those of micro-VMs. Unit
+tests are dealt out one by one; of hosts a module's tests, which share a host, stay in one process, and so do all
+clusters. Micro-VMs are dealt out by what boots together. The longest begin first.
 
 Results are counted from the lines that `progress` writes, not from what pytest says at its end: whatever kills a
 runner, or all of pytest, costs the test that it was running; the tests that have no result yet are run again. A pytest
@@ -61,7 +61,7 @@ class Phase:
 
 
 PHASES = {
-    "unit": Phase(("-n", "2"), ("tests/unit", "tests/checks")),
+    "unit": Phase(("-n", "3"), ("tests/unit", "tests/checks")),
     "hosts": Phase(("-n", "3", *GROUPS), ("tests/hosts",)),
     "lab": Phase(("-n", "2", *GROUPS), ("tests/lab",)),
 }

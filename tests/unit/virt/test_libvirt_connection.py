@@ -102,6 +102,7 @@ class Edge:
 
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    monkeypatch.setattr(connection_module, "_RETRY_FIRST_S", 0.01)
     wire = Wire(monkeypatch)
     yield wire
     wire.answers.set()

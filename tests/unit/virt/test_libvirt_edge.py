@@ -410,6 +410,7 @@ async def test_each_call_that_hangs_has_a_connection_of_its_own(
     edge: Edge, vms: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """libvirtd serves five calls of one connection at a time."""
+    monkeypatch.setattr(edge.hypervisor._changes, "_slow_s", 0.02)
     used, release = [], threading.Event()
 
     def suspend(domain: libvirt.virDomain) -> int:
