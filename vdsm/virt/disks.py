@@ -17,7 +17,7 @@ from vdsm.common.errors import DeadlineExceeded
 from vdsm.virt.capability import Capability, Handle, Json, Reaction
 from vdsm.virt.domain_xml.metadata import ImageId
 from vdsm.virt.errors import VirtError
-from vdsm.virt.hypervisor import DiskTrouble, Domain, Troubles, VmEvent
+from vdsm.virt.hypervisor import Change, DiskTrouble, Domain, DomainEvent, Troubles, VmEvent
 from vdsm.virt.images import SharedImages
 from vdsm.virt.records import Trouble
 from vdsm.virt.states import DISK_TROUBLE, PauseCode
@@ -51,7 +51,7 @@ class Disks(Capability):
         return PauseCode.NONE if trouble is None else trouble.code
 
     def hears(self) -> Mapping[type[VmEvent], Reaction]:
-        return {DiskTrouble: self._failed}
+        return {DiskTrouble: self._failed, DomainEvent: self._changed}
 
     async def recover(self, domain: Domain) -> None:
         self._lost = await self._images.resume(self._vm.vm_id, self._vm.record.images)
@@ -99,12 +99,25 @@ class Disks(Capability):
         if not event.paused:
             log.warning("VM %s: disk %s (%s): %s, told to the guest", vm.vm_id, event.alias, event.path, event.reason)
             return
+        if self._stays:  # it was asked for before somebody paused the guest, and failed afterwards
+            log.warning("VM %s stands: disk %s (%s): %s", vm.vm_id, event.alias, event.path, event.reason)
+            return
         code = _CODES.get(event.reason, PauseCode.OTHER)
         log.warning("VM %s is paused: disk %s (%s): %s", vm.vm_id, event.alias, event.path, event.reason or code)
         before = vm.record.trouble
         since_s = time.monotonic() if before is None else before.since_s
         await vm.change(trouble=Trouble(code, since_s, event.alias, event.path))
         vm.look.soon()
+
+    @property
+    def _stays(self) -> bool:
+        """A disk had stopped the guest, and somebody wants that it stands."""
+        return self.trouble is PauseCode.NO_ERROR
+
+    async def _changed(self, event: DomainEvent) -> None:
+        """Whoever let it go on: what stops it from now on is new."""
+        if event.change is Change.RESUMED and self._stays:
+            await self._vm.change(trouble=None)
 
     async def _find_out(self, before: Trouble) -> None:
         code = await self._ask()

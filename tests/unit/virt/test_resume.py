@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from vdsm.virt import trouble
-from vdsm.virt.hypervisor import DiskTrouble, DomainState
+from vdsm.virt.hypervisor import Change, DiskTrouble, DomainState
 from vdsm.virt.records import Trouble
 from vdsm.virt.states import PauseCode
 from vdsm.virt.vm import Vm
@@ -122,6 +122,27 @@ async def test_a_pause_that_meets_a_resume_in_libvirt_stops_the_guest_again(
     await pausing
     assert world.hypervisor.found[VM].state is DomainState.PAUSED
     assert vm.status.reported == "Paused"
+
+
+async def test_what_a_disk_still_had_to_do_and_fails_afterwards_takes_no_pause_back(world: World) -> None:
+    vm = await stopped(world)
+    await vm.running.pause()
+    world.hypervisor.hear(DiskTrouble(VM, "ua-1", PATH, "eio"))
+    await settle()
+    assert vm.status.pause_code == "NOERR"
+    world.vms.storage_is_back(DOMAIN)
+    await settle()
+    assert "resume" not in world.hypervisor.calls
+
+
+async def test_a_guest_that_stops_again_as_soon_as_it_was_let_go_on_has_the_new_trouble(world: World) -> None:
+    vm = await stopped(world)
+    await vm.running.pause()
+    world.hypervisor.tell(VM, Change.RESUMED)  # by virsh, and nobody saw it run
+    world.hypervisor.hear(DiskTrouble(VM, "ua-1", PATH, "eio"))
+    await until(lambda: vm.status.pause_code == "EIO")
+    world.vms.storage_is_back(DOMAIN)
+    await until(lambda: vm.status.reported == "Up")
 
 
 async def test_a_vm_whose_time_runs_out_while_its_hook_runs_does_not_go_on(
