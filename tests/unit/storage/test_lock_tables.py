@@ -133,6 +133,34 @@ async def test_a_waiter_that_gives_up_lets_the_next_in(table: LockTable, held: L
     assert held.names == []
 
 
+async def test_who_waited_behind_one_that_gives_up_joins_the_holders(table: LockTable, held: Locks) -> None:
+    reader = Flow(table, [A_SHARED])
+    await reader.entered.wait()
+    writer = Flow(table, [A])
+    await _until_waiting(held, 1)
+    behind = Flow(table, [A_SHARED])
+    await _until_waiting(held, 2)
+    writer.task.cancel()
+    async with asyncio.timeout(SOON_S):
+        await behind.entered.wait()
+    for flow in (reader, behind):
+        flow.leave.set()
+    await asyncio.gather(*(flow.task for flow in (reader, writer, behind)), return_exceptions=True)
+    assert held.names == []
+
+
+async def test_a_turn_passes_over_one_that_was_cancelled_and_has_not_heard_it(held: Locks) -> None:
+    first = await held.take([A], who="one")
+    cancelled, last = (asyncio.create_task(held.take([A], who=who)) for who in ("two", "three"))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    held.give_back(first)
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    held.give_back(await last)
+    assert held.names == []
+
+
 async def test_of_three_who_wait_one_that_gives_up_takes_no_other_along(table: LockTable, held: Locks) -> None:
     order: list[str] = []
     holder = Flow(table, [A])
