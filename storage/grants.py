@@ -30,8 +30,8 @@ AGAIN_S = 1.0
 TELL_S = 2.0
 """What was killed with its process takes a moment to die: that is worth no word."""
 
-Places = Callable[[Iterable[str]], Mapping[str, Json]]
-"""The mounts on which domains are known to be."""
+Places = Callable[[Iterable[str]], Mapping[str, str]]
+"""What hangs as one with each domain (`storage.source.DomainSource.hang_with`)."""
 
 
 class Grants:

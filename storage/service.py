@@ -95,7 +95,7 @@ class Storage:
         spm = SpmControl(
             self.in_use,
             self.locks,
-            self.domains.source.known,
+            self.domains.source.hang_with,
             self._told_of_odd_task,
             {
                 "commands": paths.commands,

@@ -50,6 +50,9 @@ class DomainSource(Protocol):
     def known(self, domain_ids: Iterable[str]) -> dict[str, Json]:
         """Where these were seen, for another process: a hint that saves it the look."""
 
+    def hang_with(self, domain_ids: Iterable[str]) -> dict[str, str]:
+        """What hangs as one with each of these that was seen: the name of its place in `vdsm.common.hanging`."""
+
     def learn(self, known: Mapping[str, Json]) -> None:
         """What `known` said there."""
 

@@ -85,6 +85,9 @@ class MountedFolders:
     def known(self, domain_ids: Iterable[str]) -> dict[str, Json]:
         return {domain_id: {"mount": self._places[domain_id]} for domain_id in domain_ids if domain_id in self._places}
 
+    def hang_with(self, domain_ids: Iterable[str]) -> dict[str, str]:
+        return {domain_id: self._places[domain_id] for domain_id in domain_ids if domain_id in self._places}
+
     def learn(self, known: Mapping[str, Json]) -> None:
         for domain_id, place in known.items():
             assert isinstance(place, dict)

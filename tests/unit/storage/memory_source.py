@@ -54,6 +54,9 @@ class MemorySource:
             domain_id: {"mount": self._seen[domain_id].mount} for domain_id in domain_ids if domain_id in self._seen
         }
 
+    def hang_with(self, domain_ids: Iterable[str]) -> dict[str, str]:
+        return {domain_id: self._seen[domain_id].mount for domain_id in domain_ids if domain_id in self._seen}
+
     def learn(self, known: Mapping[str, Json]) -> None:
         for domain_id, place in known.items():
             assert isinstance(place, dict)

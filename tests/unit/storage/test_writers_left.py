@@ -14,7 +14,9 @@ import pytest
 from inside import ids
 from local_world import World
 
+from storage import locks
 from storage.leases import records
+from storage.locks import LockTimeout
 from storage.spm import process as spm_process
 from storage.spm.control import SpmStatus
 from tests.undying import Undying, undying
@@ -110,3 +112,27 @@ async def test_a_reader_of_the_agent_keeps_no_lease(spm: World) -> None:
         await _until_free(spm)
         assert (await spm.storage.pool.spm_report(spm.pool_id)).host_id == -1
         held.let_go()
+
+
+async def test_what_a_dead_spm_process_held_is_free_after_its_last_writer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, volume = ids(2)
+    with monkeypatch.context() as patched:
+        patched.setenv("VDSM_CRASH_AT", f"volume.create.metadata:{world.top / 'reached'}")
+        assert (await world.become_spm())["taskResult"] == "success"
+    with _hanging_writer(_spm_pid(world)) as writer:
+        task_id = await world.start_volume(image, volume)
+        await _until_free(world)
+        writer.killed()
+        with pytest.raises(LockTimeout) as e:
+            async with world.storage.locks.hold([locks.image(world.domain_id, image)], who="one", wait_s=0.01):
+                pass
+        told = (
+            f"task {task_id} (createVolume) of an SPM process that ended, whose writer {writer.pid} still runs had it"
+        )
+        assert told in str(e.value)
+        writer.let_go()
+    async with asyncio.timeout(10):
+        while world.storage.locks.names:
+            await asyncio.sleep(0.01)
