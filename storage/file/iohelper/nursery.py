@@ -16,6 +16,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 
 from storage.file.iohelper import serving
 
@@ -56,5 +57,7 @@ def _live(connection: int, parent: int) -> None:
             with open(connection, "rb", closefd=False) as requests, open(connection, "wb", closefd=False) as answers:
                 serving.serve(requests, answers)
             code = 0
+    except Exception:  # noqa: BLE001 - a fault of ours: it would end without a word
+        sys.excepthook(*sys.exc_info())
     finally:
         os._exit(code)

@@ -657,6 +657,14 @@ async def test_a_host_that_has_no_room_for_a_helper_says_so_and_goes_on(mount):
     assert await io.exists(str(mount.path))
 
 
+async def test_a_helper_that_ends_by_a_fault_says_which(mount, capfd):
+    io = mount.io()
+    with pytest.raises(IoFailed, match="its I/O helper ended"):
+        await io._ask("read", path=3.5, max_size=1)
+    assert "TypeError" in capfd.readouterr().err
+    assert await io.exists(str(mount.path))
+
+
 async def test_a_helper_costs_little_beside_what_all_share(mount, tmp_path):
     ios = [FileIo(str(tmp_path / str(n)), pools=mount.pools) for n in range(10)]
     for io in ios:
