@@ -45,6 +45,15 @@ class PoolLinks:
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(folder, name))
 
+    def targets(self, pool_id: str) -> dict[str, str]:
+        """Where each domain's link leads; domains that have not answered since the pool was connected have none."""
+        folder, found = os.path.join(self._repository, pool_id), {}
+        with contextlib.suppress(FileNotFoundError):
+            for name in filter(is_uuid, os.listdir(folder)):
+                with contextlib.suppress(OSError):  # it goes just now
+                    found[name] = os.readlink(os.path.join(folder, name))
+        return found
+
     async def remove(self, pool_id: str) -> None:
         folder = os.path.join(self._repository, pool_id)
         try:

@@ -157,10 +157,19 @@ class Storage:
 
     def _users_below(self, mount: str) -> list[str]:
         """Who keeps a connection: domains that the connected pool uses, users of images. From memory and records."""
+        return [
+            *(f"domain {domain_id} of the pool" for domain_id in self._active_on(mount)),
+            *self.images.users_below(mount),
+        ]
+
+    def _active_on(self, mount: str) -> list[str]:
+        """By their links, which say by which way the pool goes: one export may be mounted under two names."""
         pool = self.pool.connected
-        active = set() if pool is None else {d for d, s in pool.domains.items() if s is DomainStatus.ACTIVE}
-        domains = [domain_id for domain_id in self.domains.source.seen_at(MountedPlace(mount)) if domain_id in active]
-        return [*(f"domain {domain_id} of the pool" for domain_id in domains), *self.images.users_below(mount)]
+        if pool is None:
+            return []
+        links, seen = self._links.targets(pool.pool_id), self.domains.source.seen_at(MountedPlace(mount))
+        active = [domain_id for domain_id, status in pool.domains.items() if status is DomainStatus.ACTIVE]
+        return [d for d in active if (links[d].startswith(f"{mount}/") if d in links else d in seen)]
 
     # For VMs
 

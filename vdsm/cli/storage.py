@@ -49,12 +49,12 @@ def show_connections(paths: Paths, as_json: bool) -> None:
     if not found:
         console().print("No storage is connected.")
         return
-    table = plain("connection", "kind", "state", "used by", "wanted by")
+    table = plain("connection", "kind", "state", "used by", "wanted by", "reason")
     for one in found:
         state = f"[{_COLOURS.get(one.state, 'yellow')}]{one.state}[/]"
-        reason = f": {escape(one.reason)}" if one.reason else ""
         users = escape(", ".join(one.used_by)) or "[dim]nobody[/]"
-        table.add_row(escape(one.connection), one.kind, state + reason, users, escape(", ".join(one.wanted_by)))
+        wanted = escape(", ".join(one.wanted_by))
+        table.add_row(escape(one.connection), one.kind, state, users, wanted, escape(one.reason))
     show(table)
 
 

@@ -9,6 +9,7 @@ source describes it.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -100,6 +101,33 @@ def serve_nfs(server: MicroHost) -> None:
         rpc.nfsd 4
     """
     _script(server, script)
+
+
+def export(server: MicroHost, name: str, options: str = "rw", *, owner: str = "36:36") -> dict[str, str]:
+    """One more export, below `EXPORT`; its path by version. ``options``: those of its exports line beside the usual."""
+    script = f"""
+        set -e
+        cd {EXPORT}
+        mkdir -p "$1"
+        mountpoint -q "$1" || mount --bind "$1" "$1"  # else version 4 takes it for a part of the one above
+        chown "$3" "$1"
+        echo "\"{EXPORT}/$1\" *($2,sync,no_subtree_check,fsid=$(wc -l < /etc/exports))" >> /etc/exports
+        exportfs -ra
+    """
+    _script(server, script, name, options, owner)
+    return {version: os.path.join(path, name) for version, path in NFS_PATHS.items()}
+
+
+def withdraw(server: MicroHost, name: str) -> None:
+    """The export is no longer there; who has it mounted gets errors."""
+    script = f"""
+        set -e
+        grep -vF "{EXPORT}/$1\"" /etc/exports > /etc/exports.new || true
+        mv /etc/exports.new /etc/exports
+        exportfs -ra
+        exportfs -f
+    """
+    _script(server, script, name)
 
 
 def start_lock_daemons(host: MicroHost) -> None:

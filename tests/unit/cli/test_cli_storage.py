@@ -68,7 +68,7 @@ def test_one_that_failed_and_one_that_is_lost_say_why(paths):
     assert (found["srv:_failed"]["state"], found["srv:_failed"]["reason"]) == ("failed", "access denied by server [/]")
     assert (found["srv:_lost"]["state"], found["srv:_lost"]["reason"][:16]) == ("lost", "it was connected")
     shown = CliRunner().invoke(app, ["storage", "connections"], env={"COLUMNS": "200"}).output
-    assert "failed: access denied by server [/]" in shown
+    assert "access denied by server [/]" in shown
 
 
 def test_what_nobody_on_record_connected_is_shown_by_its_folder(paths):

@@ -90,6 +90,10 @@ def test_users_that_the_server_maps_and_root_that_it_does_not_are_told():
     assert export_verdict.notes(Look(OURS, (36, 36), None), 36, 36, root_is_squashed=True) == []
 
 
+def test_of_a_folder_that_all_may_write_it_is_not_known_what_root_is():
+    assert export_verdict.notes(Look((36, 36, 0o1777), (36, 36), None), 36, 36, root_is_squashed=False) == []
+
+
 # The look
 
 

@@ -116,7 +116,7 @@ async def test_storage_that_the_agent_cannot_use_is_not_left_mounted(helper, pro
     await define(helper)
     with pytest.raises(mounts.MountAccessRefused) as e:
         await mount(helper)
-    assert str(e.value) == f"Storage for {target(helper)} is not usable: user 36:36 cannot read, write and enter it"
+    assert str(e.value) == "user 36:36 cannot read, write and enter it"
     assert nothing_stays(helper)
 
 
@@ -149,7 +149,7 @@ async def test_storage_that_qemu_cannot_use_is_not_left_mounted(helper, program,
     await define(helper)
     with pytest.raises(mounts.MountAccessRefused) as e:
         await mount(helper)
-    assert str(e.value) == f"Storage for {target(helper)} is not usable: user nobody cannot read and enter it"
+    assert str(e.value) == "user nobody cannot read and enter it"
     assert nothing_stays(helper)
 
 

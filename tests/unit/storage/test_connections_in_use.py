@@ -29,6 +29,18 @@ async def test_an_active_domain_keeps_its_connection_until_the_pool_is_left(worl
     assert not os.path.lexists(mount)
 
 
+async def test_a_domain_that_is_seen_on_two_ways_keeps_the_one_that_the_pool_goes(world: World) -> None:
+    (world.top / "way").symlink_to(world.top)
+    second = LocalFolder("2", str(world.top / "way" / world.folder.name))
+    (made,) = await world.storage.connections.connect([second])
+    assert made.error is None
+    await world.storage.catalogue.reports()  # a look at all that is connected
+    (used,) = await world.storage.connections.disconnect([LocalFolder("1", str(world.folder))])
+    assert isinstance(used.error, ConnectionUsed)
+    (left,) = await world.storage.connections.disconnect([second])
+    assert left.error is None
+
+
 async def test_a_domain_that_is_attached_only_keeps_none(spm: World) -> None:
     second, folder = new_uuid(), spm.top / "second"
     await spm.create_domain(second, folder)

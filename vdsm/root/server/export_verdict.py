@@ -45,7 +45,8 @@ def notes(found: Look, uid: int, gid: int, *, root_is_squashed: bool) -> list[st
         said.append("it is full")
     if found.made is not None and found.made != (uid, gid):
         said.append(f"files of user {uid}:{gid} belong to {found.made[0]}:{found.made[1]} there: the server maps users")
-    if not root_is_squashed:
+    is_for_all = found.owner is not None and found.owner[2] & 0o002
+    if not root_is_squashed and not is_for_all:
         said.append("root of this host may change all files there (no_root_squash)")
     return said
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Why root mounts, unmounts or shows something not. Agents know the classes by their names."""
+"""Why root mounts, unmounts or shows something not.
+
+Agents know the classes by their names, and put the texts of those that are about the storage behind its name.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ class MountAccessRefused(AgentError):
     path: str
     user: str
     needs: str
-    msg = "Storage for {self.path} is not usable: user {self.user} cannot {self.needs} it"
+    msg = "user {self.user} cannot {self.needs} it"
     remedy = "Give the folder on the storage to owner and group 36:36 with all rights for both"
 
 
@@ -32,16 +35,16 @@ class ExportAccessRefused(AgentError):
     user: str
     needs: str
     todo: str
-    msg = "Storage for {self.path} is not usable: user {self.user} cannot {self.needs} it; on the server: {self.todo}"
+    msg = "user {self.user} cannot {self.needs} it; on the server: {self.todo}"
 
 
 class MountNoDirectIo(AgentError):
     path: str
-    msg = "Storage for {self.path} is not usable: it refuses direct I/O, which leases need"
+    msg = "it refuses direct I/O, which leases need"
     remedy = "Export a file system that supports O_DIRECT"
 
 
 class MountUnfit(AgentError):
     path: str
     reason: str
-    msg = "Storage for {self.path} is not usable: {self.reason}"
+    msg = "{self.reason}"
