@@ -111,7 +111,8 @@ def export(server: MicroHost, name: str, options: str = "rw", *, owner: str = "3
         mkdir -p "$1"
         mountpoint -q "$1" || mount --bind "$1" "$1"  # else version 4 takes it for a part of the one above
         chown "$3" "$1"
-        echo "\"{EXPORT}/$1\" *($2,sync,no_subtree_check,fsid=$(wc -l < /etc/exports))" >> /etc/exports
+        fsid=$(printf %s "$1" | cksum | cut -d ' ' -f 1)
+        printf '"%s/%s" *(%s,sync,no_subtree_check,fsid=%s)\\n' {EXPORT} "$1" "$2" $fsid >> /etc/exports
         exportfs -ra
     """
     _script(server, script, name, options, owner)
@@ -122,7 +123,7 @@ def withdraw(server: MicroHost, name: str) -> None:
     """The export is no longer there; who has it mounted gets errors."""
     script = f"""
         set -e
-        grep -vF "{EXPORT}/$1\"" /etc/exports > /etc/exports.new || true
+        grep -vF "{EXPORT}/$1" /etc/exports > /etc/exports.new
         mv /etc/exports.new /etc/exports
         exportfs -ra
         exportfs -f
