@@ -283,6 +283,10 @@ def _error(operation: str, lease: str, e: sanlock.SanlockException) -> StorageEr
         return LeaseHeld(lease)
     if operation == "acquire" and e.errno == errno.ENOSPC:
         text = "this host has not joined the lockspace"
+    if e.errno == errno.ENODEV:
+        text = (
+            "the lock daemon cannot open it: its user must be in group 36; where it is root, NFS needs no_root_squash"
+        )
     if e.errno == LEADER_CHECKSUM:
         text = "it is damaged: its record has a wrong checksum"
     return LeaseError(operation, lease, e.errno, text)

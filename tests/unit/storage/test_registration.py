@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from storage.errors import LeaseError
 from storage.leases.kept import Kept
-from storage.leases.model import Lease, LeaseRecord
+from storage.leases.model import Lease, LeaseRecord, Lockspace
 from vdsm.common.errors import DeadlineExceeded
 
 sanlock = pytest.importorskip("sanlock", reason="the Python binding of sanlock is not installed")
@@ -161,3 +162,14 @@ async def test_an_acquire_that_ends_too_late_leaves_the_lease_to_the_second_call
 
 async def _version(_leases: object, lease: Lease) -> LeaseRecord:
     return LeaseRecord(lease.lockspace, lease.resource, 7)
+
+
+async def test_a_lease_that_the_daemon_cannot_open_says_who_needs_rights(monkeypatch: pytest.MonkeyPatch) -> None:
+    from storage.leases import sanlock_edge
+
+    def refused(*_args: object, **_fields: object) -> None:
+        raise sanlock_edge.sanlock.SanlockException(errno.ENODEV, "Sanlock lockspace write failure", "No such device")
+
+    monkeypatch.setattr(sanlock_edge.sanlock, "write_lockspace", refused)
+    with pytest.raises(LeaseError, match=r"cannot open it: its user must be in group 36.*no_root_squash"):
+        await sanlock_edge.SanlockLeases().format_lockspace(Lockspace("d", "/mnt/ids", 1 << 20, 512, 1))
