@@ -83,9 +83,14 @@ def refused(connection: Connection) -> str:
             is_local = spec.startswith("/") and ".." not in spec.split("/")
             return "" if is_local else "a local folder is named by its absolute path"
         case NfsExport():
-            return _refused_export(spec)
+            return _refused_blanks(spec) or _refused_export(spec)
         case PosixMount():
-            return _refused_export(spec) if is_nfs(connection) else ""
+            return _refused_blanks(spec) or (_refused_export(spec) if is_nfs(connection) else "")
+
+
+def _refused_blanks(spec: str) -> str:
+    """sanlock takes such a lease, and then can't say who holds it: an SPM would end itself (seen with 3.8.5)."""
+    return "the lock daemon works on no path with blanks" if " " in spec else ""
 
 
 def is_nfs(mount: PosixMount) -> bool:

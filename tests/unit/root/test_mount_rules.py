@@ -31,7 +31,7 @@ FILESYSTEMS = "nodev\tsysfs\nnodev\tproc\n\text4\n\txfs\n\tfuseblk\n\tvfat\nnode
         "/srv/disk.img",
         "[fe80::1]:/x",
         "h1,h2:/cephfs",
-        "s:/with blank/ü,x",
+        "s:/with_letters/ü,x",
     ],
 )
 def test_storage_of_the_field_is_accepted(spec):
@@ -60,6 +60,7 @@ def test_the_root_of_a_server_is_accepted_and_keeps_its_slash(spec):
         "$(id):/x",
         "srv:/$(id)",
         "srv:/a;b",
+        "srv:/a b",
         "srv:/x ",
         "srv:/a\tb",
         "srv:/" + "é" * 120,

@@ -16,7 +16,7 @@ from storage.servers.kinds import LocalFolder, NfsExport, PosixMount, content, f
         ("192.0.2.1:/x", "192.0.2.1:_x"),
         ("[::1]:/x", "[::1]:_x"),
         ("[fe80::1%eth0]:/x", "[fe80::1%eth0]:_x"),
-        ("srv:/with blank/and,comma/ünïcode", "srv:_with blank_and,comma_ünïcode"),
+        ("srv:/and,comma/ünïcode", "srv:_and,comma_ünïcode"),
         ("srv://a//b/", "srv:_a_b"),
     ],
 )
@@ -33,6 +33,12 @@ def test_an_export_is_taken_and_has_the_fields_folder(spec: str, folder: str) ->
 def test_what_is_no_export_is_refused(spec: str) -> None:
     assert refused(NfsExport("c", spec)) != ""
     assert refused(PosixMount("c", spec, "nfs")) != ""
+
+
+def test_a_path_with_blanks_is_for_folders_that_the_lock_daemon_has_no_part_in() -> None:
+    assert "no path with blanks" in refused(NfsExport("c", "srv:/a b"))
+    assert "no path with blanks" in refused(PosixMount("c", "/srv/a b.img", "ext4"))
+    assert refused(LocalFolder("c", "/srv/a b")) == ""
 
 
 def test_other_mounts_are_named_freely() -> None:

@@ -41,16 +41,16 @@ MAX_SPEC = 512
 MAX_NAME = 240
 MAX_OPTIONS = 1024
 
-# servers and devices have plain names; a path behind them may hold letters of any language, and blanks
-_SPEC = re.compile(r"[A-Za-z0-9_.:@%+=~\[\],-]*(?:/[\w ./:@%+=~\[\],-]*)?\Z")
+# servers and devices have plain names; a path behind them may hold letters of any language
+_SPEC = re.compile(r"[A-Za-z0-9_.:@%+=~\[\],-]*(?:/[\w./:@%+=~\[\],-]*)?\Z")
 _TYPE = re.compile(r"[a-z][a-z0-9_-]{0,31}\Z")
-_ID = re.compile(r"[\w .:@%+=~\[\],-]+\Z")
+_ID = re.compile(r"[\w.:@%+=~\[\],-]+\Z")
 _OPTION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@%+=\[\]-]*\Z")
 
 
 def check_spec(spec: str) -> str:
     """The normalised specification. Raises `InvalidParameter`."""
-    if not spec or len(spec) > MAX_SPEC or not _SPEC.match(spec) or spec.startswith("-") or spec != spec.strip():
+    if not spec or len(spec) > MAX_SPEC or not _SPEC.match(spec) or spec.startswith("-"):
         raise InvalidParameter("spec", shown(spec), f"expected a device, a file or server:/path of up to {MAX_SPEC}")
     if "/" not in spec and ":" not in spec:
         raise InvalidParameter("spec", shown(spec), "expected an absolute path or server:/path")
