@@ -61,6 +61,17 @@ class Garbage:
     mended: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class PeoplesFile:
+    """A file of an ISO domain. ``changed``: seconds since 1970, with a fraction."""
+
+    size: int
+    changed: float
+    mode: int
+    uid: int
+    gid: int
+
+
 class VolumeStore(Protocol):
     """Images and volumes of one domain. Every call may raise `StorageNotResponding` and `IoFailed`."""
 
@@ -237,6 +248,9 @@ class Domain(Protocol):
 
         For the holder of the SDM lease: on block storage it is a file system that one host alone may mount.
         """
+
+    async def peoples_files(self) -> Mapping[str, PeoplesFile]:
+        """Files of an ISO domain by relative name."""
 
     # Health
 

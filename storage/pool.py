@@ -25,7 +25,7 @@ from storage.lockspaces import Lockspaces
 from storage.monitor import Monitors
 from storage.ondisk.values import DomainStatus
 from storage.pool_master import ConnectedPool, check_connectable, read_master
-from storage.spm.control import SpmControl, SpmStatus
+from storage.spm.control import CALL_S, SpmControl, SpmStatus
 from storage.spm.errors import (
     DomainActive,
     DomainIsMaster,
@@ -48,6 +48,8 @@ log = logging.getLogger("vdsm.storage.pool")
 
 CREATE_S = 600.0
 ATTACH_S = 300.0
+# it may have to be converted
+ACTIVATE_S = 600.0
 # a domain that does not answer gets its links when it does
 LINK_S = 2.0
 
@@ -204,17 +206,17 @@ class Pool:
             return SpmReport(self.spm.status, -1, -1)
         return SpmReport(self.spm.status, holder.version, holder.host_id)
 
-    async def call_spm(self, verb: str, params: Mapping[str, Any]) -> Any:
+    async def call_spm(self, verb: str, params: Mapping[str, Any], *, timeout_s: float = CALL_S) -> Any:
         """Ask this pool's SPM process. Raises `NotSpm`, `PoolUnknown`."""
         if self.connected is None:
             raise PoolUnknown(BLANK_UUID)
         places = self._domains.source.known(self.connected.domains)
-        return await self.spm.call(self.connected.pool_id, verb, {**params, "places": places})
+        return await self.spm.call(self.connected.pool_id, verb, {**params, "places": places}, timeout_s=timeout_s)
 
     async def _call_under(self, grant: Grant, pool: ConnectedPool, verb: str, params: Mapping[str, Any]) -> None:
         """The same for what the SPM process does under locks of ours."""
         places = self._domains.source.known([*pool.domains, *(lock.domain_id for lock in grant.locks)])
-        await self.spm.call_under(grant, pool.pool_id, verb, {**params, "places": places})
+        await self.spm.call_under(grant, pool.pool_id, verb, {**params, "places": places}, timeout_s=ATTACH_S)
 
     # Domains of the pool
 
@@ -230,7 +232,7 @@ class Pool:
                 "pool_id": pool_id,
                 "host_id": pool.host_id,
                 "domain_id": domain_id,
-                "master_version": int((await self._domains.get(pool.master_id)).version),
+                "master_version": int((await (await self._domains.get(pool.master_id)).read_metadata()).version),
                 "places": self._domains.source.known([domain_id]),
             }
             was_joined = await self._lockspaces.is_joined(domain_id)
@@ -271,7 +273,9 @@ class Pool:
             metadata = await (await self._domains.get(domain_id)).read_metadata()
             if pool_id not in metadata.pools:
                 raise DomainNotInPool(domain_id, pool_id)
-        await self.call_spm("task.all", {})  # only the SPM changes the pool
+            await self.call_spm("domain.activate", {"domain_id": domain_id}, timeout_s=ACTIVATE_S)
+        else:
+            await self.call_spm("task.all", {})  # only the SPM changes the pool
         await self._change_map({**pool.domains, domain_id: status})
 
     async def _change_map(self, domains: Mapping[str, DomainStatus]) -> None:

@@ -26,6 +26,7 @@ from storage.file.iopool import IoPools
 from storage.file.source import MountedFolders
 from storage.images import API, Images, PreparedImage, VolumePath
 from storage.in_use import InUse
+from storage.iso_files import IsoFiles
 from storage.links import PoolLinks
 from storage.lock_table import Locks
 from storage.lockspaces import Lockspaces
@@ -33,6 +34,7 @@ from storage.monitor import INTERVAL_S, DomainHealth, Monitors
 from storage.ondisk.values import DomainStatus
 from storage.pool import Pool
 from storage.pool_tasks import PoolTasks
+from storage.pool_versions import PoolVersions
 from storage.servers.connectors import connectors
 from storage.servers.records import ConnectionRecords
 from storage.source import MountedPlace
@@ -118,6 +120,8 @@ class Storage:
             turns,
             watch_s=max(1.0, 2.0 * io_timeout_s),
         )
+        self.versions = PoolVersions(self.pool, self.domains)
+        self.iso_files = IsoFiles(self.domains, qemu_users)
         self.catalogue = Catalogue(
             self.connections,
             self.domains,
@@ -239,6 +243,7 @@ class Storage:
     def _domain_changed(self, domain_id: str, valid: bool) -> None:
         if valid:
             self._run_beside(self.pool.link_domain(domain_id))
+            self._run_beside(self.versions.bring_up(domain_id))
             self._tell_valid(domain_id)
 
     def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:

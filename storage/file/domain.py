@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 
 from storage import conversion
-from storage.domain import Chains, ChangeFields, Domain, Space, VolumeStore
+from storage.domain import Chains, ChangeFields, Domain, PeoplesFile, Space, VolumeStore
 from storage.edges import LeasesOf
 from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, IoFailed
 from storage.file.chains import FileChains
@@ -27,6 +27,7 @@ from storage.file.host_ids import read_owner, read_owners
 from storage.file.io import FileIo
 from storage.file.iopool import IoPools
 from storage.file.master import MasterFiles
+from storage.file.peoples_files import peoples_files
 from storage.file.safelease import SafeLease
 from storage.file.volumes import FileVolumes
 from storage.leases import HostIdOwner, Lease, Leases
@@ -185,6 +186,9 @@ class FileDomain:
         files = MasterFiles(self.files.io, self.files.place(MASTER))
         await files.make()
         yield files
+
+    async def peoples_files(self) -> Mapping[str, PeoplesFile]:
+        return await peoples_files(self.files)
 
     # Health
 

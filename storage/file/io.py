@@ -35,6 +35,8 @@ class FileStatus:
     uid: int
     gid: int
     links: int
+    changed: float
+    """ctime: seconds since 1970."""
     is_folder: bool
     is_file: bool
     """A regular file: a link is none."""

@@ -10,12 +10,16 @@ they connect, and then nothing of it is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
+from storage.domain import Domain
 from storage.domains import Domains
-from storage.ondisk.domain_fields import DomainMetadata, encode_pool_domains
-from storage.ondisk.values import DomainRole, DomainStatus
+from storage.ondisk.domain_fields import DomainMetadata, check_name, encode_pool_domains
+from storage.ondisk.values import DomainClass, DomainRole, DomainStatus
 from storage.spm.errors import DomainIsMaster, DomainNotInPool
+
+ACQUIRE_S = 240.0
 
 FREED: Mapping[str, str | None] = {
     "ROLE": DomainRole.REGULAR.value,
@@ -34,12 +38,16 @@ class Attachments:
 
     async def destroy_pool(self, pool_id: str, master_id: str, domain_ids: list[str]) -> None:
         """Free all domains of the pool, the master last."""
-        for domain_id in [d for d in domain_ids if d != master_id] + [master_id]:
-            freed = FREED if domain_id == master_id else {"POOL_UUID": ""}
+
+        def left(metadata: DomainMetadata) -> Mapping[str, str]:
+            return _without(metadata, pool_id) if pool_id in metadata.pools else {}
+
+        for domain_id in [d for d in domain_ids if d != master_id]:
             domain = await self._domains.get(domain_id)
-            await domain.change_metadata(
-                lambda metadata, freed=freed: freed if pool_id in metadata.pools else {}  # type: ignore[misc]
-            )
+            async with _locked_if_shared(domain):
+                await domain.change_metadata(left)
+        master = await self._domains.get(master_id)
+        await master.change_metadata(lambda metadata: FREED if pool_id in metadata.pools else {})
 
     async def detach(self, pool_id: str, domain_id: str) -> None:
         """Raises `DomainNotInPool`, `DomainIsMaster`."""
@@ -49,9 +57,11 @@ class Attachments:
                 raise DomainNotInPool(domain_id, pool_id)
             if metadata.role is DomainRole.MASTER:
                 raise DomainIsMaster(domain_id)
-            return {"POOL_UUID": ",".join(other for other in metadata.pools if other != pool_id)}
+            return _without(metadata, pool_id)
 
-        await (await self._domains.get(domain_id)).change_metadata(detached)
+        domain = await self._domains.get(domain_id)
+        async with _locked_if_shared(domain):
+            await domain.change_metadata(detached)
 
     async def write_map(self, master_id: str, domains: Mapping[str, str]) -> None:
         """The pool's map on the master, for a pool whose engine passes none."""
@@ -59,7 +69,26 @@ class Attachments:
         await self._write(master_id, {"POOL_DOMAINS": encode_pool_domains(statuses)})
 
     async def rename(self, domain_id: str, description: str) -> None:
-        await self._write(domain_id, {"DESCRIPTION": description})
+        """Raises `DescriptionTooLong`, `NameNotAscii`, `InvalidContent`."""
+        domain = await self._domains.get(domain_id)
+        await domain.change_metadata(lambda metadata: {"DESCRIPTION": check_name(description, metadata.version)})
 
     async def _write(self, domain_id: str, changes: Mapping[str, str | None]) -> None:
         await (await self._domains.get(domain_id)).change_metadata(lambda _: changes)
+
+
+def _without(metadata: DomainMetadata, pool_id: str) -> dict[str, str]:
+    return {"POOL_UUID": ",".join(other for other in metadata.pools if other != pool_id)}
+
+
+@asynccontextmanager
+async def _locked_if_shared(domain: Domain) -> AsyncIterator[None]:
+    """An ISO domain's other pools write the same line, under its lock; of any other our lease of the master will do."""
+    if domain.domain_class is not DomainClass.ISO or domain.version.has_leases:
+        yield
+        return
+    await domain.leases.acquire(domain.sdm_lease, timeout_s=ACQUIRE_S)
+    try:
+        yield
+    finally:
+        await domain.leases.release(domain.sdm_lease)

@@ -123,6 +123,26 @@ class DomainVersionTooNew(StorageError):
     msg = "Domain {self.domain_id} has version {self.version}, newer than the wanted {self.wanted}"
 
 
+class UpgradeRunning(StorageError):
+    pool_id: str
+    msg = "Domains of pool {self.pool_id} are being brought to another version already"
+    remedy = "Ask again when the log says that they are"
+
+
+class MasterClassRefused(StorageError):
+    domain_id: str
+    domain_class: str
+    msg = "Domain {self.domain_id} is of class {self.domain_class}: only a data domain can be a master"
+
+
+class IsoMaster(MasterClassRefused):
+    """317 in the field."""
+
+
+class BackupMaster(MasterClassRefused):
+    """319 in the field."""
+
+
 class MixedDomainVersions(StorageError):
     domain_id: str
     version: int

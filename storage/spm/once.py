@@ -16,17 +16,18 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from storage.domain import Domain
 from storage.domains import Domains
 from storage.ondisk.domain_fields import DomainMetadata, master_fields
 from storage.ondisk.layout import RESERVED_HOST_ID
-from storage.ondisk.values import DomainStatus
-from storage.spm.errors import DomainHasPool, MixedDomainVersions
+from storage.ondisk.values import DomainClass, DomainStatus
+from storage.spm.errors import BackupMaster, DomainHasPool, IsoMaster, MixedDomainVersions
 from storage.spm.own_lease import OwnLease
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import RemoteError
 from vdsm.common.types import Json
 
-ACQUIRE_S = 60.0
+ACQUIRE_S = 240.0
 
 POOL_OTHERS = crash_point("pool.create.others", "all domains but the master name the pool")
 ATTACH_TAKEN = crash_point("domain.attach.taken", "the domain's lease is ours, nothing is written")
@@ -69,13 +70,17 @@ class Once:
     ) -> None:
         """Write a new pool on to its domains. The master's metadata comes last: it makes the pool."""
         all_ids = list(dict.fromkeys([master_id, *domain_ids]))
-        for domain_id in all_ids:
-            _check_free(await (await self._domains.get(domain_id)).read_metadata(), domain_id, pool_id)
         master = await self._domains.get(master_id)
+        _check_master(master)
+        for domain_id in all_ids:
+            metadata = await (await self._domains.get(domain_id)).read_metadata()
+            _check_free(metadata, domain_id, pool_id)
+            if metadata.domain_class is DomainClass.DATA and metadata.version != master.version:
+                raise MixedDomainVersions(domain_id, int(metadata.version), int(master.version))
         await self._lease.take(master, RESERVED_HOST_ID, timeout_s=ACQUIRE_S)
         _check_free(await master.read_metadata(), master_id, pool_id)
         for domain_id in all_ids[1:]:
-            await (await self._domains.get(domain_id)).change_metadata(lambda _: {"POOL_UUID": pool_id})
+            await (await self._domains.get(domain_id)).change_metadata(lambda metadata: _joined(metadata, pool_id))
         POOL_OTHERS.reach()
         async with master.master_files():  # its folders are made
             pass
@@ -89,18 +94,33 @@ class Once:
 
         def attached(metadata: DomainMetadata) -> Mapping[str, str]:
             _check_free(metadata, domain_id, pool_id)
-            if metadata.version > master_version:
+            if metadata.domain_class is DomainClass.DATA and metadata.version > master_version:
                 raise MixedDomainVersions(domain_id, int(metadata.version), master_version)
-            return {"POOL_UUID": pool_id}
+            return _joined(metadata, pool_id)
 
         domain = await self._domains.get(domain_id)
         await self._lease.take(domain, host_id, timeout_s=ACQUIRE_S)
         ATTACH_TAKEN.reach()
-        await domain.change_metadata(attached)
+        try:
+            await domain.change_metadata(attached)
+        finally:
+            if not domain.version.has_leases:  # what stands in a file is given back by I/O, which ends before us
+                await domain.leases.release(domain.sdm_lease)
         ATTACH_WRITTEN.reach()
+
+
+def _check_master(domain: Domain) -> None:
+    if domain.domain_class is not DomainClass.DATA:
+        refused = IsoMaster if domain.domain_class is DomainClass.ISO else BackupMaster
+        raise refused(domain.domain_id, domain.domain_class)
+
+
+def _joined(metadata: DomainMetadata, pool_id: str) -> Mapping[str, str]:
+    """An ISO domain keeps its other pools."""
+    return {"POOL_UUID": ",".join([*(pool for pool in metadata.pools if pool != pool_id), pool_id])}
 
 
 def _check_free(metadata: DomainMetadata, domain_id: str, pool_id: str) -> None:
     others = [pool for pool in metadata.pools if pool != pool_id]
-    if others:
+    if others and metadata.domain_class is not DomainClass.ISO:
         raise DomainHasPool(domain_id, others[0])

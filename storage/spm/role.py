@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The SPM role in its own process: from the lease to the open gate, and back.
 
-Start: host id joined (the agent's monitor has done that, else up to 180 s) -> SDM lease acquired ->
-master's folders -> stored tasks loaded, what lies there and is no task is told and left -> unfinished ones
-undone -> garbage of the pool's domains removed -> gate open. What a dead domain keeps from being undone or
-removed within 10 s goes on beside the open gate, under the locks that it asked for before. Anything before the
-open gate that fails ends the process: the lock daemon frees the lease of a dead process at once.
+Start: host id joined (the agent's monitor has done that, else up to 180 s) -> SDM lease acquired -> the master
+converted, when the engine wants a later version -> master's folders -> stored tasks loaded, what lies there and
+is no task is told and left -> unfinished ones undone -> garbage of the pool's domains removed -> gate open ->
+the other domains brought to the master's version, beside all else. What a dead domain keeps from being undone
+or removed within 10 s goes on beside the open gate, under the locks that it asked for before. Anything before
+the open gate that fails ends the process: the lock daemon frees the lease of a dead process at once.
 
 While the role is on, the lease is asked for every 2 I/O timeouts, without touching storage; when
 it is gone this process kills itself, since somebody else may be writing already. The lock daemon does
@@ -27,12 +28,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from storage import locks
+from storage import conversion, locks
 from storage.domain import Claims, Domain
 from storage.domains import Domains
 from storage.errors import LeaseError, LeaseHeld, LeaseNotFormatted
 from storage.locks import LockTable
 from storage.ondisk.values import DomainRole
+from storage.spm.activations import Activations
 from storage.spm.agent import Agent
 from storage.spm.errors import DomainVersionTooNew, NotSpm, SpmLeaseNotAcquired, WrongMaster
 from storage.spm.own_lease import OwnLease
@@ -81,6 +83,7 @@ class Role:
         self.domains = domains
         self._agent = agent
         self._locks = held
+        self.activations = Activations(domains, held)
         self._late: set[asyncio.Task[object]] = set()
         self._recoveries = recoveries
         self._code_of = code_of
@@ -125,6 +128,9 @@ class Role:
             with clock.step("lease"):
                 version = await self._acquire(master, wanted)
             START_ACQUIRED.reach()
+            if wanted.max_version is not None and master.version < wanted.max_version:
+                with clock.step("convert"):
+                    await self.activations.convert(master, wanted.max_version)
             self._watchdog = asyncio.get_running_loop().create_task(self._watch(master, wanted.watch_s))
             self._watchdog.add_done_callback(_end_unwatched)
             with clock.step("load"):
@@ -142,6 +148,8 @@ class Role:
                 )
             START_RECOVERED.reach()
             self._open = True
+            others = [domain_id for domain_id in wanted.domain_ids if domain_id != wanted.master_id]
+            self.activations.begin(others, int(master.version))
             START_OPEN.reach()
         return version
 
@@ -152,6 +160,7 @@ class Role:
         with Clock("SPM stop", self._wanted.pool_id):
             self.close_gate()
             STOP_CLOSED.reach()
+            await self.activations.stop()
             if self._tasks is not None:
                 await self._tasks.stop_all()
             STOP_INTERRUPTED.reach()
@@ -170,6 +179,8 @@ class Role:
             raise WrongMaster(wanted.pool_id, wanted.master_id, "its metadata says otherwise")
         if wanted.max_version is not None and metadata.version > wanted.max_version:
             raise DomainVersionTooNew(wanted.master_id, int(metadata.version), wanted.max_version)
+        if wanted.max_version is not None:  # refused while nothing is taken yet
+            conversion.plan(wanted.master_id, metadata.domain_class, metadata.version, wanted.max_version)
         return master
 
     async def _acquire(self, master: Domain, wanted: Wanted) -> int:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from storage.domain import Domain
 from storage.domains import Domains
 from storage.locks import LockTable
 from storage.new_volume import NewVolume
@@ -51,6 +52,9 @@ class Server:
             "start": self._start,
             "pool.destroy": self._destroy_pool,
             "pool.write_map": self._write_map,
+            "pool.upgrade": self._upgrade,
+            "domain.activate": self._activate,
+            "domain.bring_up": self._bring_up,
             "domain.detach": self._detach,
             "domain.rename": self._rename,
             "volume.create": self._create_volume,
@@ -103,6 +107,23 @@ class Server:
     async def _write_map(self, p: Params) -> Json:
         await self._attachments.write_map(self.role.wanted.master_id, p["domains"])
         return None
+
+    async def _upgrade(self, p: Params) -> Json:
+        master = await self._master()
+        await self.role.activations.upgrade(self.role.pool_id, master, p["version"], p["domain_ids"])
+        return None
+
+    async def _activate(self, p: Params) -> Json:
+        await self.role.activations.prepare(p["domain_id"], int((await self._master()).version))
+        return None
+
+    async def _bring_up(self, p: Params) -> Json:
+        self.role.activations.begin([p["domain_id"]], int((await self._master()).version))
+        return None
+
+    async def _master(self) -> Domain:
+        """Raises `NotSpm`."""
+        return await self.domains.get(self.role.wanted.master_id)
 
     async def _detach(self, p: Params) -> Json:
         await self._attachments.detach(self.role.wanted.pool_id, p["domain_id"])

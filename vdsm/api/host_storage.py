@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import os
+
 from msgspec import field
 
+from storage.ondisk.remote_path import mount_name
 from vdsm.api import storage_types as wire
 from vdsm.api.call import Call
 from vdsm.api.codes import code_of
@@ -42,7 +45,7 @@ async def host_get_storage_domains(call: Call, params: DomainsOf) -> list[Uuid]:
         if (params.pool_id is None or params.pool_id in report.metadata.pools)
         and (kind is None or report.metadata.kind is kind)
         and (wanted_class is None or report.metadata.domain_class is wanted_class)
-        and (not params.remote_path or report.metadata.remote_path == params.remote_path)
+        and (not params.remote_path or os.path.basename(report.domain.place) == mount_name(params.remote_path))
     ]
 
 

@@ -14,6 +14,8 @@ from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import BLANK_UUID
 
 MAX_HOSTS = 2000
+UNREADABLE = 469
+"""Of a file, in the field's numbers: no permission."""
 
 
 class DomainId(Params):
@@ -152,6 +154,24 @@ async def domain_deactivate(call: Call, params: DomainDeactivate) -> None:
 async def domain_get_images(call: Call, params: DomainId) -> list[Uuid]:
     """Ids of the images on a domain."""
     return await call.agent.storage.volumes.images(params.domain_id)
+
+
+class FilesOf(Params):
+    domain_id: Uuid = field(name="storagedomainID")
+    pattern: Text
+    case_sensitive: WireBool = field(name="caseSensitive")
+
+
+@verb("StorageDomain.getFileStats", role=Role.READER)
+async def domain_get_file_stats(call: Call, params: FilesOf) -> JsonDict:
+    """Files of an ISO domain whose names match a shell pattern; ``status``: 0 when QEMU may read it, else 469."""
+    found = await call.agent.storage.iso_files.matching(
+        params.domain_id, params.pattern, case_sensitive=params.case_sensitive
+    )
+    return {
+        name: {"size": str(iso.file.size), "ctime": str(iso.file.changed), "status": 0 if iso.readable else UNREADABLE}
+        for name, iso in found.items()
+    }
 
 
 class DomainVolumes(Params):

@@ -182,6 +182,18 @@ async def pool_spm_start(call: Call, params: SpmStart) -> TaskId:
     return await call.agent.storage.tasks.start_spm(params.pool_id, params.domain_version)
 
 
+class PoolUpgrade(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    version: WireInt = field(name="targetDomVersion")
+
+
+@verb("StoragePool.upgrade", role=Role.ADMIN)
+async def pool_upgrade(call: Call, params: PoolUpgrade) -> str:
+    """Bring the pool's data domains to a later format: the master at once, the others after the answer. For the SPM."""
+    await call.agent.storage.versions.upgrade(params.pool_id, params.version)
+    return "started"
+
+
 @verb("StoragePool.spmStop", role=Role.ADMIN)
 async def pool_spm_stop(call: Call, params: PoolId) -> None:
     """Give the SPM role up. Running tasks are interrupted and undone by the next SPM."""

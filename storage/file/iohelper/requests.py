@@ -66,6 +66,7 @@ def status(path: str) -> dict[str, Any]:
         "uid": found.st_uid,
         "gid": found.st_gid,
         "links": found.st_nlink,
+        "changed": found.st_ctime,
         "is_folder": stat.S_ISDIR(found.st_mode),
         "is_file": stat.S_ISREG(found.st_mode),
     }

@@ -141,6 +141,8 @@ BUILT = [
             "options": {"connectivityCheck": "true", "connectivityTimeout": 120, "commitOnSuccess": True},
         },
     ),
+    ("StoragePool.upgrade", {"storagepoolID": POOL, "targetDomVersion": "5"}),
+    ("StorageDomain.getFileStats", {"storagedomainID": DOMAIN, "pattern": "*", "caseSensitive": "false"}),
     (
         "StorageDomain.create",
         {
@@ -198,7 +200,6 @@ NOT_BUILT = [
     ),
     ("Volume.copy", COPY_VOLUME),
     ("Lease.status", {"lease": {"sd_id": DOMAIN, "lease_id": VM}}),
-    ("StoragePool.upgrade", {"storagepoolID": POOL, "targetDomVersion": "5"}),
     (
         "StoragePool.updateVMs",
         {"storagepoolID": POOL, "vmList": [{"vm": VM, "ovf": "<ovf/>", "imglist": IMAGE}], "storagedomainID": BLANK},

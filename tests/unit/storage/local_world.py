@@ -85,7 +85,7 @@ class World:
         results = await self.storage.connections.connect([LocalFolder("c", str(self.folder))])
         assert results[0].error is None
 
-    async def create_domain(self, domain_id: str, folder: Path) -> None:
+    async def create_domain(self, domain_id: str, folder: Path, **changes: Any) -> None:
         folder.mkdir(exist_ok=True)
         results = await self.storage.connections.connect([LocalFolder("d", str(folder))])
         assert results[0].error is None
@@ -94,10 +94,7 @@ class World:
             DomainKind.LOCALFS,
             str(folder),
             "name",
-            domain_class=DomainClass.DATA,
-            version=5,
-            block_size=512,
-            max_hosts=250,
+            **{"domain_class": DomainClass.DATA, "version": 5, "block_size": 512, "max_hosts": 250, **changes},
         )
 
     async def create_pool(self) -> None:

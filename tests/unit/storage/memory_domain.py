@@ -17,7 +17,7 @@ from memory_leases import MemoryLeases
 from memory_volumes import Entry, MemoryChains, MemoryVolumes, Stored, Volume
 
 from storage import conversion
-from storage.domain import Chains, ChangeFields, Domain, Space, VolumeStore
+from storage.domain import Chains, ChangeFields, Domain, PeoplesFile, Space, VolumeStore
 from storage.errors import IoFailed
 from storage.leases import HostIdOwner, Lease, Leases, Lockspace
 from storage.ondisk import domain_fields
@@ -106,6 +106,10 @@ class MemoryDomain:
     @contextlib.asynccontextmanager
     async def master_files(self) -> AsyncIterator[Files]:
         yield MemoryFiles(self.storage.tasks, self.faults, f"{self.folder}/master/tasks")
+
+    async def peoples_files(self) -> Mapping[str, PeoplesFile]:
+        """It is a data domain."""
+        return {}
 
     async def probe(self) -> float:
         await self.faults.read("probe")
