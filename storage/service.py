@@ -24,6 +24,7 @@ from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.file.iopool import IoPools
 from storage.file.source import MountedFolders
+from storage.forced_detach import ForcedDetach
 from storage.images import API, Images, PreparedImage, VolumePath
 from storage.in_use import InUse
 from storage.iso_files import IsoFiles
@@ -120,6 +121,7 @@ class Storage:
             turns,
             watch_s=max(1.0, 2.0 * io_timeout_s),
         )
+        self.forced_detach = ForcedDetach(self.pool, self.domains, self.in_use, self.lockspaces, turns)
         self.versions = PoolVersions(self.pool, self.domains)
         self.iso_files = IsoFiles(self.domains, qemu_users)
         self.catalogue = Catalogue(

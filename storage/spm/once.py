@@ -16,11 +16,12 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from storage.domain import Domain
+from storage.domain import ChangeFields, Domain
 from storage.domains import Domains
 from storage.ondisk.domain_fields import DomainMetadata, master_fields
 from storage.ondisk.layout import RESERVED_HOST_ID
-from storage.ondisk.values import DomainClass, DomainStatus
+from storage.ondisk.values import DomainClass, DomainRole, DomainStatus
+from storage.spm.attachments import FREED
 from storage.spm.errors import BackupMaster, DomainHasPool, IsoMaster, MixedDomainVersions
 from storage.spm.own_lease import OwnLease
 from vdsm.common.crashpoints import crash_point
@@ -51,6 +52,8 @@ class Once:
                     await self.create_pool(**params)
                 case "domain.attach":
                     await self.attach(**params)
+                case "domain.free":
+                    await self.free(**params)
                 case _:
                     raise RemoteError("spm", f"There is no change {verb!r}")
         finally:
@@ -101,12 +104,22 @@ class Once:
         domain = await self._domains.get(domain_id)
         await self._lease.take(domain, host_id, timeout_s=ACQUIRE_S)
         ATTACH_TAKEN.reach()
-        try:
-            await domain.change_metadata(attached)
-        finally:
-            if not domain.version.has_leases:  # what stands in a file is given back by I/O, which ends before us
-                await domain.leases.release(domain.sdm_lease)
+        await _change(domain, attached)
         ATTACH_WRITTEN.reach()
+
+    async def free(self, host_id: int, domain_id: str) -> None:
+        """Whatever pools have the domain: it belongs to none after this."""
+        domain = await self._domains.get(domain_id)
+        await self._lease.take(domain, host_id, timeout_s=ACQUIRE_S)
+        await _change(domain, lambda metadata: FREED if metadata.role is DomainRole.MASTER else {"POOL_UUID": ""})
+
+
+async def _change(domain: Domain, change: ChangeFields) -> None:
+    try:
+        await domain.change_metadata(change)
+    finally:
+        if not domain.version.has_leases:  # what stands in a file is given back by I/O, which ends before us
+            await domain.leases.release(domain.sdm_lease)
 
 
 def _check_master(domain: Domain) -> None:

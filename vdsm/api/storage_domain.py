@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from msgspec import field
 
+from storage.errors import DomainNotFound
 from vdsm.api import storage_types as wire
 from vdsm.api.call import Call
 from vdsm.api.registry import verb
 from vdsm.api.roles import Role
 from vdsm.api.types import JsonDict, Params, Text, Uuid, WireBool, WireInt
-from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import BLANK_UUID
 
 MAX_HOSTS = 2000
@@ -99,14 +101,17 @@ class DomainFormat(Params):
     auto_detach: WireBool = field(name="autoDetach", default=False)
 
 
-@verb("StorageDomain.format", role=Role.ADMIN, lacks="autoDetach")
+@verb("StorageDomain.format", role=Role.ADMIN)
 async def domain_format(call: Call, params: DomainFormat) -> None:
-    """Remove a domain that no pool has from its storage, with all it holds."""
+    """Remove a domain that no pool has from its storage, with all it holds.
+
+    By ``autoDetach`` whatever pools it names have it no more first, but for the pool that this host is connected to.
+    """
+    storage = call.agent.storage
     if params.auto_detach:
-        raise InvalidParameter(
-            "autoDetach", "true", "a domain is detached by StorageDomain.detach, not by formatting it"
-        )
-    await call.agent.storage.catalogue.format(params.domain_id)
+        with contextlib.suppress(DomainNotFound):  # what is left of one is removed below
+            await storage.forced_detach.free(params.domain_id)
+    await storage.catalogue.format(params.domain_id)
 
 
 @verb("StorageDomain.attach", role=Role.ADMIN)
@@ -123,12 +128,20 @@ class DomainDetach(Params):
     force: WireBool = False
 
 
-@verb("StorageDomain.detach", role=Role.ADMIN, lacks="force")
+@verb("StorageDomain.detach", role=Role.ADMIN)
 async def domain_detach(call: Call, params: DomainDetach) -> None:
-    """Detach an inactive domain from the pool. For the SPM."""
-    if params.force:
-        raise InvalidParameter("force", "true", "detaching by force is not supported yet")
-    await call.agent.storage.pool.detach(params.pool_id, params.domain_id)
+    """Detach an inactive domain from the pool. For the SPM.
+
+    By ``force`` a domain that is lost leaves the pool, and nothing is written on it. By force and without a pool (the
+    blank id) a domain is freed of whatever pools it names; any host may that.
+    """
+    storage = call.agent.storage
+    if not params.force:
+        await storage.pool.detach(params.pool_id, params.domain_id)
+    elif params.pool_id == BLANK_UUID:
+        await storage.forced_detach.free(params.domain_id)
+    else:
+        await storage.forced_detach.drop(params.pool_id, params.domain_id)
 
 
 @verb("StorageDomain.activate", role=Role.ADMIN)

@@ -16,8 +16,6 @@ DELETE = {"postZero": False, "force": False, "discard": True}
         ("Volume.delete", {**IMAGE, **DELETE, "volumeID": new_uuid()}, "discard", 349),
         ("Image.delete", {**IMAGE, **DELETE}, "discard", 349),
         ("Image.deleteVolumes", {**IMAGE, **DELETE, "volumeList": [new_uuid()]}, "discard", 349),
-        ("StorageDomain.format", {**DOMAIN, "autoDetach": True}, "autoDetach", 1000),
-        ("StorageDomain.detach", {**DOMAIN, "storagepoolID": new_uuid(), "force": "true"}, "force", 1000),
     ],
 )
 async def test_what_is_not_done_is_refused_by_its_name(shared_api, verb, params, name, code):

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Detaching by force: a domain that is lost leaves its pool; one that is found is freed of pools that are lost.
+
+- The pool is named: its map and its links change, nothing is written on the domain, which may be away for good.
+- No pool is named (the blank id): whatever pools the domain names are removed from it, under its own lease. So a domain
+  of a pool that exists no more is imported. A host that is in no pool takes the lease with the reserved id.
+"""
+
+from __future__ import annotations
+
+from storage.domains import Domains
+from storage.in_use import InUse
+from storage.lockspaces import Lockspaces
+from storage.ondisk.layout import RESERVED_HOST_ID
+from storage.ondisk.values import DomainStatus
+from storage.pool import ATTACH_S, Pool
+from storage.spm.errors import DomainInConnectedPool, DomainIsMaster, DomainNotInPool
+from storage.turns import DomainTurns
+from vdsm.common.types import Json
+
+WHO = "StorageDomain.detach by force"
+
+
+class ForcedDetach:
+    def __init__(
+        self, pool: Pool, domains: Domains, in_use: InUse, lockspaces: Lockspaces, turns: DomainTurns
+    ) -> None:
+        self._pool = pool
+        self._domains = domains
+        self._in_use = in_use
+        self._lockspaces = lockspaces
+        self._turns = turns
+
+    async def drop(self, pool_id: str, domain_id: str) -> None:
+        """For the SPM. Raises `NotSpm`, `DomainNotInPool`, `DomainIsMaster`."""
+        pool = self._pool.require(pool_id)
+        self._pool.spm.require(pool_id)
+        if domain_id not in pool.domains:
+            raise DomainNotInPool(domain_id, pool_id)
+        if domain_id == pool.master_id:
+            raise DomainIsMaster(domain_id)
+        left: dict[str, DomainStatus] | None = {d: status for d, status in pool.domains.items() if d != domain_id}
+        if pool.map_on_master:
+            await self._pool.call_spm("pool.write_map", {"domains": left})
+            left = None
+        await self._pool.connect(pool_id, pool.host_id, pool.master_id, pool.master_version, left)
+
+    async def free(self, domain_id: str) -> None:
+        """Raises `DomainInConnectedPool`, `VolumesInUse`, `LockTimeout`, and what the lease is refused for."""
+        connected = self._pool.connected
+        if connected is not None and domain_id in connected.domains:
+            raise DomainInConnectedPool(domain_id, connected.pool_id)
+        async with self._turns.alone([domain_id], WHO) as grant:
+            if not (await (await self._domains.get(domain_id)).read_metadata()).pools:
+                return
+            params: dict[str, Json] = {
+                "host_id": connected.host_id if connected is not None else RESERVED_HOST_ID,
+                "domain_id": domain_id,
+                "places": self._domains.source.known([domain_id]),
+            }
+            was_joined = await self._lockspaces.is_joined(domain_id)
+            pool_id = connected.pool_id if connected is not None else ""
+            self._in_use.check_domain(domain_id)
+            try:
+                await self._pool.spm.once(grant, pool_id, "domain.free", params, timeout_s=ATTACH_S)
+            finally:
+                if not was_joined:
+                    await self._lockspaces.leave_domain(domain_id)
