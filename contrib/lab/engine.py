@@ -96,8 +96,10 @@ async def connect_server(client: Client, domain_type: int, connection: dict[str,
             raise HostFailed(f"connecting {connection['connection']} ended with code {answer['status']}")
 
 
-async def create_domain(client: Client, domain_type: int, connection: dict[str, str], name: str = "data") -> str:
-    """Connect the storage and make a data domain of format V5 on it; returns its id."""
+async def create_domain(
+    client: Client, domain_type: int, connection: dict[str, str], name: str = "data", version: int = 5
+) -> str:
+    """Connect the storage and make a data domain on it; returns its id."""
     domain_id = str(uuid.uuid4())
     await connect_server(client, domain_type, connection)
     params = {
@@ -106,7 +108,7 @@ async def create_domain(client: Client, domain_type: int, connection: dict[str, 
         "typeArgs": connection["connection"],
         "name": name,
         "domainClass": 1,
-        "version": "5",
+        "version": str(version),
     }
     await client.call("StorageDomain.create", params, timeout_s=STORAGE_S)
     return domain_id

@@ -26,6 +26,8 @@ from storage_flows import (
 from contrib.lab import engine
 from contrib.lab.control import HostFailed
 from contrib.lab.host import PrivateHost
+from storage.ondisk.remote_path import mount_name
+from tests.decoder import domain as decoder
 from vdsm.client import Client, RpcError
 
 pytestmark = pytest.mark.cost(4)
@@ -123,7 +125,9 @@ async def test_a_terminated_agent_gives_the_role_back(
     check_domain(agent_host, spm)
 
 
-async def test_a_second_domain_comes_and_goes(agent_host: PrivateHost, client: Client, pool: engine.Pool) -> None:
+async def test_a_second_domain_of_an_old_version_comes_and_goes(
+    agent_host: PrivateHost, client: Client, pool: engine.Pool
+) -> None:
     if not await client.call("Host.getConnectedStoragePools"):
         await join(client, pool)
     await lead(client, pool)
@@ -131,11 +135,14 @@ async def test_a_second_domain_comes_and_goes(agent_host: PrivateHost, client: C
     agent_host.run(["truncate", "-s", "1G", image])
     agent_host.run(["mkfs.ext4", "-q", "-E", "root_owner=36:36", image])
     connection = engine.posix_connection(image)
-    second = await engine.create_domain(client, engine.POSIXFS, connection, "second")
+    second = await engine.create_domain(client, engine.POSIXFS, connection, "second", version=3)
+    path = agent_host.path(f"/rhev/data-center/mnt/{mount_name(image)}/{second}")
+    assert decoder.decode(path).fields["VERSION"] == "3"
     ids = {"storagedomainID": second, "storagepoolID": pool.pool_id}
     await client.call("StorageDomain.attach", ids, timeout_s=60)
     assert (await client.call("StorageDomain.getInfo", {"storagedomainID": second}))["pool"] == [pool.pool_id]
     await client.call("StorageDomain.activate", ids)
+    assert decoder.decode(path).fields["VERSION"] == "5"
 
     async def acquired() -> bool:
         return bool((await client.call("Host.getStorageRepoStats")).get(second, {}).get("acquired"))
