@@ -44,13 +44,13 @@ class Grants:
         self._held: dict[int, tuple[Grant, str]] = {}  # with the name that it was taken under
         self._taking: dict[int, asyncio.Task[None]] = {}
         self._lent = itertools.count(-1, -1)
-        self._ended = False
+        self._closed = False
         self._outliving: asyncio.Task[None] | None = None
 
     async def serve(self, verb: str, params: Mapping[str, Any]) -> Json:
         if verb == GIVE_BACK:
             self._give_back(params["number"])
-        elif verb == TAKE and not self._ended:
+        elif verb == TAKE and not self._closed:
             await self._take(params)
         else:
             raise RemoteError("agent", f"The agent does not serve {verb!r}")
@@ -59,16 +59,20 @@ class Grants:
     def lend(self, grant: Grant) -> int:
         """The number under which the process gives back what a verb of the agent holds while it asks it."""
         number = next(self._lent)
-        if not self._ended:  # it will not hear the call either
+        if not self._closed:  # it will not hear the call either
             self._table.share(grant)
             self._held[number] = grant, grant.who
         return number
 
-    def end(self, pid: int) -> None:
-        """The process is gone. Nobody waits there any more; the rest is given back after the last writer."""
-        self._ended = True
+    def link_ended(self) -> None:
+        """Nobody waits there any more; what is held stays so."""
+        self._closed = True
         for taking in self._taking.values():
             taking.cancel()
+
+    def end(self, pid: int) -> None:
+        """The process is gone. What it held is given back after the last writer."""
+        self.link_ended()
         with contextlib.suppress(OSError):  # told below, where it is asked again
             if not self._free_unwritten(groups.left_by(pid)):
                 return

@@ -157,6 +157,7 @@ class SpmControl:
         process = await LeasedProcess.spawn(
             what, pool_id, settings=self._settings, serve=serve, notified=removals.notified, ended=ended_too
         )
+        process.when_link_ended(grants.link_ended)
         return process, grants
 
     def _free(self) -> None:

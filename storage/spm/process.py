@@ -84,6 +84,10 @@ class LeasedProcess:
         ]
         return spawned
 
+    def when_link_ended(self, tell: Callable[[], None]) -> None:
+        """Before the process has ended, which may take long when it hangs."""
+        self._tasks[0].add_done_callback(lambda _: tell())
+
     async def call(self, verb: str, params: Mapping[str, Json], *, timeout_s: float) -> Any:
         """The answer of the process. Raises its error, or `SpmEnded`."""
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from local_world import mounted_domains
@@ -56,6 +56,9 @@ class LinkedProcess:
         spawned.ours = Link(*await asyncio.open_connection(sock=ours), serve=serve, notified=notified, name=what)
         spawned.runs = [asyncio.create_task(link.run()) for link in (there, spawned.ours)]
         return spawned
+
+    def when_link_ended(self, tell: Callable[[], None]) -> None:
+        self.runs[1].add_done_callback(lambda _: tell())
 
     async def call(self, verb: str, params: Mapping[str, Json], *, timeout_s: float) -> Any:
         try:

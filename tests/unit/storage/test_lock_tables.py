@@ -278,8 +278,20 @@ async def test_whoever_waits_when_the_link_ends_is_told(held: Locks, link: Linke
         await link.close()
         with pytest.raises(LinkClosed):
             await waiting.task
-        link.grants.end(0)
+        link.grants.link_ended()
         await _until_waiting(held, 0)
+
+
+async def test_the_end_of_a_link_frees_nothing(held: Locks, link: Linked) -> None:
+    holder = Flow(link.there, [A])
+    await holder.entered.wait()
+    await link.close()
+    link.grants.link_ended()
+    holder.leave.set()
+    await holder.task
+    assert held.names == [str(A)]
+    link.grants.end(0)
+    assert held.names == []
 
 
 async def test_an_agent_that_does_not_answer_is_not_waited_for(

@@ -12,13 +12,14 @@ from linked import LinkedProcess
 from local_world import World
 from test_spm_locks import stop_at, stop_first
 
-from storage import qemu_img, turns
+from storage import locks, qemu_img, turns
 from storage.errors import ImageNotFound, VolumeNotFound
 from storage.file.files import DomainFiles
 from storage.file.volumes import FileVolumes
 from storage.locks import LockTimeout
 from storage.ondisk.values import DomainStatus
 from storage.spm import control, volumes
+from storage.spm.errors import NotSpm
 from vdsm.common.ids import BLANK_UUID, new_uuid
 
 WAIT_S = 0.05
@@ -156,10 +157,38 @@ async def test_a_domain_stays_locked_while_the_spm_detaches_it_for_a_caller_that
             await asyncio.sleep(0.01)
 
 
+async def test_a_call_while_the_role_ends_leaves_no_lock(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, second = spm.storage.pool, await _second(spm)
+    await pool.attach(spm.pool_id, second)
+    with monkeypatch.context() as patched:
+        patched.setattr(pool.spm, "status", control.SpmStatus.CONTEND)
+        with pytest.raises(NotSpm):
+            await pool.detach(spm.pool_id, second)
+    assert spm.storage.locks.names == []
+
+
+async def test_who_waits_in_a_process_whose_link_ended_waits_no_more(
+    spm: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hang for long before it has ended."""
+    image, volume = ids(2)
+    process = spm.storage.pool.spm._process
+    assert isinstance(process, LinkedProcess)
+    async with spm.storage.locks.hold([locks.image(spm.domain_id, image)], who="prepare for vm:1"):
+        await spm.start_volume(image, volume)
+        async with asyncio.timeout(5):
+            while not any(state.waiting for state in spm.storage.locks.states()):
+                await asyncio.sleep(0.01)
+        await process.ours.close()
+        async with asyncio.timeout(5):
+            while any(state.waiting for state in spm.storage.locks.states()):
+                await asyncio.sleep(0.01)
+
+
 async def test_a_refused_call_leaves_no_lock(spm: World) -> None:
     pool, second = spm.storage.pool, await _second(spm)
     await pool.stop_spm(spm.pool_id)
-    with pytest.raises(Exception, match="not the SPM"):
+    with pytest.raises(NotSpm):
         await pool.attach(spm.pool_id, second)
     assert spm.storage.locks.names == []
 
