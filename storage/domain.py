@@ -28,8 +28,8 @@ from storage.new_volume import Before, CreateStep, NewVolume, Progress
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainClass, DomainKind, FormatVersion
 from storage.ondisk.volume_metadata import VolumeMetadata
+from storage.tasks.files import MasterFolders
 from storage.tasks.record import Recovery
-from storage.tasks.store import Files
 
 ChangeFields = Callable[[DomainMetadata], Mapping[str, str | None]]
 """From the metadata as it is to the lines that change; None removes one. May refuse by an error."""
@@ -243,7 +243,7 @@ class Domain(Protocol):
         For the holder of the SDM lease, with nothing else under way on the domain. Raises `ConversionUnsupported`.
         """
 
-    def master_files(self) -> AbstractAsyncContextManager[Files]:
+    def master_files(self) -> AbstractAsyncContextManager[MasterFolders]:
         """Where tasks are stored on a master, there for as long as the context lasts; its folders are made.
 
         For the holder of the SDM lease: on block storage it is a file system that one host alone may mount.

@@ -22,9 +22,7 @@ WHO = "StorageDomain.detach by force"
 
 
 class ForcedDetach:
-    def __init__(
-        self, pool: Pool, domains: Domains, in_use: InUse, lockspaces: Lockspaces, turns: DomainTurns
-    ) -> None:
+    def __init__(self, pool: Pool, domains: Domains, in_use: InUse, lockspaces: Lockspaces, turns: DomainTurns) -> None:
         self._pool = pool
         self._domains = domains
         self._in_use = in_use

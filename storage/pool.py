@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from storage.domains import Domains
-from storage.in_use import InUse
 from storage.links import MASTER, PoolLinks
 from storage.lock_table import Grant
 from storage.lockspaces import Lockspaces
@@ -27,9 +26,6 @@ from storage.ondisk.values import DomainStatus
 from storage.pool_master import ConnectedPool, check_connectable, read_master
 from storage.spm.control import CALL_S, SpmControl, SpmStatus
 from storage.spm.errors import (
-    DomainActive,
-    DomainIsMaster,
-    DomainNotInPool,
     IsSpm,
     MapMissing,
     NotThisHostId,
@@ -38,7 +34,6 @@ from storage.spm.errors import (
     WrongMaster,
 )
 from storage.turns import DomainTurns
-from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError
 from vdsm.common.ids import BLANK_UUID
 from vdsm.common.owners import Lane
@@ -48,13 +43,8 @@ log = logging.getLogger("vdsm.storage.pool")
 
 CREATE_S = 600.0
 ATTACH_S = 300.0
-# it may have to be converted
-ACTIVATE_S = 600.0
 # a domain that does not answer gets its links when it does
 LINK_S = 2.0
-
-
-ATTACH_ENDED = crash_point("domain.attach.ended", "the domain names the pool, the pool's map not the domain (agent)")
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,6 @@ class Pool:
         domains: Domains,
         monitors: Monitors,
         spm: SpmControl,
-        in_use: InUse,
         lockspaces: Lockspaces,
         turns: DomainTurns,
         *,
@@ -81,11 +70,10 @@ class Pool:
         self._links = links
         self._domains = domains
         self._monitors = monitors
-        self._in_use = in_use
         self._lockspaces = lockspaces
         self._turns = turns
         self._watch_s = watch_s
-        self._lane = Lane("the storage pool")
+        self.lane = Lane("the storage pool")
         self.spm = spm
         self.connected: ConnectedPool | None = None
         self._linking: set[asyncio.Task[None]] = set()
@@ -98,9 +86,17 @@ class Pool:
 
     # Coming and going
 
-    async def create(self, pool_id: str, name: str, master_id: str, master_version: int, domain_ids: list[str]) -> None:
+    async def create(
+        self,
+        pool_id: str,
+        name: str,
+        master_id: str,
+        master_version: int,
+        domain_ids: list[str],
+        lease_fields: Mapping[str, str],
+    ) -> None:
         alone = self._turns.alone({master_id, *domain_ids}, "StoragePool.create")
-        async with self._lane("create pool"), alone as grant:
+        async with self.lane("create pool"), alone as grant:
             if self.connected is not None:
                 raise PoolConnected(self.connected.pool_id)
             for domain_id in {master_id, *domain_ids}:
@@ -111,6 +107,7 @@ class Pool:
                 "master_id": master_id,
                 "master_version": master_version,
                 "domain_ids": domain_ids,
+                "lease_fields": dict(lease_fields),
                 "places": self._domains.source.known([master_id, *domain_ids]),
             }
             await self._lockspaces.leave_reserved()  # of a creation that was cut off: the same, but other domains
@@ -132,7 +129,7 @@ class Pool:
         Raises `AnotherPoolConnected`, `PoolHostIdDiffers`, `MapMissing`, `MasterNotFound`, `WrongMaster`,
         `LockTimeout`.
         """
-        async with self._lane("connect pool"):
+        async with self.lane("connect pool"):
             check_connectable(self.connected, pool_id, host_id)
             known = domains
             if known is None:
@@ -149,19 +146,42 @@ class Pool:
                 pool = ConnectedPool(pool_id, host_id, master_id, master_version, known, domains is None)
                 await self._use(pool)
 
+    async def reconstruct(self, pool: ConnectedPool, name: str, lease_fields: Mapping[str, str]) -> None:
+        """Make a domain the master of the pool, whose own is lost: ``pool`` is how it is to be, and is not connected
+        here afterwards either.
+
+        Raises `PoolConnected`, `DomainHasPool`, `LockTimeout`.
+        """
+        alone = self._turns.alone([pool.master_id], "StoragePool.reconstructMaster")
+        async with self.lane("reconstruct master"), alone as grant:
+            if self.connected is not None:
+                raise PoolConnected(self.connected.pool_id)
+            await self._domains.get(pool.master_id)
+            params: dict[str, Json] = {
+                "pool_id": pool.pool_id,
+                "host_id": pool.host_id,
+                "name": name,
+                "master_id": pool.master_id,
+                "master_version": pool.master_version,
+                "domains": {domain_id: status.value for domain_id, status in pool.domains.items()},
+                "lease_fields": dict(lease_fields),
+                "places": self._domains.source.known([pool.master_id]),
+            }
+            await self.spm.once(grant, pool.pool_id, "pool.reconstruct", params, timeout_s=CREATE_S)
+
     async def disconnect(self, pool_id: str) -> None:
         """Leave the pool. Nothing happens when it is not connected. Raises `IsSpm`."""
-        async with self._lane("disconnect pool"):
+        async with self.lane("disconnect pool"):
             await self._disconnect(pool_id)
 
     async def destroy(self, pool_id: str, host_id: int) -> None:
         """For the SPM: free all domains, end the role, leave the pool. Raises `NotThisHostId`, `LockTimeout`."""
-        async with self._lane("destroy pool"):
+        async with self.lane("destroy pool"):
             pool = self.require(pool_id)
             if pool.host_id != host_id:
                 raise NotThisHostId(pool_id, host_id, pool.host_id)
             async with self._turns.alone(pool.domains, "StoragePool.destroy") as grant:
-                await self._call_under(grant, pool, "pool.destroy", {"domain_ids": list(pool.domains)})
+                await self.call_under(grant, pool, "pool.destroy", {"domain_ids": list(pool.domains)})
                 await self.spm.stop(pool_id)
                 await self._disconnect(pool_id)
 
@@ -213,76 +233,25 @@ class Pool:
         places = self._domains.source.known(self.connected.domains)
         return await self.spm.call(self.connected.pool_id, verb, {**params, "places": places}, timeout_s=timeout_s)
 
-    async def _call_under(self, grant: Grant, pool: ConnectedPool, verb: str, params: Mapping[str, Any]) -> None:
+    async def call_under(
+        self, grant: Grant, pool: ConnectedPool, verb: str, params: Mapping[str, Any], *, timeout_s: float = ATTACH_S
+    ) -> None:
         """The same for what the SPM process does under locks of ours."""
         places = self._domains.source.known([*pool.domains, *(lock.domain_id for lock in grant.locks)])
-        await self.spm.call_under(grant, pool.pool_id, verb, {**params, "places": places}, timeout_s=ATTACH_S)
+        await self.spm.call_under(grant, pool.pool_id, verb, {**params, "places": places}, timeout_s=timeout_s)
 
-    # Domains of the pool
-
-    async def attach(self, pool_id: str, domain_id: str) -> None:
-        """Raises `LockTimeout`, and what the SPM refuses."""
-        async with self._lane("attach domain"), self._turns.alone([domain_id], "StorageDomain.attach") as grant:
-            pool = self.require(pool_id)
-            if domain_id in pool.domains:
-                return
-            self.spm.require(pool_id)
-            await self._domains.get(domain_id)
-            params: dict[str, Json] = {
-                "pool_id": pool_id,
-                "host_id": pool.host_id,
-                "domain_id": domain_id,
-                "master_version": int((await (await self._domains.get(pool.master_id)).read_metadata()).version),
-                "places": self._domains.source.known([domain_id]),
-            }
-            was_joined = await self._lockspaces.is_joined(domain_id)
-            try:
-                await self.spm.once(grant, pool_id, "domain.attach", params, timeout_s=ATTACH_S)
-            finally:
-                if not was_joined:
-                    await self._lockspaces.leave_domain(domain_id)
-            ATTACH_ENDED.reach()
-            await self._change_map({**pool.domains, domain_id: DomainStatus.ATTACHED})
-
-    async def detach(self, pool_id: str, domain_id: str) -> None:
-        """Raises `DomainActive`, `VolumesInUse`, `LockTimeout`, and what the SPM refuses."""
-        async with self._lane("detach domain"), self._turns.alone([domain_id], "StorageDomain.detach") as grant:
-            pool = self.require(pool_id)
-            if pool.domains.get(domain_id) is DomainStatus.ACTIVE:
-                raise DomainActive(domain_id)
-            self._in_use.check_domain(domain_id)
-            await self._call_under(grant, pool, "domain.detach", {"domain_id": domain_id})
-            await self._change_map({d: status for d, status in pool.domains.items() if d != domain_id})
-
-    async def activate(self, pool_id: str, domain_id: str) -> None:
-        async with self._lane("activate domain"):
-            await self._set_status(pool_id, domain_id, DomainStatus.ACTIVE)
-
-    async def deactivate(self, pool_id: str, domain_id: str) -> None:
-        async with self._lane("deactivate domain"):
-            pool = self.require(pool_id)
-            if domain_id == pool.master_id:
-                raise DomainIsMaster(domain_id)
-            await self._set_status(pool_id, domain_id, DomainStatus.ATTACHED)
-
-    async def _set_status(self, pool_id: str, domain_id: str, status: DomainStatus) -> None:
-        pool = self.require(pool_id)
-        if domain_id not in pool.domains:
-            raise DomainNotInPool(domain_id, pool_id)
-        if status is DomainStatus.ACTIVE:
-            metadata = await (await self._domains.get(domain_id)).read_metadata()
-            if pool_id not in metadata.pools:
-                raise DomainNotInPool(domain_id, pool_id)
-            await self.call_spm("domain.activate", {"domain_id": domain_id}, timeout_s=ACTIVATE_S)
-        else:
-            await self.call_spm("task.all", {})  # only the SPM changes the pool
-        await self._change_map({**pool.domains, domain_id: status})
-
-    async def _change_map(self, domains: Mapping[str, DomainStatus]) -> None:
+    async def change_map(self, domains: Mapping[str, DomainStatus]) -> None:
+        """For who has the lane."""
         assert self.connected is not None
         if self.connected.map_on_master:
             await self.call_spm("pool.write_map", {"domains": {d: status.value for d, status in domains.items()}})
         await self._use(replace(self.connected, domains=dict(domains)))
+
+    async def master_moved(self, domain_id: str, version: int) -> None:
+        """Told by the SPM process, which knows first; whoever asked it may have the lane."""
+        assert self.connected is not None
+        self.connected = replace(self.connected, master_id=domain_id, master_version=version)
+        await self.link_domain(domain_id)
 
     # Links and monitors
 

@@ -2,7 +2,7 @@
 """Storage of this host as its neighbours see it: one object, its parts as attributes.
 
 - ``connections``, ``catalogue``, ``domains``: what storage there is;
-- ``pool``: the connected pool and the SPM role;
+- ``pool``: the connected pool and the SPM role; ``pool_domains``: what belongs to it;
 - ``volumes``: images and volumes, read here and changed by the SPM process;
 - ``tasks``: tasks of the SPM and of this host, by one id space.
 
@@ -34,6 +34,7 @@ from storage.lockspaces import Lockspaces
 from storage.monitor import INTERVAL_S, DomainHealth, Monitors
 from storage.ondisk.values import DomainStatus
 from storage.pool import Pool
+from storage.pool_domains import PoolDomains
 from storage.pool_tasks import PoolTasks
 from storage.pool_versions import PoolVersions
 from storage.servers.connectors import connectors
@@ -100,6 +101,7 @@ class Storage:
             self.locks,
             self.domains.source.hang_with,
             self._told_of_odd_task,
+            self._master_moved,
             {
                 "commands": paths.commands,
                 "leased": paths.leased,
@@ -116,7 +118,6 @@ class Storage:
             self.domains,
             self.monitors,
             spm,
-            self.in_use,
             self.lockspaces,
             turns,
             watch_s=max(1.0, 2.0 * io_timeout_s),
@@ -124,6 +125,7 @@ class Storage:
         self.forced_detach = ForcedDetach(self.pool, self.domains, self.in_use, self.lockspaces, turns)
         self.versions = PoolVersions(self.pool, self.domains)
         self.iso_files = IsoFiles(self.domains, qemu_users)
+        self.pool_domains = PoolDomains(self.pool, self.domains, self.in_use, self.lockspaces, turns)
         self.catalogue = Catalogue(
             self.connections,
             self.domains,
@@ -226,6 +228,9 @@ class Storage:
             if not wanted or domain_id in wanted
         }
 
+    async def _master_moved(self, domain_id: str, version: int) -> None:
+        await self.pool.master_moved(domain_id, version)
+
     def _told_of_odd_task(self, what: str) -> None:
         self._events.publish("storage", "odd_task", self.pool.spm.pool_id, {"message": what})
 
@@ -246,6 +251,7 @@ class Storage:
         if valid:
             self._run_beside(self.pool.link_domain(domain_id))
             self._run_beside(self.versions.bring_up(domain_id))
+            self._run_beside(self.pool_domains.demote(domain_id))
             self._tell_valid(domain_id)
 
     def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:

@@ -26,7 +26,7 @@ from storage.file.files import DIRECT_READ, LIMIT_READ, MASTER, METADATA, Domain
 from storage.file.host_ids import read_owner, read_owners
 from storage.file.io import FileIo
 from storage.file.iopool import IoPools
-from storage.file.master import MasterFiles
+from storage.file.master import make_folders
 from storage.file.peoples_files import peoples_files
 from storage.file.safelease import SafeLease
 from storage.file.volumes import FileVolumes
@@ -34,7 +34,7 @@ from storage.leases import HostIdOwner, Lease, Leases
 from storage.ondisk import domain_fields
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainKind, FormatVersion
-from storage.tasks.store import Files
+from storage.tasks.files import MasterFolders
 
 __all__ = [
     "FileDomain",
@@ -182,10 +182,8 @@ class FileDomain:
         return bool(steps)
 
     @contextlib.asynccontextmanager
-    async def master_files(self) -> AsyncIterator[Files]:
-        files = MasterFiles(self.files.io, self.files.place(MASTER))
-        await files.make()
-        yield files
+    async def master_files(self) -> AsyncIterator[MasterFolders]:
+        yield await make_folders(self.files.io, self.files.place(MASTER))
 
     async def peoples_files(self) -> Mapping[str, PeoplesFile]:
         return await peoples_files(self.files)

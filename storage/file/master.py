@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The task store's folder on a master: every access through the domain's I/O helper."""
+"""Folders of a master: every access through the domain's I/O helper."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import os
 from collections.abc import Mapping
 
 from storage.file.io import FileIo
+from storage.tasks.files import MasterFolders
 
-FOLDERS = ("vms", "tasks")
+
+async def make_folders(io: FileIo, master: str) -> MasterFolders:
+    """Those below ``master``, the folder of that name; made where they are missing."""
+    tasks, ovfs = (FilesOf(io, os.path.join(master, name)) for name in ("tasks", "vms"))
+    for files in (tasks, ovfs):
+        await io.make_folders(files.folder)
+    return MasterFolders(tasks, ovfs)
 
 
-class MasterFiles:
-    """`storage.tasks.store.Files` by a domain's `FileIo`. ``master``: the folder of that name."""
+class FilesOf:
+    """`storage.tasks.files.Files` by a domain's `FileIo`."""
 
-    def __init__(self, io: FileIo, master: str) -> None:
+    def __init__(self, io: FileIo, folder: str) -> None:
         self._io = io
-        self._master = master
-        self.folder = os.path.join(master, "tasks")
-
-    async def make(self) -> None:
-        """The folders of a master. Nothing happens when they are there."""
-        for name in FOLDERS:
-            await self._io.make_folders(os.path.join(self._master, name))
+        self.folder = folder
 
     async def listdir(self, name: str = "") -> list[str]:
         return await self._io.list_folder(self._path(name))

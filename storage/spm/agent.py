@@ -28,6 +28,9 @@ class Agent(Protocol):
     async def tell_odd_task(self, what: str) -> None:
         """Something in the tasks' folder that is no task: an event for people and programs that watch."""
 
+    async def master_moved(self, domain_id: str, version: int) -> None:
+        """The pool's master is this domain, by this version of the pool: as good as the metadata that says so."""
+
 
 class AgentByLink:
     """`Agent` over the link to the agent."""
@@ -51,6 +54,10 @@ class AgentByLink:
     async def tell_odd_task(self, what: str) -> None:
         with suppress(LinkClosed):
             await self.link.notify(ODD_TASK, {"what": what})
+
+    async def master_moved(self, domain_id: str, version: int) -> None:
+        with suppress(LinkClosed):  # an agent that went is told by its engine
+            await self.link.call("master.moved", {"domain_id": domain_id, "version": version}, timeout_s=ASK_S)
 
     async def _end(self, number: int) -> None:
         with suppress(LinkClosed):  # then the agent has ended it

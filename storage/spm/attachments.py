@@ -17,7 +17,7 @@ from storage.domain import Domain
 from storage.domains import Domains
 from storage.ondisk.domain_fields import DomainMetadata, check_name, encode_pool_domains
 from storage.ondisk.values import DomainClass, DomainRole, DomainStatus
-from storage.spm.errors import DomainIsMaster, DomainNotInPool
+from storage.spm.errors import BackupMaster, DomainIsMaster, DomainNotInPool, IsoMaster
 
 ACQUIRE_S = 240.0
 
@@ -30,6 +30,13 @@ FREED: Mapping[str, str | None] = {
     "POOL_SPM_LVER": None,
     "MASTER_VERSION": "0",
 }
+
+
+def check_can_be_master(domain: Domain) -> None:
+    """Raises `IsoMaster`, `BackupMaster`."""
+    if domain.domain_class is not DomainClass.DATA:
+        refused = IsoMaster if domain.domain_class is DomainClass.ISO else BackupMaster
+        raise refused(domain.domain_id, domain.domain_class)
 
 
 class Attachments:
@@ -62,6 +69,15 @@ class Attachments:
         domain = await self._domains.get(domain_id)
         async with _locked_if_shared(domain):
             await domain.change_metadata(detached)
+
+    async def demote(self, pool_id: str, domain_id: str) -> None:
+        """A move of the master that was cut off leaves two domains that say so: this one is not the pool's."""
+
+        def regular(metadata: DomainMetadata) -> Mapping[str, str]:
+            leftover = metadata.role is DomainRole.MASTER and pool_id in metadata.pools
+            return {"ROLE": DomainRole.REGULAR.value} if leftover else {}
+
+        await (await self._domains.get(domain_id)).change_metadata(regular)
 
     async def write_map(self, master_id: str, domains: Mapping[str, str]) -> None:
         """The pool's map on the master, for a pool whose engine passes none."""

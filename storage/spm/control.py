@@ -18,7 +18,7 @@ from storage.lock_link import GIVE_BACK, LENT, TAKE
 from storage.lock_table import Grant, Locks
 from storage.spm.errors import ChangeEnded, NotSpm, SpmBusy, SpmEnded, SpmStartFailed
 from storage.spm.process import Ended, LeasedProcess
-from storage.spm.removals import Removals, Told
+from storage.spm.removals import Moved, Removals, Told
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import AgentError
 from vdsm.common.types import Json
@@ -41,11 +41,14 @@ class SpmStatus(StrEnum):
 
 
 class SpmControl:
-    def __init__(self, in_use: InUse, held: Locks, places: Places, told: Told, settings: Mapping[str, Json]) -> None:
+    def __init__(
+        self, in_use: InUse, held: Locks, places: Places, told: Told, moved: Moved, settings: Mapping[str, Json]
+    ) -> None:
         self._in_use = in_use
         self._locks = held
         self._places = places
         self._told = told
+        self._moved = moved
         self._settings = settings
         self._process: LeasedProcess | None = None
         self._grants: Grants | None = None
@@ -143,7 +146,7 @@ class SpmControl:
 
     async def _spawn(self, what: str, pool_id: str, ended: Ended) -> tuple[LeasedProcess, Grants]:
         """Its removals end with it, its grants with its last writer."""
-        removals = Removals(self._in_use, self._told)
+        removals = Removals(self._in_use, self._told, self._moved)
         grants = Grants(self._locks, self._places, "an SPM process")
 
         async def serve(verb: str, params: dict[str, Any]) -> Json:

@@ -162,6 +162,11 @@ class DomainAttached(StorageError):
     msg = "Domain {self.domain_id} is attached to pool {self.pool_id}"
 
 
+class DomainNotActive(StorageError):
+    domain_id: str
+    msg = "Domain {self.domain_id} is not active: activate it first"
+
+
 class DomainIsMaster(StorageError):
     domain_id: str
     msg = "Domain {self.domain_id} is the master domain of its pool: the role must move first"

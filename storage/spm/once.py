@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One change under a lease that is taken for it, in a process of its own: a pool made, a domain attached.
+"""One change under a lease that is taken for it, in a process of its own: a pool made, a domain attached or freed.
 
 The lock daemon kills every process that holds a lease in a lockspace that fails. So the SPM process holds none but its
 master's: what needs the lease of another domain runs here, and a domain that fails in the middle costs this change
@@ -21,8 +21,8 @@ from storage.domains import Domains
 from storage.ondisk.domain_fields import DomainMetadata, master_fields
 from storage.ondisk.layout import RESERVED_HOST_ID
 from storage.ondisk.values import DomainClass, DomainRole, DomainStatus
-from storage.spm.attachments import FREED
-from storage.spm.errors import BackupMaster, DomainHasPool, IsoMaster, MixedDomainVersions
+from storage.spm.attachments import FREED, check_can_be_master
+from storage.spm.errors import DomainHasPool, MixedDomainVersions
 from storage.spm.own_lease import OwnLease
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import RemoteError
@@ -31,6 +31,8 @@ from vdsm.common.types import Json
 ACQUIRE_S = 240.0
 
 POOL_OTHERS = crash_point("pool.create.others", "all domains but the master name the pool")
+RECONSTRUCT_TAKEN = crash_point("pool.reconstruct.taken", "the new master's lease is ours, nothing is written")
+RECONSTRUCT_WRITTEN = crash_point("pool.reconstruct.written", "the pool has its new master, the caller was not told")
 ATTACH_TAKEN = crash_point("domain.attach.taken", "the domain's lease is ours, nothing is written")
 ATTACH_WRITTEN = crash_point("domain.attach.written", "the domain names the pool, its lease is still ours")
 
@@ -50,6 +52,8 @@ class Once:
             match verb:
                 case "pool.create":
                     await self.create_pool(**params)
+                case "pool.reconstruct":
+                    await self.reconstruct(**params)
                 case "domain.attach":
                     await self.attach(**params)
                 case "domain.free":
@@ -69,12 +73,18 @@ class Once:
         await self._lease.give_back()
 
     async def create_pool(
-        self, pool_id: str, name: str, master_id: str, master_version: int, domain_ids: list[str]
+        self,
+        pool_id: str,
+        name: str,
+        master_id: str,
+        master_version: int,
+        domain_ids: list[str],
+        lease_fields: Mapping[str, str],
     ) -> None:
         """Write a new pool on to its domains. The master's metadata comes last: it makes the pool."""
         all_ids = list(dict.fromkeys([master_id, *domain_ids]))
         master = await self._domains.get(master_id)
-        _check_master(master)
+        check_can_be_master(master)
         for domain_id in all_ids:
             metadata = await (await self._domains.get(domain_id)).read_metadata()
             _check_free(metadata, domain_id, pool_id)
@@ -90,7 +100,35 @@ class Once:
         domains = dict.fromkeys(all_ids, DomainStatus.ATTACHED)
         domains[master_id] = DomainStatus.ACTIVE
         fields = master_fields(pool_id=pool_id, pool_description=name, domains=domains, master_version=master_version)
-        await master.change_metadata(lambda _: fields)
+        await master.change_metadata(lambda _: {**fields, **lease_fields})
+
+    async def reconstruct(
+        self,
+        pool_id: str,
+        host_id: int,
+        name: str,
+        master_id: str,
+        master_version: int,
+        domains: Mapping[str, str],
+        lease_fields: Mapping[str, str],
+    ) -> None:
+        """Make a domain the master of a pool that lost its own, in one write. The host id stays joined."""
+        master = await self._domains.get(master_id)
+        check_can_be_master(master)
+        _check_free(await master.read_metadata(), master_id, pool_id)
+        await self._lease.take(master, host_id, timeout_s=ACQUIRE_S)
+        RECONSTRUCT_TAKEN.reach()
+        async with master.master_files():
+            pass
+        statuses = {domain_id: DomainStatus(status) for domain_id, status in domains.items()}
+        fields = master_fields(pool_id=pool_id, pool_description=name, domains=statuses, master_version=master_version)
+
+        def of_a_master(metadata: DomainMetadata) -> Mapping[str, str]:
+            _check_free(metadata, master_id, pool_id)
+            return {**fields, **lease_fields}
+
+        await master.change_metadata(of_a_master)
+        RECONSTRUCT_WRITTEN.reach()
 
     async def attach(self, pool_id: str, host_id: int, domain_id: str, master_version: int) -> None:
         """Raises `DomainHasPool`, `MixedDomainVersions`."""
@@ -120,12 +158,6 @@ async def _change(domain: Domain, change: ChangeFields) -> None:
     finally:
         if not domain.version.has_leases:  # what stands in a file is given back by I/O, which ends before us
             await domain.leases.release(domain.sdm_lease)
-
-
-def _check_master(domain: Domain) -> None:
-    if domain.domain_class is not DomainClass.DATA:
-        refused = IsoMaster if domain.domain_class is DomainClass.ISO else BackupMaster
-        raise refused(domain.domain_id, domain.domain_class)
 
 
 def _joined(metadata: DomainMetadata, pool_id: str) -> Mapping[str, str]:

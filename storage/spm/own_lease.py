@@ -21,7 +21,7 @@ from storage.file.iopool import IoPools
 from storage.leases import joining, records
 from storage.leases.kept import Kept
 from storage.spm.errors import WritersLeft
-from vdsm.common import groups
+from vdsm.common import groups, hanging
 from vdsm.common.errors import DeadlineExceeded
 
 log = logging.getLogger("vdsm.storage.spm")
@@ -68,6 +68,17 @@ class OwnLease:
             log.error("lease %s is not released: writers hang, and keep it: %s", domain.sdm_lease, ", ".join(left))
         else:
             await self._domains.leases(domain).release(domain.sdm_lease)
+
+    async def release(self) -> None:
+        """This lease alone: the process goes on with another one. A writer of its domain that hangs keeps it."""
+        domain, self._domain = self._domain, None
+        if domain is None:
+            return
+        if left := hanging.pids(domain.place):
+            log.error("lease %s is not released: writers hang: %s", domain.sdm_lease, ", ".join(map(str, left)))
+            return
+        await self._domains.leases(domain).release(domain.sdm_lease)
+        self._pools.keep(self._kept.descriptors)
 
     async def _explained(self, error: LeaseHeld, domain: Domain, host_id: int) -> StorageError:
         try:

@@ -70,11 +70,14 @@ async def _serve(what: str, fd: int, settings: dict[str, Any]) -> None:
     domains = Domains(mounted)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
     agent, held = AgentByLink(), LocksByLink()
-    lease = OwnLease(domains, pools, kept, settings["leased"])
+
+    def new_lease() -> OwnLease:
+        return OwnLease(domains, pools, kept, settings["leased"])
+
     server: Serving = (
-        Server(lease, domains, agent, held, repository=settings["repository"], codes=settings["codes"])
+        Server(new_lease, domains, agent, held, repository=settings["repository"], codes=settings["codes"])
         if what == "spm"
-        else Once(lease, domains)
+        else Once(new_lease(), domains)
     )
     link = agent.link = held.link = Link(reader, writer, serve=held.under_grants(server.serve), name="the agent")
     log.info("process %d (%s) started", os.getpid(), what)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The agent's answers to its SPM process: removals announced and ended, events passed on.
+"""The agent's answers to its SPM process: removals announced and ended, the master moved, events passed on.
 
 One object for one SPM process: what that process had announced ends with it.
 """
@@ -7,7 +7,7 @@ One object for one SPM process: what that process had announced ends with it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,10 +20,15 @@ Told = Callable[[str], None]
 """Called with a sentence on something in the tasks' folder that is no task."""
 
 
+Moved = Callable[[str, int], Awaitable[None]]
+"""Called with the pool's new master and its version."""
+
+
 class Removals:
-    def __init__(self, in_use: InUse, told: Told) -> None:
+    def __init__(self, in_use: InUse, told: Told, moved: Moved) -> None:
         self._in_use = in_use
         self._told = told
+        self._moved = moved
         self._running: dict[int, ExitStack] = {}
 
     async def serve(self, verb: str, params: dict[str, Any]) -> Json:
@@ -36,6 +41,8 @@ class Removals:
             case "removal.end":
                 with contextlib.suppress(KeyError):  # its beginning was refused
                     self._running.pop(params["number"]).close()
+            case "master.moved":
+                await self._moved(params["domain_id"], params["version"])
             case _:
                 raise RemoteError("agent", f"The agent has no verb {verb!r} for its SPM process")
         return None

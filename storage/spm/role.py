@@ -21,24 +21,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-from collections.abc import Coroutine, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from storage import conversion, locks
 from storage.domain import Claims, Domain
 from storage.domains import Domains
-from storage.errors import LeaseError, LeaseHeld, LeaseNotFormatted
 from storage.locks import LockTable
 from storage.ondisk.values import DomainRole
 from storage.spm.activations import Activations
 from storage.spm.agent import Agent
-from storage.spm.errors import DomainVersionTooNew, NotSpm, SpmLeaseNotAcquired, WrongMaster
+from storage.spm.errors import DomainVersionTooNew, NotSpm, WrongMaster
+from storage.spm.mastership import Mastership
 from storage.spm.own_lease import OwnLease
 from storage.spm.recoveries import Recoveries
+from storage.tasks.files import MasterFolders
 from storage.tasks.runner import CodeOf, Tasks
 from storage.tasks.store import TaskStore
 from vdsm.common.clocks import Clock
@@ -77,9 +75,15 @@ class Wanted:
 
 class Role:
     def __init__(
-        self, lease: OwnLease, domains: Domains, agent: Agent, recoveries: Recoveries, held: LockTable, code_of: CodeOf
+        self,
+        new_lease: Callable[[], OwnLease],
+        domains: Domains,
+        agent: Agent,
+        recoveries: Recoveries,
+        held: LockTable,
+        code_of: CodeOf,
     ) -> None:
-        self._lease = lease
+        self._new_lease = new_lease
         self.domains = domains
         self._agent = agent
         self._locks = held
@@ -90,8 +94,8 @@ class Role:
         self._wanted: Wanted | None = None
         self._tasks: Tasks | None = None
         self._open = False
-        self._watchdog: asyncio.Task[None] | None = None
-        self._master = AsyncExitStack()
+        self._master: Mastership | None = None
+        self._folders: MasterFolders | None = None
 
     @property
     def pool_id(self) -> str:
@@ -124,17 +128,17 @@ class Role:
         self._wanted = wanted
         with Clock("SPM start", wanted.pool_id) as clock:
             with clock.step("open"):
-                master = await self._open_master(wanted)
+                master = self._mastership_of(await self._open_master(wanted))
             with clock.step("lease"):
-                version = await self._acquire(master, wanted)
+                version = await master.take(wanted.pool_id, wanted.host_id, watch_s=wanted.watch_s)
+            self._master = master
             START_ACQUIRED.reach()
-            if wanted.max_version is not None and master.version < wanted.max_version:
+            if wanted.max_version is not None and master.domain.version < wanted.max_version:
                 with clock.step("convert"):
-                    await self.activations.convert(master, wanted.max_version)
-            self._watchdog = asyncio.get_running_loop().create_task(self._watch(master, wanted.watch_s))
-            self._watchdog.add_done_callback(_end_unwatched)
+                    await self.activations.convert(master.domain, wanted.max_version)
             with clock.step("load"):
-                self._tasks = await self._open_store(master)
+                self._folders = await master.open()
+                self._tasks = Tasks(TaskStore(self._folders.tasks), self._recoveries, self._code_of, self._locks)
                 for odd in await self._tasks.load():
                     log.warning("%s: left alone", odd)
                     await self._agent.tell_odd_task(f"{odd}: left alone")
@@ -149,7 +153,7 @@ class Role:
             START_RECOVERED.reach()
             self._open = True
             others = [domain_id for domain_id in wanted.domain_ids if domain_id != wanted.master_id]
-            self.activations.begin(others, int(master.version))
+            self.activations.begin(others, int(master.domain.version))
             START_OPEN.reach()
         return version
 
@@ -164,12 +168,11 @@ class Role:
             if self._tasks is not None:
                 await self._tasks.stop_all()
             STOP_INTERRUPTED.reach()
-            for late in (*self._late, self._watchdog):
-                if late is not None:
-                    late.cancel()
+            for late in self._late:
+                late.cancel()
             await asyncio.gather(*self._late, return_exceptions=True)
-            await self._master.aclose()
-            await self._lease.give_back()
+            if self._master is not None:
+                await self._master.give_back()
             STOP_RELEASED.reach()
 
     async def _open_master(self, wanted: Wanted) -> Domain:
@@ -183,15 +186,26 @@ class Role:
             conversion.plan(wanted.master_id, metadata.domain_class, metadata.version, wanted.max_version)
         return master
 
-    async def _acquire(self, master: Domain, wanted: Wanted) -> int:
-        try:
-            return await self._lease.take(master, wanted.host_id, timeout_s=ACQUIRE_S)
-        except (LeaseHeld, LeaseNotFormatted, LeaseError) as e:
-            raise SpmLeaseNotAcquired(wanted.pool_id, str(e)) from e
+    def mastership(self) -> tuple[Mastership, MasterFolders]:
+        """What the role has of its master. Raises `NotSpm` while the gate is closed."""
+        if self._master is None or self._folders is None or not self._open:
+            raise NotSpm(self.pool_id)
+        return self._master, self._folders
 
-    async def _open_store(self, master: Domain) -> Tasks:
-        files = await self._master.enter_async_context(master.master_files())
-        return Tasks(TaskStore(files), self._recoveries, self._code_of, self._locks)
+    async def take_mastership(self, domain_id: str) -> Mastership:
+        """Of another domain, beside the one that the role has."""
+        wanted = self.wanted
+        master = self._mastership_of(await self.domains.get(domain_id))
+        await master.take(wanted.pool_id, wanted.host_id, watch_s=wanted.watch_s)
+        return master
+
+    def adopt(self, master: Mastership, folders: MasterFolders) -> None:
+        """The role goes on with this one; the caller gives the other one back."""
+        self._wanted = replace(self.wanted, master_id=master.domain.domain_id)
+        self._master, self._folders = master, folders
+
+    def _mastership_of(self, domain: Domain) -> Mastership:
+        return Mastership(domain, self._new_lease(), self.domains.leases(domain))
 
     async def _for_a_while(self, works: list[Coroutine[Any, Any, object]]) -> None:
         """What is not done within `PATIENCE_S` goes on beside the open gate: a dead domain delays no other."""
@@ -228,37 +242,6 @@ class Role:
             async with self._locks.hold(needed, who=f"removing what is left of image {removed}"):
                 await domain.volumes.purge(removed)
             log.warning("domain %s: removed what was left of image %s", domain_id, removed)
-
-    async def _watch(self, master: Domain, interval_s: float) -> None:
-        leases = self.domains.leases(master)
-        failures = 0
-        while True:
-            await asyncio.sleep(interval_s)
-            try:
-                held = await leases.held(master.sdm_lease)
-                failures = 0
-            except AgentError as e:
-                failures += 1
-                log.error("it is not known who holds %s (%d in a row): %s", master.sdm_lease, failures, e)
-            except Exception:  # a watch that ends watches nothing
-                failures += 1
-                log.exception("it is not known who holds %s (%d in a row)", master.sdm_lease, failures)
-            if failures:
-                held = failures <= MAX_INQUIRE_FAILURES
-            if not held:
-                log.critical("the SPM lease %s is lost: this process ends now", master.sdm_lease)
-                end_now()
-
-
-def end_now() -> None:
-    """Kill this process and its children: somebody else may be writing."""
-    os.killpg(0, signal.SIGKILL)
-
-
-def _end_unwatched(watchdog: asyncio.Task[None]) -> None:
-    if not watchdog.cancelled():
-        log.critical("the watch on the SPM lease ended, so this process does: %r", watchdog.exception())
-        end_now()
 
 
 def _tell_late(task: asyncio.Task[object]) -> None:

@@ -12,6 +12,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.locks import LockTable
@@ -19,11 +20,13 @@ from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, Legality, VolumeFormat
 from storage.spm.agent import Agent
 from storage.spm.attachments import Attachments
+from storage.spm.master_move import move
 from storage.spm.own_lease import OwnLease
 from storage.spm.recoveries import Recoveries
 from storage.spm.role import Role, Wanted, code_of
 from storage.spm.volumes import Volumes, changing
-from storage.tasks.runner import describe_status
+from storage.tasks.runner import Task, describe_status
+from storage.tasks.uncut import to_its_end
 from vdsm.common.errors import RemoteError
 from vdsm.common.types import Json
 
@@ -34,7 +37,7 @@ Verb = Callable[[Params], Awaitable[Json]]
 class Server:
     def __init__(
         self,
-        lease: OwnLease,
+        new_lease: Callable[[], OwnLease],
         domains: Domains,
         agent: Agent,
         held: LockTable,
@@ -43,7 +46,9 @@ class Server:
         codes: Mapping[str, int],
     ) -> None:
         self.domains = domains
-        self.role = Role(lease, domains, agent, Recoveries(domains, agent), held, code_of(codes))
+        self.role = Role(new_lease, domains, agent, Recoveries(domains, agent), held, code_of(codes))
+        self._agent = agent
+        self._locks = held
         self._repository = repository
         self._attachments = Attachments(domains)
         self._volumes = Volumes(domains, held, agent)
@@ -55,6 +60,9 @@ class Server:
             "pool.upgrade": self._upgrade,
             "domain.activate": self._activate,
             "domain.bring_up": self._bring_up,
+            "master.switch": self._switch_master,
+            "master.move": self._move_master,
+            "domain.demote": self._demote,
             "domain.detach": self._detach,
             "domain.rename": self._rename,
             "volume.create": self._create_volume,
@@ -124,6 +132,30 @@ class Server:
     async def _master(self) -> Domain:
         """Raises `NotSpm`."""
         return await self.domains.get(self.role.wanted.master_id)
+
+    async def _switch_master(self, p: Params) -> Json:
+        """A task, with locks of its own."""
+        alone = [locks.domain(d, locks.Mode.EXCLUSIVE) for d in (self.role.wanted.master_id, p["domain_id"])]
+
+        async def body(task: Task) -> str:
+            task.worked = True  # the master is moved or it is not: nobody stops it half way
+            await self._move_master(p)
+            return ""
+
+        return await self.role.tasks.start("switchMaster", body, alone, about=p["domain_id"])
+
+    async def _move_master(self, p: Params) -> Json:
+        """Under locks of the caller."""
+        moving = move(self.role, self._agent, p["domain_id"], p["version"], map_on_master=p["map_on_master"])
+        await to_its_end(moving)
+        return None
+
+    async def _demote(self, p: Params) -> Json:
+        domain_id = p["domain_id"]
+        async with self._locks.hold([locks.domain(domain_id)], who="putting back a leftover master"):
+            if domain_id != self.role.wanted.master_id:
+                await self._attachments.demote(self.role.wanted.pool_id, domain_id)
+        return None
 
     async def _detach(self, p: Params) -> Json:
         await self._attachments.detach(self.role.wanted.pool_id, p["domain_id"])

@@ -29,9 +29,11 @@ from typing import Any, Protocol
 
 from storage.errors import StorageError
 from storage.locks import Lock, LockTable, merge, overlapping
+from storage.tasks.files import Files
 from storage.tasks.record import Outcome, Recovery, TaskRecord
 from storage.tasks.states import DONE, REPORTED, State, check_transition
 from storage.tasks.store import TaskStore
+from storage.tasks.uncut import to_its_end
 from vdsm.common import logs
 from vdsm.common.clocks import Clock
 from vdsm.common.crashpoints import crash_point
@@ -147,7 +149,7 @@ class Task:
         check_transition(self.task_id, self.record.state, state)
         ended = replace(self.record, state=state, outcome=outcome)
         if self._store is not None:
-            await _to_its_end(self._store.save(ended))
+            await to_its_end(self._store.save(ended))
         self.record = ended
         FINISHED.reach()
 
@@ -165,7 +167,7 @@ class Task:
 
     async def save(self) -> None:
         if self._store is not None:
-            await _to_its_end(self._store.save(self.record))
+            await to_its_end(self._store.save(self.record))
 
 
 class Tasks:
@@ -273,6 +275,11 @@ class Tasks:
         task.go(State.RACQUIRING)
         self._spawn(task, self._revert(task))
 
+    async def move_store(self, target: Files, commit: Callable[[], Awaitable[None]]) -> list[str]:
+        """Tasks, those that there are as well, are stored on another master from ``commit`` on: `TaskStore.move`."""
+        assert self._store is not None
+        return await self._store.move(target, commit)
+
     async def wait(self, task_id: str) -> TaskRecord:
         task = self.get(task_id)
         if task.running is not None:
@@ -364,26 +371,6 @@ class Tasks:
             return
         task.drop_recoveries()
         await task.end_undone(State.RECOVERED, outcome)
-
-
-async def _to_its_end(work: Awaitable[None]) -> None:
-    """Not left half done when the waiting task is cancelled: the cancel counts after it."""
-    inner = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not inner.done():
-        try:
-            await asyncio.shield(inner)
-        except asyncio.CancelledError as e:
-            if inner.cancelled():
-                raise
-            cancelled = e
-        except BaseException:  # noqa: BLE001 - of the work itself: raised below
-            break
-    if cancelled is not None:
-        if not inner.cancelled() and inner.exception() is not None:
-            log.error("a task was not stored before it was stopped: %s", inner.exception())
-        raise cancelled
-    inner.result()
 
 
 def describe_status(record: TaskRecord) -> dict[str, Any]:

@@ -6,8 +6,8 @@ A task is replaced as a whole: ``<id>.temp`` is written and flushed, the current
 exists, plain or ``.backup``, from the end of the first save on; `load` takes the plain one, else ``.temp``, else
 ``.backup`` (storage.md 11.2), and completes the save that was cut off.
 
-Only the SPM writes here, and a task has one writer, so saves of one task are never concurrent: a save
-that began goes to its end (see `runner.Task`).
+Only the SPM writes here, one save or removal at a time: one that began goes to its end (see `runner.Task`), and
+none runs while the store moves to another master.
 
 What else lies there (files, foreign names, unreadable, damaged or huge directories) is reported and left:
 it never keeps an SPM from starting. Only storage that does not answer at all does.
@@ -15,45 +15,19 @@ it never keeps an SPM from starting. Only storage that does not answer at all do
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from storage.errors import IoFailed
 from storage.tasks import record as records
+from storage.tasks.files import EXPECTED, Files, copy_all
 from storage.tasks.record import TaskRecord, TaskRecordInvalid
 from vdsm.common.ids import is_uuid
 
 MAX_FILE_BYTES = 64 << 10
 MAX_FILES = 1000
-# made by mkfs of a block domain's master
-EXPECTED = frozenset({"lost+found"})
-
-
-class Files(Protocol):
-    """The tasks' folder of a master: names are relative to it, every call has a deadline of its own."""
-
-    folder: str
-    """As stored tasks and messages name it."""
-
-    async def listdir(self, name: str = "") -> list[str]:
-        """Of a directory in the folder, or of the folder itself."""
-        ...
-
-    async def read(self, name: str, max_bytes: int) -> bytes: ...
-    async def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
-        """Make the directory with these files in this order, all flushed; an older one of that name goes first."""
-        ...
-
-    async def rename(self, old: str, new: str) -> None: ...
-    async def remove_tree(self, name: str) -> None:
-        """No error when there is none."""
-        ...
-
-    async def sync(self) -> None:
-        """Flush the folder itself."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -66,9 +40,29 @@ class Loaded:
 class TaskStore:
     def __init__(self, files: Files) -> None:
         self._files = files
-        self.folder = files.folder
+        self._turn = asyncio.Lock()
+
+    @property
+    def folder(self) -> str:
+        return self._files.folder
+
+    async def move(self, target: Files, commit: Callable[[], Awaitable[None]]) -> list[str]:
+        """Everything goes into ``target``, which is emptied first; from ``commit`` on, which makes its domain the
+        master, tasks are stored there. What was here before it stays here, too.
+
+        Sentences on what lies here and is no task's folder: it was not copied. After an error this store is as it was.
+        """
+        async with self._turn:
+            odd = await copy_all(self._files, target)
+            await commit()
+            self._files = target
+            return odd
 
     async def save(self, record: TaskRecord) -> None:
+        async with self._turn:
+            await self._save(record)
+
+    async def _save(self, record: TaskRecord) -> None:
         name = record.task_id
         known = await self._files.listdir()
         if name not in known and name + ".backup" in known:
@@ -85,6 +79,10 @@ class TaskStore:
 
     async def remove(self, task_id: str) -> None:
         """At no moment does half of it stand under its own name: it is a ``.temp`` before its files go."""
+        async with self._turn:
+            await self._remove(task_id)
+
+    async def _remove(self, task_id: str) -> None:
         for suffix in (".temp", ".backup"):
             await self._files.remove_tree(task_id + suffix)
         if task_id in await self._files.listdir():

@@ -125,19 +125,20 @@ async def test_a_terminated_agent_gives_the_role_back(
     check_domain(agent_host, spm)
 
 
-async def test_a_second_domain_of_an_old_version_comes_and_goes(
-    agent_host: PrivateHost, client: Client, pool: engine.Pool
-) -> None:
+async def _second(
+    host: PrivateHost, client: Client, pool: engine.Pool, version: int = 5
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """An active domain beside the master, its host id held: the ids of both, and what disconnects its storage."""
     if not await client.call("Host.getConnectedStoragePools"):
         await join(client, pool)
     await lead(client, pool)
     image = f"/srv/second-{new_id()}.img"
-    agent_host.run(["truncate", "-s", "1G", image])
-    agent_host.run(["mkfs.ext4", "-q", "-E", "root_owner=36:36", image])
+    host.run(["truncate", "-s", "1G", image])
+    host.run(["mkfs.ext4", "-q", "-E", "root_owner=36:36", image])
     connection = engine.posix_connection(image)
-    second = await engine.create_domain(client, engine.POSIXFS, connection, "second", version=3)
-    path = agent_host.path(f"/rhev/data-center/mnt/{mount_name(image)}/{second}")
-    assert decoder.decode(path).fields["VERSION"] == "3"
+    second = await engine.create_domain(client, engine.POSIXFS, connection, "second", version=version)
+    path = host.path(f"/rhev/data-center/mnt/{mount_name(image)}/{second}")
+    assert decoder.decode(path).fields["VERSION"] == str(version)
     ids = {"storagedomainID": second, "storagepoolID": pool.pool_id}
     await client.call("StorageDomain.attach", ids, timeout_s=60)
     assert (await client.call("StorageDomain.getInfo", {"storagedomainID": second}))["pool"] == [pool.pool_id]
@@ -148,15 +149,49 @@ async def test_a_second_domain_of_an_old_version_comes_and_goes(
         return bool((await client.call("Host.getStorageRepoStats")).get(second, {}).get("acquired"))
 
     await engine.until("the domain's host id", acquired, timeout_s=30)
+    return ids, {"storagepoolID": engine.BLANK, "domainType": engine.POSIXFS, "connectionParams": [connection]}
+
+
+async def _remove(host: PrivateHost, client: Client, ids: dict[str, str], server: dict[str, Any]) -> None:
+    await client.call("StorageDomain.detach", {**ids, "masterSdUUID": engine.BLANK, "masterVersion": 0, "force": False})
+    assert ids["storagedomainID"] not in host.run(["sanlock", "client", "status"]).stdout.decode()
+    await client.call("StorageDomain.format", {"storagedomainID": ids["storagedomainID"], "autoDetach": False})
+    assert [a["status"] for a in await client.call("StoragePool.disconnectStorageServer", server)] == [0]
+
+
+async def test_a_second_domain_of_an_old_version_comes_and_goes(
+    agent_host: PrivateHost, client: Client, pool: engine.Pool
+) -> None:
+    ids, server = await _second(agent_host, client, pool, version=3)
     with pytest.raises(RpcError) as caught:
         await client.call("StorageDomain.detach", ids)
     assert caught.value.code == 347
     await client.call("StorageDomain.deactivate", {**ids, "masterSdUUID": engine.BLANK, "masterVersion": 0})
-    await client.call("StorageDomain.detach", {**ids, "masterSdUUID": engine.BLANK, "masterVersion": 0, "force": False})
-    assert second not in agent_host.run(["sanlock", "client", "status"]).stdout.decode()
-    await client.call("StorageDomain.format", {"storagedomainID": second, "autoDetach": False})
-    params = {"storagepoolID": engine.BLANK, "domainType": engine.POSIXFS, "connectionParams": [connection]}
-    assert [a["status"] for a in await client.call("StoragePool.disconnectStorageServer", params)] == [0]
+    await _remove(agent_host, client, ids, server)
+
+
+async def test_the_masters_role_goes_with_its_lease_and_comes_back(
+    agent_host: PrivateHost, client: Client, pool: engine.Pool
+) -> None:
+    ids, server = await _second(agent_host, client, pool)
+    second = ids["storagedomainID"]
+    moving = {"storagepoolID": pool.pool_id, "oldMasterUUID": pool.domain_id, "newMasterUUID": second}
+    await run_task(client, "StoragePool.switchMaster", {**moving, "masterVersion": 2})
+    told = agent_host.run(["sanlock", "client", "status"]).stdout.decode().splitlines()
+    assert [line.split()[1].partition(":")[0] for line in told if line.startswith("r ") and ":SDM:" in line] == [second]
+    assert (await client.call("StoragePool.getInfo", {"storagepoolID": pool.pool_id}))["info"]["master_uuid"] == second
+
+    volume = new_volume(pool)
+    await run_task(client, "Volume.create", volume_params(volume))
+    agent_host.run(["kill", "-9", str(spm_pid(agent_host))])
+    await _until(client, pool, "Free")
+    await engine.become_spm(client, pool.pool_id)
+    await run_task(client, "Image.delete", image_params(volume))
+
+    back = {**ids, "masterSdUUID": pool.domain_id, "masterVersion": 3}
+    await client.call("StorageDomain.deactivate", back, timeout_s=60)
+    await _remove(agent_host, client, ids, server)
+    check_domain(agent_host, pool)
 
 
 @pytest.mark.timeout(180)

@@ -117,7 +117,7 @@ async def domain_format(call: Call, params: DomainFormat) -> None:
 @verb("StorageDomain.attach", role=Role.ADMIN)
 async def domain_attach(call: Call, params: DomainInPool) -> None:
     """Attach a domain to the pool. For the SPM."""
-    await call.agent.storage.pool.attach(params.pool_id, params.domain_id)
+    await call.agent.storage.pool_domains.attach(params.pool_id, params.domain_id)
 
 
 class DomainDetach(Params):
@@ -137,7 +137,7 @@ async def domain_detach(call: Call, params: DomainDetach) -> None:
     """
     storage = call.agent.storage
     if not params.force:
-        await storage.pool.detach(params.pool_id, params.domain_id)
+        await storage.pool_domains.detach(params.pool_id, params.domain_id)
     elif params.pool_id == BLANK_UUID:
         await storage.forced_detach.free(params.domain_id)
     else:
@@ -147,7 +147,7 @@ async def domain_detach(call: Call, params: DomainDetach) -> None:
 @verb("StorageDomain.activate", role=Role.ADMIN)
 async def domain_activate(call: Call, params: DomainInPool) -> None:
     """Use an attached domain. For the SPM."""
-    await call.agent.storage.pool.activate(params.pool_id, params.domain_id)
+    await call.agent.storage.pool_domains.activate(params.pool_id, params.domain_id)
 
 
 class DomainDeactivate(Params):
@@ -157,10 +157,15 @@ class DomainDeactivate(Params):
     master_version: WireInt | None = field(name="masterVersion", default=None)
 
 
-@verb("StorageDomain.deactivate", role=Role.ADMIN, lacks="handing the master role to another domain")
+@verb("StorageDomain.deactivate", role=Role.ADMIN)
 async def domain_deactivate(call: Call, params: DomainDeactivate) -> None:
-    """Stop using a domain; it stays attached. For the SPM. The master can't be deactivated."""
-    await call.agent.storage.pool.deactivate(params.pool_id, params.domain_id)
+    """Stop using a domain; it stays attached. For the SPM. The master hands its role to the named domain first; where
+    none is named it stays as it is.
+    """
+    named = params.master_id if params.master_id not in (None, BLANK_UUID) else ""
+    await call.agent.storage.pool_domains.deactivate(
+        params.pool_id, params.domain_id, named or "", params.master_version or 0
+    )
 
 
 @verb("StorageDomain.getImages", role=Role.READER)

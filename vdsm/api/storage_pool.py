@@ -6,6 +6,8 @@ from __future__ import annotations
 from msgspec import field
 
 from storage.connections import ConnectionResult
+from storage.ondisk import lease_parameters
+from storage.pool_master import ConnectedPool
 from vdsm.api import storage_types as wire
 from vdsm.api.call import Call
 from vdsm.api.codes import code_for
@@ -74,9 +76,53 @@ class PoolCreate(Params):
 
 @verb("StoragePool.create", role=Role.ADMIN)
 async def pool_create(call: Call, params: PoolCreate) -> None:
-    """Create a pool on existing domains. The four lease parameters are those of an old lock and unused."""
+    """Create a pool on existing domains."""
     await call.agent.storage.pool.create(
-        params.pool_id, params.name, params.master_id, params.master_version, params.domain_ids
+        params.pool_id, params.name, params.master_id, params.master_version, params.domain_ids, _lease_fields(params)
+    )
+
+
+class PoolReconstruct(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    host_id: WireInt = field(name="hostId")
+    name: Text
+    master_id: Uuid = field(name="masterSdUUID")
+    master_version: WireInt = field(name="masterVersion")
+    domains: dict[Uuid, Text] = field(name="domainDict")
+    lock_renewal_s: WireInt = field(name="lockRenewalIntervalSec")
+    lease_time_s: WireInt = field(name="leaseTimeSec")
+    io_op_timeout_s: WireInt = field(name="ioOpTimeoutSec")
+    lease_retries: WireInt = field(name="leaseRetries")
+
+
+@verb("StoragePool.reconstructMaster", role=Role.ADMIN)
+async def pool_reconstruct_master(call: Call, params: PoolReconstruct) -> None:
+    """Make another domain the master of a pool that lost its own. For a host that is in no pool."""
+    wire.check_range("hostId", params.host_id, MIN_HOST_ID, MAX_HOST_ID)
+    domains = wire.domain_map("domainDict", params.domains)
+    pool = ConnectedPool(params.pool_id, params.host_id, params.master_id, params.master_version, domains, True)
+    await call.agent.storage.pool.reconstruct(pool, params.name, _lease_fields(params))
+
+
+def _lease_fields(params: PoolCreate | PoolReconstruct) -> dict[str, str]:
+    """The four parameters are those of an old lock: kept on the master, unused."""
+    return lease_parameters.fields(
+        params.lock_renewal_s, params.lease_time_s, params.io_op_timeout_s, params.lease_retries
+    )
+
+
+class MasterSwitch(Params):
+    pool_id: Uuid = field(name="storagepoolID")
+    old_id: Uuid = field(name="oldMasterUUID")
+    new_id: Uuid = field(name="newMasterUUID")
+    version: WireInt = field(name="masterVersion")
+
+
+@verb("StoragePool.switchMaster", role=Role.ADMIN, kind="task")
+async def pool_switch_master(call: Call, params: MasterSwitch) -> TaskId:
+    """Move the master's role, with all that is stored there, to another active domain. For the SPM."""
+    return await call.agent.storage.pool_domains.switch_master(
+        params.pool_id, params.old_id, params.new_id, params.version
     )
 
 

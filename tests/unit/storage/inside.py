@@ -28,6 +28,7 @@ class NoAgent:
 
     in_use: InUse
     told: list[str] = field(default_factory=list)
+    moved: list[tuple[str, int]] = field(default_factory=list)
 
     @asynccontextmanager
     async def removing(self, domain_id: str, image_id: str, volume_ids: Sequence[str]) -> AsyncIterator[None]:
@@ -36,6 +37,9 @@ class NoAgent:
 
     async def tell_odd_task(self, what: str) -> None:
         self.told.append(what)
+
+    async def master_moved(self, domain_id: str, version: int) -> None:
+        self.moved.append((domain_id, version))
 
 
 class Spm(SpmVerbs):
@@ -46,9 +50,13 @@ class Spm(SpmVerbs):
         self.agent = NoAgent(world.storage.in_use)
         self.pools, kept = IoPools(), Kept()
         self.domains = mounted_domains(world.paths.mounts, self.pools, kept)
-        lease = OwnLease(self.domains, self.pools, kept, world.paths.leased)
         server = Server(
-            lease, self.domains, self.agent, world.storage.locks, repository="/rhev/data-center", codes=CODES
+            lambda: OwnLease(self.domains, self.pools, kept, world.paths.leased),
+            self.domains,
+            self.agent,
+            world.storage.locks,
+            repository="/rhev/data-center",
+            codes=CODES,
         )
         super().__init__(server, world.pool_id, world.domain_id)
 

@@ -38,11 +38,14 @@ class LinkedProcess:
         self._pools, kept = IoPools(), Kept()
         self._domains = mounted_domains(settings["mounts"], self._pools, kept)
         self.agent, self.held = AgentByLink(), LocksByLink()
-        lease = OwnLease(self._domains, self._pools, kept, settings["leased"])
-        self.server: Serving = Once(lease, self._domains)
+
+        def new_lease() -> OwnLease:
+            return OwnLease(self._domains, self._pools, kept, settings["leased"])
+
+        self.server: Serving = Once(new_lease(), self._domains)
         if what == "spm":
             named = {name: settings[name] for name in ("repository", "codes")}
-            self.server = Server(lease, self._domains, self.agent, self.held, **named)
+            self.server = Server(new_lease, self._domains, self.agent, self.held, **named)
 
     @classmethod
     async def spawn(

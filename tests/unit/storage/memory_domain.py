@@ -23,7 +23,7 @@ from storage.leases import HostIdOwner, Lease, Leases, Lockspace
 from storage.ondisk import domain_fields
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainKind, FormatVersion
-from storage.tasks.store import Files
+from storage.tasks.files import MasterFolders
 from vdsm.common.ids import new_uuid
 
 MIB = 1 << 20
@@ -34,6 +34,7 @@ class MemoryStorage:
     domain_id: str = field(default_factory=new_uuid)
     stored: Stored = field(default_factory=Stored)
     tasks: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    ovfs: dict[str, dict[str, bytes]] = field(default_factory=dict)
     metadata_writes: int = 0
     metadata: DomainMetadata = field(init=False)
 
@@ -104,8 +105,12 @@ class MemoryDomain:
         return bool(conversion.plan(self.domain_id, self.domain_class, self.version, version))
 
     @contextlib.asynccontextmanager
-    async def master_files(self) -> AsyncIterator[Files]:
-        yield MemoryFiles(self.storage.tasks, self.faults, f"{self.folder}/master/tasks")
+    async def master_files(self) -> AsyncIterator[MasterFolders]:
+        tasks, ovfs = (
+            MemoryFiles(held, self.faults, f"{self.folder}/master/{name}")
+            for name, held in (("tasks", self.storage.tasks), ("vms", self.storage.ovfs))
+        )
+        yield MasterFolders(tasks, ovfs)
 
     async def peoples_files(self) -> Mapping[str, PeoplesFile]:
         """It is a data domain."""
@@ -124,7 +129,7 @@ class MemoryDomain:
 
 
 class MemoryFiles:
-    """`storage.tasks.store.Files`. ``folder`` is only a name here."""
+    """`storage.tasks.files.Files`. ``folder`` is only a name here."""
 
     def __init__(self, tasks: dict[str, dict[str, bytes]], faults: Faults, folder: str) -> None:
         self._tasks, self._faults = tasks, faults

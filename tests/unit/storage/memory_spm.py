@@ -71,7 +71,7 @@ class MemorySpm(SpmVerbs):
         self.agent = NoAgent(pool.in_use)
         domains = Domains(MemorySource(self.domain))
         lease = MemoryLease(domains, IoPools(), Kept(), "")
-        server = Server(lease, domains, self.agent, Locks(), repository="/rhev/data-center", codes=CODES)
+        server = Server(lambda: lease, domains, self.agent, Locks(), repository="/rhev/data-center", codes=CODES)
         super().__init__(server, pool.pool_id, pool.storage.domain_id)
 
     async def stop(self) -> None:

@@ -33,15 +33,15 @@ async def main():
     await world.connect()
     await world.become_spm()
     await world.create_domain(second, world.top / "second")
-    await world.storage.pool.attach(pool_id, second)
+    await world.storage.pool_domains.attach(pool_id, second)
 asyncio.run(main())
 """
 
 
 async def _attached_at_last(world: World, second: str) -> None:
-    await world.storage.pool.attach(world.pool_id, second)
+    await world.storage.pool_domains.attach(world.pool_id, second)
     assert decoder.decode(world.top / "second" / second).fields["POOL_UUID"] == world.pool_id
-    await world.storage.pool.activate(world.pool_id, second)
+    await world.storage.pool_domains.activate(world.pool_id, second)
 
 
 @pytest.mark.parametrize("point", [point for point in POINTS if point != ENDED])
@@ -53,7 +53,7 @@ async def test_an_attach_whose_process_dies_costs_the_attach_only(
     with monkeypatch.context() as patched:
         patched.setenv("VDSM_CRASH_AT", point)
         with pytest.raises(ChangeEnded, match=r"was cut off: process \d+ ended"):
-            await spm.storage.pool.attach(spm.pool_id, second)
+            await spm.storage.pool_domains.attach(spm.pool_id, second)
     assert second not in spm.storage.pool.require(spm.pool_id).domains
     assert (spm.storage.pool.spm.status, spm.storage.pool.spm.pid) == (SpmStatus.SPM, role)
     await _attached_at_last(spm, second)

@@ -44,7 +44,7 @@ async def test_a_domain_that_is_seen_on_two_ways_keeps_the_one_that_the_pool_goe
 async def test_a_domain_that_is_attached_only_keeps_none(spm: World) -> None:
     second, folder = new_uuid(), spm.top / "second"
     await spm.create_domain(second, folder)
-    await spm.storage.pool.attach(spm.pool_id, second)
+    await spm.storage.pool_domains.attach(spm.pool_id, second)
     pool = spm.storage.pool.connected
     assert pool is not None and pool.domains[second] is DomainStatus.ATTACHED
     (left,) = await spm.storage.connections.disconnect([LocalFolder("c", str(folder))])

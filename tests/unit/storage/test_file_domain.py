@@ -149,8 +149,8 @@ async def test_a_domain_whose_leases_lie_where_no_version_puts_them_is_refused(d
 
 async def test_master_folders(domain):
     for _ in range(2):
-        async with domain.master_files() as files:
-            assert await files.listdir() == []
+        async with domain.master_files() as folders:
+            assert await folders.tasks.listdir() == await folders.ovfs.listdir() == []
     assert sorted(os.listdir(f"{domain.folder}/master")) == ["tasks", "vms"]
     decoder.decode(domain.folder)
 

@@ -165,9 +165,9 @@ async def test_a_domain_in_use_is_not_detached_nor_formatted(spm: World) -> None
     spm.storage.in_use.add(other, "image", "vm:7", ["volume"])
     with pytest.raises(VolumesInUse, match="vm:7"):
         await spm.storage.catalogue.format(other)
-    await spm.storage.pool.attach(spm.pool_id, other)
+    await spm.storage.pool_domains.attach(spm.pool_id, other)
     with pytest.raises(VolumesInUse, match="vm:7"):
-        await spm.storage.pool.detach(spm.pool_id, other)
+        await spm.storage.pool_domains.detach(spm.pool_id, other)
     assert f"POOL_UUID={spm.pool_id}\n" in (folder / other / "dom_md" / "metadata").read_text()
 
 

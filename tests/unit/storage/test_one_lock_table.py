@@ -57,12 +57,12 @@ async def _create_in(world: World, domain_id: str) -> str:
 
 
 async def test_a_domain_is_attached_used_deactivated_detached_and_removed(spm: World) -> None:
-    pool, second = spm.storage.pool, await _second(spm)
-    await pool.attach(spm.pool_id, second)
-    await pool.activate(spm.pool_id, second)
+    second = await _second(spm)
+    await spm.storage.pool_domains.attach(spm.pool_id, second)
+    await spm.storage.pool_domains.activate(spm.pool_id, second)
     assert (await spm.finish(await _create_in(spm, second)))["taskResult"] == "success"
-    await pool.deactivate(spm.pool_id, second)
-    await pool.detach(spm.pool_id, second)
+    await spm.storage.pool_domains.deactivate(spm.pool_id, second)
+    await spm.storage.pool_domains.detach(spm.pool_id, second)
     await spm.storage.catalogue.format(second)
     assert spm.storage.locks.names == []
 
@@ -73,7 +73,7 @@ async def test_a_map_on_the_master_is_written_while_a_domain_is_attached(spm: Wo
     await pool.disconnect(spm.pool_id)
     await pool.connect(spm.pool_id, 1, spm.domain_id, 1, None)
     await spm.become_spm()
-    await pool.attach(spm.pool_id, second)
+    await spm.storage.pool_domains.attach(spm.pool_id, second)
     text = (spm.domain / "dom_md" / "metadata").read_text()
     assert f"{second}:Attached" in text
     assert spm.storage.locks.names == []
@@ -82,7 +82,7 @@ async def test_a_map_on_the_master_is_written_while_a_domain_is_attached(spm: Wo
 async def test_a_pool_is_made_and_destroyed(spm: World) -> None:
     pool = spm.storage.pool
     await pool.destroy(spm.pool_id, 1)
-    await pool.create(spm.pool_id, "again", spm.domain_id, 1, [spm.domain_id])
+    await pool.create(spm.pool_id, "again", spm.domain_id, 1, [spm.domain_id], {})
     assert spm.storage.locks.names == []
 
 
@@ -91,12 +91,12 @@ async def test_a_domain_does_not_leave_its_pool_under_a_task(
     spm: World, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
     pool, second = spm.storage.pool, await _second(spm)
-    await pool.attach(spm.pool_id, second)
+    await spm.storage.pool_domains.attach(spm.pool_id, second)
     making = stop_at(monkeypatch, qemu_img, "create")
     task_id = await _create_in(spm, second)
     await making.reached.wait()
     leaving = {
-        "detach": lambda: pool.detach(spm.pool_id, second),
+        "detach": lambda: spm.storage.pool_domains.detach(spm.pool_id, second),
         "destroy": lambda: pool.destroy(spm.pool_id, 1),
     }[verb]
     with pytest.raises(LockTimeout, match=rf"task {task_id} \(createVolume\) had it"):
@@ -113,22 +113,22 @@ async def test_a_domain_does_not_leave_its_pool_under_a_task(
 async def test_a_domain_is_deactivated_under_a_task(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It only changes the map: storage that hangs must not keep its domain from being given up."""
     pool, second = spm.storage.pool, await _second(spm)
-    await pool.attach(spm.pool_id, second)
-    await pool.activate(spm.pool_id, second)
+    await spm.storage.pool_domains.attach(spm.pool_id, second)
+    await spm.storage.pool_domains.activate(spm.pool_id, second)
     making = stop_at(monkeypatch, qemu_img, "create")
     task_id = await _create_in(spm, second)
     await making.reached.wait()
-    await pool.deactivate(spm.pool_id, second)
+    await spm.storage.pool_domains.deactivate(spm.pool_id, second)
     assert pool.require(spm.pool_id).domains[second] is DomainStatus.ATTACHED
     making.go.set()
     await spm.finish(task_id)
 
 
 async def test_no_task_begins_on_a_domain_that_leaves(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, second = spm.storage.pool, await _second(spm)
-    await pool.attach(spm.pool_id, second)
+    second = await _second(spm)
+    await spm.storage.pool_domains.attach(spm.pool_id, second)
     leaving = stop_at(monkeypatch, DomainFiles, "write_metadata")
-    detaching = asyncio.ensure_future(pool.detach(spm.pool_id, second))
+    detaching = asyncio.ensure_future(spm.storage.pool_domains.detach(spm.pool_id, second))
     await leaving.reached.wait()
     making = stop_at(monkeypatch, qemu_img, "create")
     task_id = await _create_in(spm, second)
@@ -142,10 +142,10 @@ async def test_no_task_begins_on_a_domain_that_leaves(spm: World, monkeypatch: p
 async def test_a_domain_stays_locked_while_the_spm_detaches_it_for_a_caller_that_went_away(
     spm: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool, second = spm.storage.pool, await _second(spm)
-    await pool.attach(spm.pool_id, second)
+    second = await _second(spm)
+    await spm.storage.pool_domains.attach(spm.pool_id, second)
     leaving = stop_at(monkeypatch, DomainFiles, "write_metadata")
-    detaching = asyncio.ensure_future(pool.detach(spm.pool_id, second))
+    detaching = asyncio.ensure_future(spm.storage.pool_domains.detach(spm.pool_id, second))
     await leaving.reached.wait()
     detaching.cancel()
     await asyncio.gather(detaching, return_exceptions=True)
@@ -159,11 +159,11 @@ async def test_a_domain_stays_locked_while_the_spm_detaches_it_for_a_caller_that
 
 async def test_a_call_while_the_role_ends_leaves_no_lock(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pool, second = spm.storage.pool, await _second(spm)
-    await pool.attach(spm.pool_id, second)
+    await spm.storage.pool_domains.attach(spm.pool_id, second)
     with monkeypatch.context() as patched:
         patched.setattr(pool.spm, "status", control.SpmStatus.CONTEND)
         with pytest.raises(NotSpm):
-            await pool.detach(spm.pool_id, second)
+            await spm.storage.pool_domains.detach(spm.pool_id, second)
     assert spm.storage.locks.names == []
 
 
@@ -189,7 +189,7 @@ async def test_a_refused_call_leaves_no_lock(spm: World) -> None:
     pool, second = spm.storage.pool, await _second(spm)
     await pool.stop_spm(spm.pool_id)
     with pytest.raises(NotSpm):
-        await pool.attach(spm.pool_id, second)
+        await spm.storage.pool_domains.attach(spm.pool_id, second)
     assert spm.storage.locks.names == []
 
 
@@ -261,12 +261,12 @@ async def test_a_domain_does_not_go_while_an_image_of_it_is_prepared(
 ) -> None:
     second = await _second(spm)
     if verb == "detach":
-        await spm.storage.pool.attach(spm.pool_id, second)
+        await spm.storage.pool_domains.attach(spm.pool_id, second)
     reading = stop_first(monkeypatch, FileVolumes, "chain", lambda *_: True)
     preparing = asyncio.ensure_future(spm.storage.prepare_image(BLANK_UUID, second, *ids(2)))
     await reading.reached.wait()
     going = {
-        "detach": lambda: spm.storage.pool.detach(spm.pool_id, second),
+        "detach": lambda: spm.storage.pool_domains.detach(spm.pool_id, second),
         "format": lambda: spm.storage.catalogue.format(second),
     }[verb]
     with pytest.raises(LockTimeout, match=r"Image\.prepare had it"):
@@ -278,10 +278,10 @@ async def test_a_domain_does_not_go_while_an_image_of_it_is_prepared(
 
 
 async def test_no_image_of_a_domain_that_leaves_is_prepared(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    pool, second = spm.storage.pool, await _second(spm)
-    await pool.attach(spm.pool_id, second)
+    second = await _second(spm)
+    await spm.storage.pool_domains.attach(spm.pool_id, second)
     leaving = stop_at(monkeypatch, DomainFiles, "write_metadata")
-    detaching = asyncio.ensure_future(pool.detach(spm.pool_id, second))
+    detaching = asyncio.ensure_future(spm.storage.pool_domains.detach(spm.pool_id, second))
     await leaving.reached.wait()
     preparing = asyncio.ensure_future(spm.storage.prepare_image(BLANK_UUID, second, *ids(2)))
     assert await _still(preparing)

@@ -130,7 +130,7 @@ async def test_a_second_pool_cannot_take_the_domain(world: World) -> None:
     await world.storage.pool.disconnect(world.pool_id)
     before = _metadata(world)
     with pytest.raises(DomainHasPool, match=world.pool_id):
-        await world.storage.pool.create(new_uuid(), "thief", world.domain_id, 1, [world.domain_id])
+        await world.storage.pool.create(new_uuid(), "thief", world.domain_id, 1, [world.domain_id], {})
     assert _metadata(world) == before
 
 
@@ -160,7 +160,7 @@ async def test_a_connection_that_cannot_be_made_has_its_own_result(world: World,
 async def test_attach_activate_deactivate_detach(spm: World) -> None:
     second = new_uuid()
     await spm.create_domain(second, spm.top / "second")
-    pool = spm.storage.pool
+    pool = spm.storage.pool_domains
     await pool.attach(spm.pool_id, second)
     assert _metadata(spm, second)["POOL_UUID"] == spm.pool_id
     with pytest.raises(DomainAttached):
@@ -181,7 +181,7 @@ async def test_attach_activate_deactivate_detach(spm: World) -> None:
 async def test_an_active_domain_is_not_detached_nor_formatted_and_says_so_with_the_fields_codes(spm: World) -> None:
     codes = all_codes()
     with pytest.raises(DomainActive) as active:
-        await spm.storage.pool.detach(spm.pool_id, spm.domain_id)
+        await spm.storage.pool_domains.detach(spm.pool_id, spm.domain_id)
     with pytest.raises(DomainInConnectedPool) as member:
         await spm.storage.catalogue.format(spm.domain_id)
     assert [codes[type(refusal.value)] for refusal in (active, member)] == [347, 392]
@@ -225,7 +225,7 @@ async def _format_elsewhere(spm: World, domain_id: str) -> None:
 
 async def test_only_the_spm_changes_the_pool(world: World) -> None:
     with pytest.raises(NotSpm):
-        await world.storage.pool.attach(world.pool_id, await _second(world))
+        await world.storage.pool_domains.attach(world.pool_id, await _second(world))
     with pytest.raises(NotSpm):
         await world.start_volume(new_uuid(), new_uuid())
 

@@ -11,7 +11,7 @@ from local_world import World
 
 from storage.errors import LeaseError
 from storage.leases.flock_edge import FlockLeases
-from storage.spm import role
+from storage.spm import mastership
 from storage.spm.errors import DomainVersionTooNew, WrongMaster
 from vdsm.common.errors import DeadlineExceeded
 
@@ -50,7 +50,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
         event.set()
         raise asyncio.CancelledError  # nothing runs after it
 
-    monkeypatch.setattr(role, "end_now", end)
+    monkeypatch.setattr(mastership, "end_now", end)
     return event
 
 

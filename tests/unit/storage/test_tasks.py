@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from local_files import LocalFiles
 
 from storage import locks
 from storage.errors import IoFailed, StorageNotResponding, VolumeNotFound
@@ -28,56 +27,6 @@ from vdsm.common.ids import new_uuid
 
 TASK = "11111111-2222-4333-8444-555555555555"
 STEP = Recovery("step", "fileVolume", "FileVolume", "halfbakedVolumeRollback", ("a", "b", "/c/d"))
-
-
-class LocalFiles:
-    """The store's files, without an I/O helper; refuses as one does."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = str(folder)
-
-    def path(self, name: str) -> str:
-        return os.path.join(self.folder, name)
-
-    async def listdir(self, name: str = "") -> list[str]:
-        path = self.path(name)
-        with _refusing("list_folder", path):
-            return os.listdir(path)
-
-    async def read(self, name: str, max_bytes: int) -> bytes:
-        path = self.path(name)
-        with _refusing("read", path):
-            if os.path.getsize(path) > max_bytes:
-                raise OSError(errno.EFBIG, "too long", path)
-            return Path(path).read_bytes()
-
-    async def write_tree(self, name: str, files: Mapping[str, bytes]) -> None:
-        path = self.path(name)
-        shutil.rmtree(path, ignore_errors=True)
-        Path(path).mkdir()
-        for file, data in files.items():
-            (Path(path) / file).write_bytes(data)
-
-    async def rename(self, old: str, new: str) -> None:
-        with _refusing("rename", self.path(old)):
-            Path(self.path(old)).rename(self.path(new))
-
-    async def remove_tree(self, name: str) -> None:
-        path = self.path(name)
-        if os.path.lexists(path) and not os.path.isdir(path):
-            raise IoFailed("remove_tree", path, "ENOTDIR", "Not a directory")
-        shutil.rmtree(path, ignore_errors=True)
-
-    async def sync(self) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def _refusing(operation: str, path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise IoFailed(operation, path, errno.errorcode[e.errno or errno.EIO], os.strerror(e.errno or 0)) from None
 
 
 class _DiesInARemoval(LocalFiles):

@@ -52,7 +52,7 @@ async def test_what_is_being_formatted_is_not_attached(spm: World, monkeypatch: 
     formatting = asyncio.ensure_future(storage.catalogue.format(second))
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
-        await storage.pool.attach(spm.pool_id, second)
+        await storage.pool_domains.attach(spm.pool_id, second)
     gate.go.set()
     await formatting
     assert not (spm.top / "second" / second).exists()
@@ -62,7 +62,7 @@ async def test_what_is_being_attached_is_not_formatted(spm: World, monkeypatch: 
     second, storage = new_uuid(), spm.storage
     await spm.create_domain(second, spm.top / "second")
     gate = _stop_before(monkeypatch, storage.pool.spm, "once")
-    attaching = asyncio.ensure_future(storage.pool.attach(spm.pool_id, second))
+    attaching = asyncio.ensure_future(storage.pool_domains.attach(spm.pool_id, second))
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.attach had it"):
         await storage.catalogue.format(second)
@@ -75,9 +75,9 @@ async def test_what_is_being_detached_is_not_formatted(spm: World, monkeypatch: 
     """Its lockspace is left at the end, when it is in no map any more."""
     second, storage = new_uuid(), spm.storage
     await spm.create_domain(second, spm.top / "second")
-    await storage.pool.attach(spm.pool_id, second)
+    await storage.pool_domains.attach(spm.pool_id, second)
     use = _stop_before(monkeypatch, storage.pool, "_use")
-    detaching = asyncio.ensure_future(storage.pool.detach(spm.pool_id, second))
+    detaching = asyncio.ensure_future(storage.pool_domains.detach(spm.pool_id, second))
     await use.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.detach had it"):
         await storage.catalogue.format(second)
@@ -111,7 +111,7 @@ async def test_a_pool_is_not_made_of_a_domain_that_is_being_formatted(
     formatting = asyncio.ensure_future(storage.catalogue.format(second))
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
-        await storage.pool.create(new_uuid(), "another", second, 1, [second])
+        await storage.pool.create(new_uuid(), "another", second, 1, [second], {})
     wanted = {world.domain_id: DomainStatus.ACTIVE, second: DomainStatus.ATTACHED}
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
         await storage.pool.connect(world.pool_id, 1, world.domain_id, 1, wanted)

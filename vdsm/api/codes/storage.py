@@ -94,6 +94,7 @@ CODES: dict[type[AgentError], int] = {
     pool.BackupMaster: 319,
     pool.DomainNotInPool: 353,
     pool.DomainAttached: 391,
+    pool.DomainNotActive: 369,
     pool.DomainIsMaster: 383,
     pool.DomainActive: 347,
     pool.DomainInConnectedPool: 392,

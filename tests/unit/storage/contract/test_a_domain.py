@@ -69,12 +69,14 @@ async def test_a_domain_is_converted_to_later_versions_only(domain: Domain) -> N
 
 async def test_stored_tasks_are_there_for_the_next_spm(domain: Domain, ground: Ground) -> None:
     task = TaskRecord(new_uuid(), "createVolume", State.RUNNING, "/store")
-    async with domain.master_files() as files:
+    async with domain.master_files() as folders:
+        files = folders.tasks
         store = TaskStore(files)
         assert (await store.load()).tasks == []
         await store.save(task)
     other = await ground.open()
-    async with other.master_files() as files:
+    async with other.master_files() as folders:
+        files = folders.tasks
         store = TaskStore(files)
         assert (await store.load()).tasks == [task]
         await store.remove(task.task_id)
@@ -82,8 +84,9 @@ async def test_stored_tasks_are_there_for_the_next_spm(domain: Domain, ground: G
 
 
 async def test_the_files_of_a_master(domain: Domain) -> None:
-    async with domain.master_files() as files:
-        assert files.folder.endswith("/master/tasks")
+    async with domain.master_files() as folders:
+        files = folders.tasks
+        assert (files.folder[-13:], folders.ovfs.folder[-11:]) == ("/master/tasks", "/master/vms")
         await files.remove_tree("none")
         await files.write_tree("a", {"x": b"1", "y": b"22"})
         await files.write_tree("a", {"y": b"333"})  # in place of the older one

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Domains of the connected pool: they come, go, are used, and one of them is the master. For the SPM's host.
+
+Each verb has the pool's lane, then its domains alone, and lends them to the process that changes them. The pool's map
+changes last: what stands on the storage is then done, and doing the verb again is harmless.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from storage.domains import Domains
+from storage.in_use import InUse
+from storage.lockspaces import Lockspaces
+from storage.ondisk.values import DomainStatus
+from storage.pool import ATTACH_S, Pool
+from storage.pool_master import ConnectedPool
+from storage.spm.control import SpmStatus
+from storage.spm.errors import (
+    DomainActive,
+    DomainNotActive,
+    DomainNotInPool,
+    WrongMaster,
+)
+from storage.turns import DomainTurns
+from vdsm.common.crashpoints import crash_point
+from vdsm.common.errors import AgentError
+from vdsm.common.types import Json
+
+log = logging.getLogger("vdsm.storage.pool")
+
+# it may have to be converted
+ACTIVATE_S = 600.0
+MOVE_S = 900.0
+
+ATTACH_ENDED = crash_point("domain.attach.ended", "the domain names the pool, the pool's map not the domain (agent)")
+
+
+class PoolDomains:
+    def __init__(self, pool: Pool, domains: Domains, in_use: InUse, lockspaces: Lockspaces, turns: DomainTurns) -> None:
+        self._pool = pool
+        self._domains = domains
+        self._in_use = in_use
+        self._lockspaces = lockspaces
+        self._turns = turns
+
+    async def attach(self, pool_id: str, domain_id: str) -> None:
+        """Raises `LockTimeout`, and what the SPM refuses."""
+        async with self._pool.lane("attach domain"), self._turns.alone([domain_id], "StorageDomain.attach") as grant:
+            pool = self._pool.require(pool_id)
+            if domain_id in pool.domains:
+                return
+            self._pool.spm.require(pool_id)
+            await self._domains.get(domain_id)
+            params: dict[str, Json] = {
+                "pool_id": pool_id,
+                "host_id": pool.host_id,
+                "domain_id": domain_id,
+                "master_version": int((await (await self._domains.get(pool.master_id)).read_metadata()).version),
+                "places": self._domains.source.known([domain_id]),
+            }
+            async with self._joined_for_once(domain_id):
+                await self._pool.spm.once(grant, pool_id, "domain.attach", params, timeout_s=ATTACH_S)
+            ATTACH_ENDED.reach()
+            await self._pool.change_map({**pool.domains, domain_id: DomainStatus.ATTACHED})
+
+    async def detach(self, pool_id: str, domain_id: str) -> None:
+        """Raises `DomainActive`, `VolumesInUse`, `LockTimeout`, and what the SPM refuses."""
+        async with self._pool.lane("detach domain"), self._turns.alone([domain_id], "StorageDomain.detach") as grant:
+            pool = self._pool.require(pool_id)
+            if pool.domains.get(domain_id) is DomainStatus.ACTIVE:
+                raise DomainActive(domain_id)
+            self._in_use.check_domain(domain_id)
+            await self._pool.call_under(grant, pool, "domain.detach", {"domain_id": domain_id})
+            await self._pool.change_map({d: status for d, status in pool.domains.items() if d != domain_id})
+
+    async def activate(self, pool_id: str, domain_id: str) -> None:
+        async with self._pool.lane("activate domain"):
+            await self._set_status(pool_id, domain_id, DomainStatus.ACTIVE)
+
+    async def deactivate(self, pool_id: str, domain_id: str, new_master_id: str = "", version: int = 0) -> None:
+        """Of the master: its role goes to another domain first. Without one nothing happens, as in the field: whoever
+        stops using the last domain of a pool ends the SPM role and leaves the pool.
+
+        Raises what `switch_master` does.
+        """
+        async with self._pool.lane("deactivate domain"):
+            pool = self._pool.require(pool_id)
+            if domain_id == pool.master_id:
+                if not new_master_id:
+                    log.info("domain %s stays the active master of pool %s: no other one is named", domain_id, pool_id)
+                    return
+                moving = _moving(pool, domain_id, new_master_id, version)
+                async with self._turns.alone([domain_id, new_master_id], "StorageDomain.deactivate") as grant:
+                    await self._pool.call_under(grant, pool, "master.move", moving, timeout_s=MOVE_S)
+            await self._set_status(pool_id, domain_id, DomainStatus.ATTACHED)
+
+    async def switch_master(self, pool_id: str, old_id: str, new_id: str, version: int) -> str:
+        """Begin to move the master's role; the task's id.
+
+        Raises `WrongMaster`, `DomainNotInPool`, `DomainNotActive`, `NotSpm`; the task also `IsoMaster`, `BackupMaster`,
+        `MixedDomainVersions`.
+        """
+        task_id: str = await self._pool.call_spm(
+            "master.switch", _moving(self._pool.require(pool_id), old_id, new_id, version)
+        )
+        return task_id
+
+    async def demote(self, domain_id: str) -> None:
+        """Put back a domain that says Master and is not: by the SPM, when the domain is seen to be well."""
+        pool = self._pool.connected
+        if pool is None or self._pool.spm.status is not SpmStatus.SPM or domain_id == pool.master_id:
+            return
+        try:
+            await self._pool.call_spm("domain.demote", {"domain_id": domain_id})
+        except AgentError as e:  # it is tried again the next time
+            log.warning("domain %s: it is not known whether it says that it is a master: %s", domain_id, e)
+
+    @contextlib.asynccontextmanager
+    async def _joined_for_once(self, domain_id: str) -> AsyncIterator[None]:
+        """What its process joined is left again, also when that died in the middle."""
+        was_joined = await self._lockspaces.is_joined(domain_id)
+        try:
+            yield
+        finally:
+            if not was_joined:
+                await self._lockspaces.leave_domain(domain_id)
+
+    async def _set_status(self, pool_id: str, domain_id: str, status: DomainStatus) -> None:
+        pool = self._pool.require(pool_id)
+        if domain_id not in pool.domains:
+            raise DomainNotInPool(domain_id, pool_id)
+        if status is DomainStatus.ACTIVE:
+            metadata = await (await self._domains.get(domain_id)).read_metadata()
+            if pool_id not in metadata.pools:
+                raise DomainNotInPool(domain_id, pool_id)
+            await self._pool.call_spm("domain.activate", {"domain_id": domain_id}, timeout_s=ACTIVATE_S)
+        else:
+            await self._pool.call_spm("task.all", {})  # only the SPM changes the pool
+        await self._pool.change_map({**pool.domains, domain_id: status})
+
+
+def _moving(pool: ConnectedPool, old_id: str, new_id: str, version: int) -> dict[str, Json]:
+    """What the SPM process is asked. Raises what this host knows to be wrong."""
+    if old_id != pool.master_id:
+        raise WrongMaster(pool.pool_id, old_id, f"its master is {pool.master_id}")
+    if version <= pool.master_version:
+        raise WrongMaster(pool.pool_id, new_id, f"version {version} is not newer than {pool.master_version}")
+    if new_id not in pool.domains or new_id == old_id:
+        raise DomainNotInPool(new_id, pool.pool_id)
+    if pool.domains[new_id] is not DomainStatus.ACTIVE:
+        raise DomainNotActive(new_id)
+    return {"domain_id": new_id, "version": version, "map_on_master": pool.map_on_master}
