@@ -35,6 +35,7 @@ BY_VERB = {
     "vdsm.common.link:LinkClosed",
     "vdsm.root.client:RootHelperUnreachable",
     "vdsm.virt.errors:NotBegun",
+    "vdsm.virt.errors:Unanswered",
 }
 # classes that end a start or a command line, or that their only caller turns into another
 NEVER_ON_THE_WIRE = {
