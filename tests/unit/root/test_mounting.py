@@ -11,7 +11,7 @@ import pytest
 
 from vdsm.common import commands
 from vdsm.common import hanging as given_up
-from vdsm.common.errors import CommandFailed, CommandHangs
+from vdsm.common.errors import CommandFailed, CommandHangs, DeadlineExceeded
 from vdsm.root.server import mount_points, mount_users, mounts
 from vdsm.root.server.registry import Helper, dispatch
 
@@ -204,6 +204,36 @@ async def test_a_mount_in_use_stays_until_it_is_forced(helper, program):
         assert await unmount(helper, "Mount.unmount_forced") == {"unmounted": True}
         assert nothing_stays(helper)
         used.write("still open")
+
+
+def slow_detach(monkeypatch, *, is_done):
+    real = mount_points.detach
+
+    async def slow(folder, name, mode, place):
+        if is_done:
+            await real(folder, name, mode, place)
+        raise DeadlineExceeded("detach", 10)
+
+    monkeypatch.setattr(mount_points, "detach", slow)
+
+
+async def test_a_mount_is_cut_off_though_the_kernel_still_waits_for_its_server(helper, program, monkeypatch):
+    await define(helper)
+    await mount(helper)
+    slow_detach(monkeypatch, is_done=True)
+    assert await unmount(helper, "Mount.unmount_forced") == {"unmounted": True}
+    assert nothing_stays(helper)
+    assert await dispatch(helper, "Mount.list", {}) == {}
+
+
+async def test_one_that_is_still_there_is_not_told_as_cut_off(helper, program, monkeypatch):
+    await define(helper)
+    await mount(helper)
+    slow_detach(monkeypatch, is_done=False)
+    for verb in ("Mount.unmount", "Mount.unmount_forced"):
+        with pytest.raises(DeadlineExceeded):
+            await unmount(helper, verb)
+    assert (await dispatch(helper, "Mount.list", {}))[ID]["mounted"] is True
 
 
 async def test_a_mount_on_which_a_vm_runs_is_not_cut_off(helper, program, tmp_path):

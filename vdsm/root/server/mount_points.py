@@ -29,6 +29,7 @@ from vdsm.root.server.registry import Helper
 log = logging.getLogger("vdsm.root.mounts")
 
 STEP_S = 60.0
+CUT_OFF_S = 10.0
 PLACE = "m"
 
 _later: set[asyncio.Task[None]] = set()
@@ -99,7 +100,10 @@ async def detach(folder: int, name: str, mode: str, place: str) -> None:
 
     What hangs while it mounts, or unmounts in order, does not keep a forced end out.
     """
-    await run([*_program(), "detach", str(folder), name, mode], STEP_S, f"{place} ({mode} unmount)", pass_fds=[folder])
+    timeout_s = STEP_S if mode == "plain" else CUT_OFF_S
+    await run(
+        [*_program(), "detach", str(folder), name, mode], timeout_s, f"{place} ({mode} unmount)", pass_fds=[folder]
+    )
 
 
 async def sweep(helper: Helper) -> None:
