@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-LANGUAGES = frozenset({"sh", "text", "python", "json", "ini", "toml"})
+LANGUAGES = frozenset({"sh", "text", "python", "json", "ini", "toml", "xml"})
 _FENCE = re.compile(r"```(.*)\n((?:.*\n)*?)```\n", re.M)
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->\n\Z")
 _SHOWS = re.compile(r"\s*<!-- shows: (.+) -->")

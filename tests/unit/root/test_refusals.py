@@ -16,7 +16,7 @@ assert PARTS  # their verbs are declared
 SPEC = "expected a device, a file or server:/path of up to 512"
 PATH = "expected an absolute path or server:/path"
 DOTS = "a path must not hold '.' or '..'"
-NAME = "its folder's name must have 2 to 240 characters"
+NAME = "its folder's name must have 2 to 240 bytes"
 TYPE = "no file system of that type may be mounted"
 OPTION = "this mount option is not allowed"
 SECRET = "a secret is one line of printable characters"
