@@ -45,9 +45,6 @@ class Domains:
         finally:
             await domain.close()
 
-    def leases(self, domain: Domain) -> Leases:
-        return domain.leases
-
     async def with_leases(self, domain_id: str) -> tuple[Domain, Leases]:
         domain = await self.get(domain_id)
         return domain, domain.leases

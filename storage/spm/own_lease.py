@@ -46,7 +46,7 @@ class OwnLease:
         Raises `HostIdNotAcquired`, `LeaseHeld` with who has it as far as that is known, `WritersLeft` when writers of
         an earlier process of this host have, and what `Leases.acquire` raises.
         """
-        leases = self._domains.leases(domain)
+        leases = domain.leases
         await joining.join(leases, domain, host_id, timeout_s=JOIN_S)
         try:
             version = await leases.acquire(domain.sdm_lease, timeout_s=timeout_s)
@@ -67,7 +67,7 @@ class OwnLease:
         if left := [str(member) for member in groups.session_members(os.getpid()) if _is_writer(member)]:
             log.error("lease %s is not released: writers hang, and keep it: %s", domain.sdm_lease, ", ".join(left))
         else:
-            await self._domains.leases(domain).release(domain.sdm_lease)
+            await domain.leases.release(domain.sdm_lease)
 
     async def release(self) -> None:
         """This lease alone: the process goes on with another one. A writer of its domain that hangs keeps it."""
@@ -77,12 +77,12 @@ class OwnLease:
         if left := hanging.pids(domain.place):
             log.error("lease %s is not released: writers hang: %s", domain.sdm_lease, ", ".join(map(str, left)))
             return
-        await self._domains.leases(domain).release(domain.sdm_lease)
+        await domain.leases.release(domain.sdm_lease)
         self._pools.keep(self._kept.descriptors)
 
     async def _explained(self, error: LeaseHeld, domain: Domain, host_id: int) -> StorageError:
         try:
-            owners = await self._domains.leases(domain).owners(domain.sdm_lease)
+            owners = await domain.leases.owners(domain.sdm_lease)
             others = [owner.host_id for owner in owners if owner.host_id != host_id]
             other = await domain.host_id_owner(others[0]) if others else None
         except (StorageError, DeadlineExceeded):  # only a sentence gets shorter by it

@@ -132,7 +132,7 @@ class Recoveries:
             elif children := await volumes.children(image_id, volume_id):
                 raise VolumeHasChildren(volume_id, children)
             else:
-                await refuse_held(domain, self._domains.leases(domain), image_id, [volume_id])
+                await refuse_held(domain, domain.leases, image_id, [volume_id])
                 await volumes.delete(image_id, volume_id, force=True)
         await _drop_image_without_own(volumes, image_id)
 

@@ -205,7 +205,7 @@ class Role:
         self._master, self._folders = master, folders
 
     def _mastership_of(self, domain: Domain) -> Mastership:
-        return Mastership(domain, self._new_lease(), self.domains.leases(domain))
+        return Mastership(domain, self._new_lease(), domain.leases)
 
     async def _for_a_while(self, works: list[Coroutine[Any, Any, object]]) -> None:
         """What is not done within `PATIENCE_S` goes on beside the open gate: a dead domain delays no other."""

@@ -98,7 +98,7 @@ class Volumes:
         """Remove volumes of an image, in the given order."""
         domain = await self._domains.get(domain_id)
         async with self._agent.removing(domain_id, image_id, volume_ids):
-            await refuse_held(domain, self._domains.leases(domain), image_id, volume_ids)
+            await refuse_held(domain, domain.leases, image_id, volume_ids)
             for volume_id in volume_ids:
                 await self._delete_one(task, domain, image_id, volume_id, force=force)
         task.drop_recoveries()
@@ -116,7 +116,7 @@ class Volumes:
             raise ImageNotFound(image_id, domain_id)
         own = await _own_volumes(domain, image_id)
         async with self._agent.removing(domain_id, image_id, own):
-            await refuse_held(domain, self._domains.leases(domain), image_id, own)
+            await refuse_held(domain, domain.leases, image_id, own)
             await domain.volumes.delete_image(image_id)
         IMAGE_DELETED.reach()
         return ""

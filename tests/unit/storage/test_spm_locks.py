@@ -212,14 +212,14 @@ async def test_attaching_needs_the_lease_of_the_domain(inside: Spm, monkeypatch:
     write = DomainFiles.write_metadata
 
     async def looked(files: DomainFiles, metadata: Any) -> None:
-        held.append(await inside.domains.leases(domain).held(domain.sdm_lease))
+        held.append(await domain.leases.held(domain.sdm_lease))
         await write(files, metadata)
 
     monkeypatch.setattr(DomainFiles, "write_metadata", looked)
     await once.attach(inside.world.pool_id, 1, other, 5)
     assert held == [True]
     await once.stop()
-    assert not await inside.domains.leases(domain).held(domain.sdm_lease)
+    assert not await domain.leases.held(domain.sdm_lease)
 
 
 async def test_what_still_runs_is_interrupted_before_the_lease_is_released(

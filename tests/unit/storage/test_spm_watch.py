@@ -102,7 +102,7 @@ async def test_the_lease_is_ours_while_the_role_is_and_free_after(world: World) 
     spm = Spm(world)
     await spm.start()
     domain = await spm.domains.get(world.domain_id)
-    assert await spm.domains.leases(domain).held(domain.sdm_lease)
+    assert await domain.leases.held(domain.sdm_lease)
     await spm.stop()
     assert (await world.storage.pool.spm_report(world.pool_id)).host_id == -1
 
