@@ -55,10 +55,9 @@ agent.serve = serve
 agent.main()
 """
 SPM = """
-import storage.spm.__main__ as spm
-spm.serve = serve
-sys.argv.append("0")
-spm.main()
+from storage.spm import program as spm
+spm._serve = serve
+spm.main("spm", 0)
 """
 
 
@@ -73,7 +72,7 @@ def test_a_process_ends_while_a_child_starts(main, start):
         text=True,
     )
     try:
-        process.stdin.write('{"lock": "", "log_level": "INFO"}\n')
+        process.stdin.write('{"locks": {"spm": ""}, "log_level": "INFO"}\n')
         process.stdin.flush()
         assert process.stdout.readline() == "connecting\n", process.communicate(timeout=5)
         process.terminate()
