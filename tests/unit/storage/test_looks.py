@@ -119,6 +119,12 @@ async def test_a_place_that_came_back_is_found_by_the_look_beside(looks: Looks, 
     go.set()
     await places.ended.wait()
     assert await looks.search(["a"], "one") == ("a", [])
+    go.clear()  # it answers, and takes its time
+    search = asyncio.ensure_future(looks.search(["a"], "one"))
+    await asyncio.wait([search], timeout=3 * SILENT_S)
+    assert not search.done()
+    go.set()
+    assert await search == ("a", [])
 
 
 async def test_a_place_that_is_connected_anew_was_never_silent(looks: Looks, places: Places) -> None:

@@ -13,6 +13,7 @@ from wanted import MIB, Told, base_and_top, clone, cow, made, raw, roles, undo
 from storage.domain import Domain, VolumeStore
 from storage.errors import (
     DescriptionTooLong,
+    InvalidContent,
     InvalidVolume,
     VolumeExists,
     VolumeNotFound,
@@ -35,6 +36,7 @@ POINTS = ["folder", "share", "payload", "parent", "format", "metadata", "lease"]
         {"capacity": -4096},
         {"capacity": 1 << 63},
         {"description": "é" * 200},
+        {"disk_type": "DATA\nFORMAT=RAW"},
         {"allocation": Allocation.PREALLOCATED, "initial_size": 2 * MIB},
         {"parent_id": "0a000000-0000-4000-8000-000000000009"},
     ],
@@ -44,7 +46,7 @@ async def test_a_volume_that_cannot_be_is_refused_before_anything_is_done(
     volumes: VolumeStore, ground: Ground, image: str, changes: dict[str, object]
 ) -> None:
     told = Told()
-    with pytest.raises((InvalidVolume, InvalidParameter, DescriptionTooLong, VolumeNotFound)):
+    with pytest.raises((InvalidVolume, InvalidContent, InvalidParameter, DescriptionTooLong, VolumeNotFound)):
         await volumes.create(replace(raw(image, new_uuid()), **changes), told)  # type: ignore[arg-type]
     assert (told.steps, ground.lies(image)) == ([], False)
 
@@ -234,3 +236,15 @@ async def test_a_finished_creation_is_undone_by_its_one_step(
         await undo(domain, [step])
         assert await roles(volumes) == as_before
         assert not ground.lies(image, wanted.volume_id)
+
+
+async def test_undoing_a_creation_goes_on_where_it_was_cut_off(
+    volumes: VolumeStore, ground: Ground, domain: Domain, image: str
+) -> None:
+    """The volume is hidden, and not yet gone."""
+    kept, volume = new_uuid(), new_uuid()
+    await made(volumes, raw(image, kept))
+    created = await volumes.create(raw(image, volume))
+    await volumes.hide(image, volume)
+    await undo(domain, [volumes.undo_created("/rhev/data-center/pool", image, volume, created.ctime)])
+    assert (ground.lies(image, volume), await roles(volumes)) == (False, {image: {kept: "LEAF"}})
