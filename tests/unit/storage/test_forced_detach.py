@@ -26,7 +26,7 @@ async def test_a_master_of_a_pool_that_is_lost_is_freed_and_imported(spm: World)
     fields = (await domain.read_metadata()).fields
     assert (fields["POOL_UUID"], fields["ROLE"]) == ("", "Regular")
     assert not {"POOL_DESCRIPTION", "POOL_DOMAINS", "POOL_SPM_ID", "POOL_SPM_LVER"} & set(fields)
-    await spm.storage.pool.attach(spm.pool_id, found.domain_id)
+    await spm.storage.pool_domains.attach(spm.pool_id, found.domain_id)
     assert (await domain.read_metadata()).pools == [spm.pool_id]
 
 
@@ -45,7 +45,7 @@ async def test_nothing_of_the_connected_pool_is_freed(world: World) -> None:
 async def test_a_domain_that_is_gone_leaves_its_pool(spm: World) -> None:
     domain_id, folder = new_uuid(), spm.top / "gone"
     await spm.create_domain(domain_id, folder)
-    await spm.storage.pool.attach(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.attach(spm.pool_id, domain_id)
     shutil.rmtree(folder / domain_id)
     await spm.storage.forced_detach.drop(spm.pool_id, domain_id)
     assert spm.storage.pool.require(spm.pool_id).domains == {spm.domain_id: DomainStatus.ACTIVE}

@@ -27,7 +27,7 @@ async def old(tmp_path):
     world.folder.mkdir()
     await world.start()
     await world.create_domain(world.domain_id, world.folder, version=3)
-    await world.storage.pool.create(world.pool_id, "old", world.domain_id, 1, [world.domain_id])
+    await world.storage.pool.create(world.pool_id, "old", world.domain_id, 1, [world.domain_id], {})
     await world.connect()
     yield world
     await world.stop()
@@ -71,8 +71,8 @@ async def test_the_spm_begins_with_a_master_of_the_version_that_is_wanted(old, w
 async def test_other_active_domains_follow_the_master_beside_all_else(old):
     domain_id, folder = await second(old, version=3)
     await start(old, None)
-    await old.storage.pool.attach(old.pool_id, domain_id)
-    await old.storage.pool.activate(old.pool_id, domain_id)
+    await old.storage.pool_domains.attach(old.pool_id, domain_id)
+    await old.storage.pool_domains.activate(old.pool_id, domain_id)
     await old.storage.pool.stop_spm(old.pool_id)
     assert version(old, domain_id, folder) == "3"
     await start(old, 5)
@@ -90,8 +90,8 @@ async def test_a_version_that_is_none_takes_no_role(old, wanted):
 async def test_an_upgrade_brings_master_and_others_to_the_version(old):
     domain_id, folder = await second(old, version=3)
     await start(old, None)
-    await old.storage.pool.attach(old.pool_id, domain_id)
-    await old.storage.pool.activate(old.pool_id, domain_id)
+    await old.storage.pool_domains.attach(old.pool_id, domain_id)
+    await old.storage.pool_domains.activate(old.pool_id, domain_id)
     await old.storage.versions.upgrade(old.pool_id, 5)
     assert version(old) == "5"
     assert (await old.storage.catalogue.report(old.domain_id)).domain.version == 5
@@ -109,17 +109,17 @@ async def test_an_upgrade_is_for_the_spm_and_never_back(spm):
 
 async def test_an_older_domain_is_converted_when_it_is_activated(spm):
     domain_id, folder = await second(spm, version=3)
-    await spm.storage.pool.attach(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.attach(spm.pool_id, domain_id)
     assert version(spm, domain_id, folder) == "3"
-    await spm.storage.pool.activate(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.activate(spm.pool_id, domain_id)
     assert decoder.decode(folder / domain_id).fields["VERSION"] == "5"
 
 
 async def test_a_domain_that_was_away_follows_when_it_is_there_again(spm):
     domain_id, folder = await second(spm, version=3)
-    await spm.storage.pool.attach(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.attach(spm.pool_id, domain_id)
     metadata = folder / domain_id / "dom_md/metadata"
-    await spm.storage.pool.activate(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.activate(spm.pool_id, domain_id)
     text = metadata.read_bytes()
     kept = [x for x in text.splitlines(keepends=True) if not x.startswith((b"_SHA", b"BLOCK", b"ALIGN"))]
     metadata.write_bytes(b"".join(kept).replace(b"VERSION=5", b"VERSION=4"))  # as if it had been away meanwhile
@@ -131,7 +131,7 @@ async def test_a_newer_domain_does_not_come_into_an_older_pool(old):
     domain_id, _ = await second(old, version=4)
     await start(old, None)
     with pytest.raises((MixedDomainVersions, RemoteError), match="version 4, its pool's master has 3"):
-        await old.storage.pool.attach(old.pool_id, domain_id)
+        await old.storage.pool_domains.attach(old.pool_id, domain_id)
 
 
 async def test_a_pool_is_made_of_data_domains_of_one_version(old):
@@ -142,10 +142,10 @@ async def test_a_pool_is_made_of_data_domains_of_one_version(old):
     backup_id, _ = await second(old, **BACKUP)
     create = old.storage.pool.create
     with pytest.raises((MixedDomainVersions, RemoteError), match="version 4, its pool's master has 5"):
-        await create(new_uuid(), "mixed", new_id, 1, [new_id, old_id])
+        await create(new_uuid(), "mixed", new_id, 1, [new_id, old_id], {})
     for domain_id, refused in ((iso_id, IsoMaster), (backup_id, BackupMaster)):
         with pytest.raises((refused, RemoteError), match="only a data domain"):
-            await create(new_uuid(), "none", domain_id, 1, [domain_id])
+            await create(new_uuid(), "none", domain_id, 1, [domain_id], {})
 
 
 async def test_an_iso_domain_belongs_to_many_pools_and_leaves_one_at_a_time(spm):
@@ -154,14 +154,14 @@ async def test_an_iso_domain_belongs_to_many_pools_and_leaves_one_at_a_time(spm)
     other = new_uuid()
     domain = await spm.storage.domains.get(domain_id)
     await domain.change_metadata(lambda _: {"POOL_UUID": other})
-    await spm.storage.pool.attach(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.attach(spm.pool_id, domain_id)
     assert decoder.decode(folder / domain_id).fields["POOL_UUID"] == f"{other},{spm.pool_id}"
-    await spm.storage.pool.activate(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.activate(spm.pool_id, domain_id)
     await until(lambda: spm.storage.repo_stats([domain_id])[domain_id]["acquired"])
     link = os.path.join(spm.paths.repository, spm.pool_id, domain_id, "images")
     assert os.listdir(link) == ["11111111-1111-1111-1111-111111111111"]
-    await spm.storage.pool.deactivate(spm.pool_id, domain_id)
-    await spm.storage.pool.detach(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.deactivate(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.detach(spm.pool_id, domain_id)
     assert decoder.decode(folder / domain_id).fields["POOL_UUID"] == other
 
 
@@ -171,13 +171,13 @@ async def test_an_iso_domain_is_not_attached_or_detached_without_its_lock(spm):
     free = lock.read_bytes()
     lock.write_bytes(b"no tag that anybody wrote")
     with pytest.raises((InvalidContent, RemoteError), match="its tag is"):
-        await spm.storage.pool.attach(spm.pool_id, domain_id)
+        await spm.storage.pool_domains.attach(spm.pool_id, domain_id)
     lock.write_bytes(free)
     assert decoder.decode(folder / domain_id).fields["POOL_UUID"] == ""
-    await spm.storage.pool.attach(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.attach(spm.pool_id, domain_id)
     lock.write_bytes(b"no tag that anybody wrote")
     with pytest.raises((InvalidContent, RemoteError), match="its tag is"):
-        await spm.storage.pool.detach(spm.pool_id, domain_id)
+        await spm.storage.pool_domains.detach(spm.pool_id, domain_id)
     lock.write_bytes(free)
     assert decoder.decode(folder / domain_id).fields["POOL_UUID"] == spm.pool_id
 
@@ -187,11 +187,11 @@ async def test_an_export_domain_has_one_pool_and_gets_a_masters_folders(spm):
     domain = await spm.storage.domains.get(domain_id)
     await domain.change_metadata(lambda _: {"POOL_UUID": new_uuid()})
     with pytest.raises((DomainHasPool, RemoteError), match="pool"):
-        await spm.storage.pool.attach(spm.pool_id, domain_id)
+        await spm.storage.pool_domains.attach(spm.pool_id, domain_id)
     await domain.change_metadata(lambda _: {"POOL_UUID": ""})
-    await spm.storage.pool.attach(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.attach(spm.pool_id, domain_id)
     assert not (folder / domain_id / "master").exists()
-    await spm.storage.pool.activate(spm.pool_id, domain_id)
+    await spm.storage.pool_domains.activate(spm.pool_id, domain_id)
     assert sorted(os.listdir(folder / domain_id / "master")) == ["tasks", "vms"]
     assert version(spm, domain_id, folder) == "0"
 
