@@ -137,6 +137,7 @@ class Recovery:
         elif decision.action is Action.RELEASE and self._runs_without_libvirt(decision):
             log.error("VM %s: libvirt does not know that its QEMU runs: it is left as it is", vm_id)
             vm.adopt_lost()
+            await vm.change(forget=False)  # as of any VM that runs: a destroy that was cut off must be asked for again
             vm.tell()
         elif decision.action is Action.RELEASE:
             vm.end(decision.exit or exit_for(ExitReason.GENERIC_ERROR))
