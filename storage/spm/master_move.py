@@ -96,7 +96,8 @@ async def move(holder: Holder, agent: Agent, target_id: str, version: int, *, ma
         raise
     WRITTEN.reach()
     holder.adopt(new, to_new)
-    await agent.master_moved(target_id, version)
+    # the role has moved: an agent that does not hear of it is told by its engine, which asks for the pool anew
+    await _told(agent.master_moved(target_id, version), f"the agent does not know that {target_id} is the master")
     TOLD.reach()
     for sentence in odd:
         log.warning("%s: left there", sentence)

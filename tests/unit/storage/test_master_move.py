@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+from inside import Spm
 from local_world import World
 
 from storage.ondisk.values import DomainStatus
@@ -24,7 +25,7 @@ from storage.spm.errors import (
     WrongMaster,
 )
 from vdsm.common.crashpoints import REGISTRY
-from vdsm.common.errors import AgentError
+from vdsm.common.errors import AgentError, DeadlineExceeded
 from vdsm.common.ids import new_uuid
 
 MOVE = sorted(name for name in REGISTRY if name.startswith("master.move."))
@@ -185,6 +186,30 @@ async def test_a_new_master_that_cannot_be_written_leaves_the_old_one(spm: World
     assert (await _switch(spm, second))["taskResult"] == "success"
 
 
+def _edit(path: Path, old: str, new: str) -> None:
+    """By hand: without its checksum."""
+    metadata = path / "dom_md" / "metadata"
+    lines = metadata.read_text().replace(old, new).splitlines(keepends=True)
+    metadata.write_text("".join(line for line in lines if not line.startswith("_SHA")))
+
+
+async def test_an_agent_that_does_not_answer_keeps_no_master_half_moved(
+    inside: Spm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, second = inside.world, Second(inside.world, new_uuid())
+    await world.create_domain(second.domain_id, world.top / "second")
+    _edit(second.path, "POOL_UUID=\n", f"POOL_UUID={world.pool_id}\n")
+
+    async def deaf(_domain_id: str, _version: int) -> None:
+        raise DeadlineExceeded("master.moved", 30.0)
+
+    monkeypatch.setattr(inside.agent, "master_moved", deaf)
+    task_id = await inside.create(new_uuid(), new_uuid())
+    await inside.serve("master.move", {"domain_id": second.domain_id, "version": 2, "map_on_master": False})
+    assert (_fields(world.domain)["ROLE"], _fields(second.path)["ROLE"]) == ("Regular", "Master")
+    assert (_tasks(world.domain), _tasks(second.path)) == ([], [task_id])
+
+
 async def _dead(world: World) -> None:
     async with asyncio.timeout(20):
         while world.storage.pool.spm.status is not SpmStatus.FREE:
@@ -219,9 +244,7 @@ async def test_a_death_in_the_middle_leaves_one_whole_pool(
 
 async def test_the_spm_puts_back_a_leftover_master_when_it_sees_it(spm: World, second: Second) -> None:
     await spm.storage.pool_domains.deactivate(spm.pool_id, second.domain_id)
-    path = second.path / "dom_md" / "metadata"
-    lines = path.read_text().replace("ROLE=Regular", "ROLE=Master").splitlines(keepends=True)
-    path.write_text("".join(line for line in lines if not line.startswith("_SHA")))
+    _edit(second.path, "ROLE=Regular", "ROLE=Master")
     await spm.storage.pool_domains.activate(spm.pool_id, second.domain_id)
     async with asyncio.timeout(10):
         while _fields(second.path)["ROLE"] != "Regular":
