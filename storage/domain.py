@@ -51,6 +51,8 @@ class VolumeSizes:
 class Space:
     total: int
     free: int
+    write_refused: str = ""
+    """What the storage says to who would write; empty when it lets us."""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,27 @@ class StorageNotResponding(StorageError):
     msg = "Storage at {self.path} did not answer: {self.operation} took more than {self.seconds:g} s"
 
 
+class AccessLost(StorageError):
+    domain_id: str
+    reason: str
+    msg = "The storage of domain {self.domain_id} refuses this host: {self.reason}"
+    remedy = "Look at the server's exports and at the owner (36:36) and rights of the domain's folder"
+
+
+class NotWritable(StorageError):
+    domain_id: str
+    reason: str
+    msg = "The storage of domain {self.domain_id} can be read and not written: {self.reason}"
+    remedy = "Export and mount it for reading and writing, to user and group 36"
+
+
+class StorageReplaced(StorageError):
+    domain_id: str
+    reason: str
+    msg = "What domain {self.domain_id} lies on is not what was mounted: {self.reason}"
+    remedy = "The server made its file system anew or exports another: put back what was there, or connect it again"
+
+
 class DirectIoUnsupported(StorageError):
     path: str
     msg = "The file system at {self.path} refuses direct I/O, which leases need"

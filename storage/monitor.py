@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 
 from storage.domain import Domain, Space
 from storage.errors import StorageNotResponding
+from storage.health import by_cause, full, not_writable
 from storage.leases import Leases
 from storage.leases.joining import Joining
 from vdsm.common import masking, metrics
@@ -70,7 +71,7 @@ class DomainHealth:
     @property
     def reason(self) -> str:
         """What a person should know; empty when all is well."""
-        return str(self.error or self.host_id_error or "")
+        return str(self.error or self.host_id_error or full(self.domain_id, self.space))
 
 
 class DomainMonitor:
@@ -149,11 +150,12 @@ class DomainMonitor:
                 self._joining = Joining(leases, domain, self.host_id)
             delay_s = await domain.probe()
             space = await domain.space()
-            health = replace(health, error=None, delay_s=delay_s, version=int(domain.version), space=space)
+            refused = not_writable(self.domain_id, domain.domain_class, space)
+            health = replace(health, error=refused, delay_s=delay_s, version=int(domain.version), space=space)
             self._known.set()
         except AgentError as e:
             self._opened = None
-            health = replace(health, error=e)
+            health = replace(health, error=by_cause(self.domain_id, e))
         except Exception as e:  # noqa: BLE001 - one domain's surprise must end neither its monitor nor another's
             self._surprise("storage", e, self.health.error)
             health = replace(health, error=RemoteError(type(e).__name__, f"{type(e).__name__}: {e}"))

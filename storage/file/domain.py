@@ -194,8 +194,8 @@ class FileDomain:
         return await self.files.io.read_timed(self.files.place(METADATA))
 
     async def space(self) -> Space:
-        found = await self.files.io.space(self.folder)
-        return Space(found.total, found.free)
+        found = await self.files.io.space(self.folder, writes=self.files.place("dom_md/ids"))
+        return Space(found.total, found.free, found.refused)
 
     async def close(self) -> None:
         await self.files.io.close()

@@ -46,6 +46,8 @@ class FileStatus:
 class SpaceStatus:
     total: int
     free: int
+    refused: str
+    """Why a file there is not opened for writing; empty when it is, or when none was asked about."""
 
 
 class FileIo:
@@ -114,8 +116,9 @@ class FileIo:
         """For each folder in ``path``: sorted names of its entries that end with ``suffix``, in one request."""
         return dict(await self._ask("list_matching", path=path, suffix=suffix))
 
-    async def space(self, path: str) -> SpaceStatus:
-        return SpaceStatus(**await self._ask("space", Lane.HEALTH, path=path))
+    async def space(self, path: str, *, writes: str = "") -> SpaceStatus:
+        """``writes``: a file that is opened for writing, and not written."""
+        return SpaceStatus(**await self._ask("space", Lane.HEALTH, path=path, writes=writes))
 
     async def block_size(self, folder: str) -> int:
         """1 (any), 512 or 4096: what direct writes into ``folder`` need, found with a probe file."""

@@ -87,9 +87,16 @@ def list_matching(path: str, suffix: str) -> dict[str, list[str]]:
     return result
 
 
-def space(path: str) -> dict[str, int]:
+def space(path: str, writes: str) -> dict[str, Any]:
     found = os.statvfs(path)
-    return {"total": found.f_blocks * found.f_frsize, "free": found.f_bavail * found.f_frsize}
+    refused = ""
+    try:
+        if writes:
+            os.close(os.open(writes, os.O_WRONLY))
+    except OSError as e:
+        if e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            refused = os.strerror(e.errno)
+    return {"total": found.f_blocks * found.f_frsize, "free": found.f_bavail * found.f_frsize, "refused": refused}
 
 
 def block_size(folder: str) -> int:

@@ -11,9 +11,20 @@ from typing import Any
 import pytest
 
 from storage.domain import Space
-from storage.errors import HostIdInUse, HostIdNotAcquired, IoFailed, SanlockUnavailable, StorageNotResponding
+from storage.errors import (
+    AccessLost,
+    HostIdInUse,
+    HostIdNotAcquired,
+    IoFailed,
+    NotWritable,
+    SanlockUnavailable,
+    StorageNotResponding,
+    StorageReplaced,
+)
 from storage.leases import HostIdOwner
 from storage.monitor import DomainHealth, Monitors
+from storage.ondisk.values import DomainClass
+from vdsm.api.codes import all_codes
 
 INTERVAL_S = 0.05
 
@@ -28,6 +39,8 @@ class FakeDomain:
         self.probes = 0
         self.error: Exception | None = None
         self.owner: HostIdOwner | None = None
+        self.domain_class = DomainClass.DATA
+        self.measured = Space(100, 50)
 
     async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
         return self.owner
@@ -40,7 +53,7 @@ class FakeDomain:
         return 0.001
 
     async def space(self) -> Space:
-        return Space(100, 50)
+        return self.measured
 
 
 class SlowLeases:
@@ -134,6 +147,54 @@ async def test_before_the_first_check_nothing_is_claimed() -> None:
     health = made.monitors.start("bad", 1).health
     assert (health.checked, health.valid, health.version) == (False, False, -1)
     made.monitors.abandon_all()
+
+
+@pytest.mark.parametrize(
+    ("errno_name", "kind", "code"),
+    [
+        ("EACCES", AccessLost, 469),
+        ("EPERM", AccessLost, 469),
+        ("ESTALE", StorageReplaced, 384),
+        ("EIO", IoFailed, 200),
+    ],
+)
+async def test_trouble_is_told_by_its_cause(host: Host, errno_name: str, kind: type[Exception], code: int) -> None:
+    await host.until("good", valid=True)
+    host.domains["good"].error = IoFailed("read_timed", "/m/dom_md/metadata", errno_name, "the kernel's words")
+    await host.until("good", valid=False)
+    error = host.health("good").error
+    assert type(error) is kind
+    assert "the kernel's words" in host.health("good").reason
+    assert all_codes().get(kind, 200) == code
+    host.domains["good"].error = None
+    await host.until("good", valid=True)
+    assert host.health("good").reason == ""
+
+
+async def test_a_data_domain_that_is_not_written_is_bad_and_watched_on(host: Host) -> None:
+    await host.until("good", valid=True)
+    host.domains["good"].measured = Space(100, 50, "Read-only file system")
+    await host.until("good", valid=False)
+    assert isinstance(host.health("good").error, NotWritable)
+    assert "Read-only file system" in host.health("good").reason
+    assert host.health("good").space == Space(100, 50, "Read-only file system")
+    host.domains["good"].measured = Space(100, 40)
+    await host.until("good", valid=True)
+    assert host.changes.count(("good", False)) == 1
+
+
+@pytest.mark.parametrize("domain_class", [DomainClass.ISO, DomainClass.BACKUP])
+async def test_a_domain_that_is_made_to_be_read_needs_no_writing(host: Host, domain_class: DomainClass) -> None:
+    read_only = Space(100, 50, "Read-only file system")
+    host.domains["good"].domain_class, host.domains["good"].measured = domain_class, read_only
+    await seen(lambda: host.health("good").space == read_only)
+    assert host.health("good").valid
+
+
+async def test_a_full_domain_is_valid_and_says_so(host: Host) -> None:
+    host.domains["good"].measured = Space(100, 0)
+    await seen(lambda: host.health("good").reason == "The storage of domain good is full")
+    assert host.health("good").valid
 
 
 async def test_joining_does_not_delay_the_check(host: Host) -> None:

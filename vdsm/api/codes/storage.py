@@ -28,6 +28,9 @@ CODES: dict[type[AgentError], int] = {
     errors.NameNotAscii: 4900,
     errors.BlockSizeUnsupported: 348,
     errors.DirectIoUnsupported: 399,
+    errors.AccessLost: 469,
+    errors.NotWritable: 385,
+    errors.StorageReplaced: 384,
     # domains
     errors.DomainExists: 365,
     errors.DomainNotFound: 358,
