@@ -56,6 +56,8 @@ class SimulatedHypervisor:
     async def domain(self, vm_id: str) -> Domain:
         return self._domain(vm_id)
 
+    def check_free(self, vm_id: str) -> None: ...
+
     async def define(self, xml: str) -> None: ...
 
     async def launch(self, vm_id: str, flags: int) -> Domain:

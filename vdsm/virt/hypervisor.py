@@ -174,6 +174,12 @@ class Domains(Protocol):
 
 
 class Lifecycle(Protocol):
+    def check_free(self, vm_id: str) -> None:
+        """Raises `VmCallsHang` while something that a VM of this id was told has not come back.
+
+        It may be done at any moment, to whatever domain has the id then.
+        """
+
     async def define(self, xml: str) -> None: ...
 
     async def launch(self, vm_id: str, flags: int) -> Domain:

@@ -150,7 +150,8 @@ class Vms:
     async def create(self, vm_id: str, xml: str) -> Vm:
         """Accept a VM: it is on record and WaitForLaunch when this returns; the start goes on by itself.
 
-        `InvalidParameter` (named xml), `VmIdDiffers`, `VmExists` and `ForeignDomain` refuse it, with nothing changed.
+        `InvalidParameter` (named xml), `VmIdDiffers`, `VmExists`, `ForeignDomain` and `VmCallsHang` (of its earlier
+        life) refuse it, with nothing changed.
         """
         self._check_recovered()
         description, kept = await accept.read(xml, self._parts.facts)
@@ -159,6 +160,7 @@ class Vms:
         if vm_id in self._vms:
             raise VmExists(vm_id, str(self._vms[vm_id].status.reported))
         self._external.refuse(vm_id)
+        self._parts.hypervisor.check_free(vm_id)
         record = accept.record(description, kept, self._parts.records.get(vm_id))
         vm = self._vms[vm_id] = Vm(self._parts, record, description, lambda: self._began(vm_id))
         accepted = self._accepting[vm_id] = asyncio.Event()

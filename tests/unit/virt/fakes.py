@@ -13,7 +13,7 @@ from typing import Any
 from vdsm.common.paths import Paths
 from vdsm.common.xml import parse
 from vdsm.virt.domain_xml.placeholders import HostFacts
-from vdsm.virt.errors import DomainMissing, HypervisorError
+from vdsm.virt.errors import DomainMissing, HypervisorError, VmCallsHang
 from vdsm.virt.hypervisor import Change, Domain, DomainEvent, DomainState, HypervisorEvent, Sampled, Stats
 from vdsm.virt.libvirt_edge.counters import read
 from vdsm.virt.qemu_process import QemuProcess
@@ -64,6 +64,8 @@ class FakeDomain:
 class FakeHypervisor:
     found: dict[str, FakeDomain] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    hang: set[str] = field(default_factory=set)
+    """VMs of which a call has not come back."""
     # call name -> what to do when it comes
     before: dict[str, Callable[[str], Awaitable[None]]] = field(default_factory=dict)
     hear: Callable[[HypervisorEvent], None] = lambda _event: None
@@ -82,6 +84,10 @@ class FakeHypervisor:
     async def domain(self, vm_id: str) -> Domain:
         await asyncio.sleep(0)
         return self._shown(vm_id)
+
+    def check_free(self, vm_id: str) -> None:
+        if vm_id in self.hang:
+            raise VmCallsHang(vm_id, "libvirt/end", 1, "kill QEMU for 70 s")
 
     async def define(self, xml: str) -> None:
         vm_id = parse(xml, what="test").findtext("uuid") or ""

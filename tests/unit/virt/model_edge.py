@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vdsm.common.xml import parse
-from vdsm.virt.errors import DomainMissing
+from vdsm.virt.errors import DomainMissing, VmCallsHang
 from vdsm.virt.hypervisor import Domain, DomainState, HypervisorEvent, Sampled, Stats
 from vdsm.virt.libvirt_edge.counters import read
 from vdsm.virt.qemu_process import QemuProcess
@@ -47,6 +47,10 @@ class Edge:
     async def domain(self, vm_id: str) -> Domain:
         found: Domain = await self._call("domain", vm_id, lambda: self._host.dom(vm_id).shown())
         return found
+
+    def check_free(self, vm_id: str) -> None:
+        if self._host.pending.get((self, vm_id)):
+            raise VmCallsHang(vm_id, "model", 1, "one is done later")
 
     async def define(self, xml: str) -> None:
         root = parse(xml, what="test")

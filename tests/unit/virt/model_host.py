@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -84,6 +84,10 @@ FAULTS = {
 }
 
 
+# what they make is looked for, whenever it is made
+OWN_STRAYS = ("define", "launch")
+
+
 class Host:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -100,6 +104,8 @@ class Host:
         self.twice: set[str] = set()
         self._last_event: dict[str, float] = {}
         self.faults: dict[tuple[str, str], deque[Fault]] = {}
+        # how many calls of an agent about a VM have nobody who waits, and an effect to come
+        self.pending: Counter[tuple[object, str]] = Counter()
         self.away: str = ""  # "fails" or "hangs": libvirt as a whole
         self._waiting: list[Callable[[], None]] = []
         self._under_way: dict[asyncio.Future[Any], str] = {}
@@ -156,11 +162,14 @@ class Host:
         self.clock.at(limit_s, lambda: _answer(future, DeadlineExceeded(f"libvirt: {name}", limit_s)))
         queued = self.faults.get((vm_id, name))
         fault = queued.popleft() if queued else Fault()
+        late = (self.edge, vm_id) if fault is FAULTS["timeout, done later"] and name not in OWN_STRAYS else None
 
         def go() -> None:
             if future.done():
                 return
             self._under_way[future] = name
+            if late is not None:
+                self.pending[late] += 1
             if fault.effect_s is not None:
                 self.clock.at(takes_s / 2 + fault.effect_s, effect)
             if fault.error is not None:
@@ -168,6 +177,10 @@ class Host:
                 self.clock.at(takes_s + (fault.answer_s or 0.0), lambda: _answer(future, error))
 
         def effect() -> None:
+            if late is not None:
+                self.pending[late] -= 1
+                if late[0] is not self.edge:
+                    return  # libvirt drops what an agent that is gone asked for and it has not begun
             try:
                 result = do()
             except (AgentError, OSError) as e:

@@ -34,7 +34,7 @@ from .model_xml import VMS, xml_of
 
 FOUND_WITHIN = 150  # walks
 # walks that have found something
-FOUND_SOMETHING = (2949511341, 2359920786)
+FOUND_SOMETHING = (1249, 2949511341, 2359920786)
 EXAMPLES = int(os.environ.get("VDSM_MODEL_EXAMPLES", "10000" if SOAK else "300"))
 
 

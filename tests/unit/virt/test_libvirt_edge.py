@@ -15,13 +15,14 @@ import libvirt
 import pytest
 
 from vdsm.common.errors import DeadlineExceeded
-from vdsm.virt.errors import DomainMissing, HypervisorError
+from vdsm.virt.errors import DomainMissing, HypervisorError, VmCallsHang
 from vdsm.virt.hypervisor import (
     Change,
     DomainEvent,
     DomainState,
     HypervisorEvent,
 )
+from vdsm.virt.libvirt_edge import libvirt_hypervisor
 from vdsm.virt.libvirt_edge.libvirt_hypervisor import LibvirtHypervisor
 
 from .fakes import new_id, until
@@ -436,3 +437,26 @@ def test_libvirtd_has_threads_left_when_all_that_may_hang_does() -> None:
 async def test_a_call_before_the_start_is_refused() -> None:
     with pytest.raises(HypervisorError, match="not started"):
         await LibvirtHypervisor(URI).domains()
+
+
+async def test_a_kill_that_was_given_up_while_its_domain_was_looked_up_kills_nothing_later(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await edge.start_domain()
+    go, look_up = threading.Event(), libvirt.virConnect.lookupByUUIDString
+
+    def slowly(connect: libvirt.virConnect, vm_id: str) -> libvirt.virDomain:
+        go.wait(10)
+        return look_up(connect, vm_id)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(libvirt.virConnect, "lookupByUUIDString", slowly)
+        patched.setattr(libvirt_hypervisor, "_CHANGE_S", 0.05)
+        with pytest.raises(DeadlineExceeded):
+            await edge.hypervisor.kill(edge.vm_id)
+        with pytest.raises(VmCallsHang, match="kill QEMU"):
+            edge.hypervisor.check_free(edge.vm_id)
+        go.set()
+        await until(lambda: not edge.hypervisor._ends.stuck)
+    edge.hypervisor.check_free(edge.vm_id)
+    assert (await edge.hypervisor.domain(edge.vm_id)).state is DomainState.RUNNING

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vdsm.common.errors import AgentError, InvalidParameter
-from vdsm.virt.errors import CalledBack, DestroyFailed, NoSuchVm, VmExists, VmIdDiffers, VmIsDown
+from vdsm.virt.errors import CalledBack, DestroyFailed, NoSuchVm, VmCallsHang, VmExists, VmIdDiffers, VmIsDown
 from vdsm.virt.hypervisor import Change, DomainState
 from vdsm.virt.power import PowerdownRequest
 from vdsm.virt.vm import Vm
@@ -28,6 +28,15 @@ async def up(world: World, xml: str | None = None) -> Vm:
     assert vm.status.reported == "WaitForLaunch"
     await until(lambda: vm.status.reported != "WaitForLaunch")
     return vm
+
+
+async def test_a_vm_does_not_begin_while_a_call_to_its_earlier_life_hangs(world: World) -> None:
+    world.hypervisor.hang.add(VM)
+    with pytest.raises(VmCallsHang, match="kill QEMU for 70 s"):
+        await world.vms.create(VM, xml_of())
+    assert (world.vms.all(), world.records(), world.hypervisor.calls) == ([], [], [])
+    world.hypervisor.hang.clear()
+    await world.vms.create(VM, xml_of())
 
 
 async def test_create_answers_first_and_then_starts(world: World) -> None:

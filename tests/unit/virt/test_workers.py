@@ -17,7 +17,7 @@ import pytest
 
 from vdsm.common.errors import DeadlineExceeded
 from vdsm.virt.errors import HypervisorError, NotBegun, TooManyStuckCalls, Unanswered, VmCallsHang
-from vdsm.virt.libvirt_edge.workers import Workers
+from vdsm.virt.libvirt_edge.workers import Workers, check_wanted
 
 from .fakes import until
 
@@ -270,6 +270,31 @@ async def test_a_vm_whose_calls_hang_is_refused_by_name_and_others_go_on(hangs: 
     await all_back(workers, hangs)
     assert await workers.call("pause", 1.0, lambda: "yes", vm_id="sick") == "yes"
     workers.stop()
+
+
+async def test_a_vm_is_free_when_its_hung_calls_are_back(hangs: Hangs) -> None:
+    workers = Workers("back", 2)
+    assert await lost(workers, hangs, 1, vm_id="a") == [Unanswered]
+    with pytest.raises(VmCallsHang, match="VM a: 1 calls"):
+        workers.check_back("a")
+    workers.check_back("b")
+    await all_back(workers, hangs)
+    workers.check_back("a")
+
+
+async def test_what_is_asked_in_two_steps_is_not_done_when_the_caller_left_between_them(hangs: Hangs) -> None:
+    workers, done = Workers("steps", 1), threading.Event()
+
+    def steps() -> None:
+        hangs()  # looking up the domain of the id
+        check_wanted()
+        done.set()  # ending whatever has the id by now
+
+    assert await lost(workers, steps, 1, vm_id="a") == [Unanswered]
+    await all_back(workers, hangs)
+    assert not done.is_set()
+    await workers.call("steps", 5.0, steps, vm_id="a")
+    assert done.is_set()
 
 
 async def test_calls_about_the_host_that_hang_leave_the_threads_to_others(hangs: Hangs) -> None:

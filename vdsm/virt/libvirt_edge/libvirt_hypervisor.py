@@ -22,7 +22,7 @@ from vdsm.virt.libvirt_edge.connection import Connection
 from vdsm.virt.libvirt_edge.statistics import StatisticsCalls
 from vdsm.virt.libvirt_edge.subscriptions import Subscription
 from vdsm.virt.libvirt_edge.translation import contradicts, disk_error, domain_state
-from vdsm.virt.libvirt_edge.workers import Workers
+from vdsm.virt.libvirt_edge.workers import Workers, check_wanted
 
 T = TypeVar("T")
 
@@ -69,6 +69,10 @@ class LibvirtHypervisor:
 
     async def domain(self, vm_id: str) -> Domain:
         return await self._read(vm_id, "look at the domain", _read)
+
+    def check_free(self, vm_id: str) -> None:
+        for workers in (self._ends, self._changes, self._agents):
+            workers.check_back(vm_id)
 
     async def define(self, xml: str) -> None:
         def run(connect: libvirt.virConnect) -> None:
@@ -173,7 +177,12 @@ class LibvirtHypervisor:
     async def _on_domain(
         self, workers: Workers, vm_id: str, what: str, timeout_s: float, run: Callable[[libvirt.virDomain], T]
     ) -> T:
-        return await self._call(workers, what, timeout_s, lambda connect: run(connect.lookupByUUIDString(vm_id)), vm_id)
+        def go(connect: libvirt.virConnect) -> T:
+            domain = connect.lookupByUUIDString(vm_id)
+            check_wanted()  # a caller that left meanwhile meant the domain of that time
+            return run(domain)
+
+        return await self._call(workers, what, timeout_s, go, vm_id)
 
     async def _call(
         self,

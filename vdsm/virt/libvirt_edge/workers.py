@@ -106,6 +106,12 @@ class Workers:
         finally:
             del call  # an error knows this frame: with the call in it, only the garbage collector would free both
 
+    def check_back(self, vm_id: str) -> None:
+        """Raises `VmCallsHang` while a call about the VM hangs."""
+        about_it = [call for call in self._running if call.hung and call.vm_id == vm_id]
+        if about_it:
+            raise VmCallsHang(vm_id, self.name, len(about_it), _told(about_it))
+
     def stop(self) -> None:
         """Let the threads end; hung ones stay until they come back, or the process ends. Nothing begins any more."""
         self._stopped = True
@@ -233,6 +239,7 @@ class _Thread:
             return False
         result, error = None, None
         if call.take():
+            _of_thread.call = call
             try:
                 result = call.context.run(call.run)
             except BaseException as e:  # noqa: BLE001 - the caller's future carries it
@@ -242,8 +249,19 @@ class _Thread:
         except RuntimeError:  # the loop is closed: nobody waits any more
             return False
         finally:
+            _of_thread.call = None
             del call, error  # it knows this frame
         return True
+
+
+_of_thread = threading.local()
+
+
+def check_wanted() -> None:
+    """For what runs in a call's thread, between two questions. Raises `HypervisorError` when its caller has left."""
+    call: _Call | None = getattr(_of_thread, "call", None)
+    if call is not None and call.hung:
+        raise HypervisorError(call.what, 0, "nobody waits for it any more")
 
 
 def _told(calls: list[_Call]) -> str:
