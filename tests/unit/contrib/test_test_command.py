@@ -123,9 +123,11 @@ def test_no_test_at_all_is_an_error(tmp_path: Path) -> None:
 def test_a_process_that_a_run_left_is_named(tmp_path: Path) -> None:
     run = f"run-{tmp_path.name}-{os.getpid()}"
     before = leftovers.seen(run)
-    with subprocess.Popen(
-        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, leftovers.MARK: run}
-    ) as process:
+    argv = [sys.executable, "-c", "print('runs', flush=True); input()"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, env={**os.environ, leftovers.MARK: run}) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"runs\n"  # the kernel shows no environment yet when the child begins
         assert [line for line in leftovers.left(before, run, settle_s=0) if f"process {process.pid}: " in line]
         process.kill()
     assert not [line for line in leftovers.left(before, run) if line.startswith("process")]

@@ -37,6 +37,7 @@ class Broken(AgentError):
 class Qemu:
     vm_id: str
     process: QemuProcess
+    xml: str
     alive: bool = True
     hung: bool = False
     killed: bool = False
@@ -215,12 +216,15 @@ class Host:
     def lives(self, vm_id: str) -> bool:
         return any(qemu.alive for qemu in self.qemus if qemu.vm_id == vm_id)
 
+    def uses(self, vm_id: str, image_id: str) -> bool:
+        return any(qemu.alive and image_id in qemu.xml for qemu in self.qemus if qemu.vm_id == vm_id)
+
     def launch(self, vm_id: str, *, paused: bool) -> Domain:
         dom = self.dom(vm_id)
         if dom.active:
             raise HypervisorError("launch", 55, "domain is already running")
         pid = next(self._pids)
-        dom.qemu = Qemu(vm_id, QemuProcess(pid, pid))
+        dom.qemu = Qemu(vm_id, QemuProcess(pid, pid), dom.xml)
         self.qemus.append(dom.qemu)
         dom.state, dom.reason, dom.errors = DomainState.RUNNING, "booted", {}
         self.note(vm_id, "launched")
@@ -341,7 +345,7 @@ class Storage:
         async with self._turns.setdefault(image_id, asyncio.Lock()):
             await self._reach(domain_id, "teardown")
             vm_id = consumer.removeprefix("vm:")
-            if self._host.lives(vm_id):
+            if self._host.uses(vm_id, image_id):  # what an earlier life left may go under a later one without it
                 self._host.wrong(f"image {image_id[-2:]} is torn down under the QEMU of VM {vm_id[-2:]}")
             self.users.get(image_id, set()).discard(consumer)
 
