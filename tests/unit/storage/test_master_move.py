@@ -107,7 +107,9 @@ async def test_the_lease_of_the_new_master_alone_is_held(spm: World, second: Sec
     async with asyncio.timeout(10):  # another process gets the old one's
         await spm.storage.pool_domains.deactivate(spm.pool_id, spm.domain_id)
         await spm.storage.pool_domains.detach(spm.pool_id, spm.domain_id)
+        _edit(spm.domain, "POOL_UUID=\n", f"POOL_UUID={new_uuid()}\n")  # one that nobody knows: it is freed of it
         await spm.storage.forced_detach.free(spm.domain_id)
+    assert _fields(spm.domain)["POOL_UUID"] == ""
 
 
 async def test_an_active_master_is_deactivated_by_naming_its_successor(spm: World, second: Second) -> None:
