@@ -12,7 +12,6 @@ from storage.domains import Domains
 from storage.in_use import InUse
 from storage.lockspaces import Lockspaces
 from storage.ondisk.layout import RESERVED_HOST_ID
-from storage.ondisk.values import DomainStatus
 from storage.pool import ATTACH_S, Pool
 from storage.spm.errors import DomainInConnectedPool, DomainIsMaster, DomainNotInPool
 from storage.turns import DomainTurns
@@ -31,17 +30,14 @@ class ForcedDetach:
 
     async def drop(self, pool_id: str, domain_id: str) -> None:
         """For the SPM. Raises `NotSpm`, `DomainNotInPool`, `DomainIsMaster`."""
-        pool = self._pool.require(pool_id)
-        self._pool.spm.require(pool_id)
-        if domain_id not in pool.domains:
-            raise DomainNotInPool(domain_id, pool_id)
-        if domain_id == pool.master_id:
-            raise DomainIsMaster(domain_id)
-        left: dict[str, DomainStatus] | None = {d: status for d, status in pool.domains.items() if d != domain_id}
-        if pool.map_on_master:
-            await self._pool.call_spm("pool.write_map", {"domains": left})
-            left = None
-        await self._pool.connect(pool_id, pool.host_id, pool.master_id, pool.master_version, left)
+        async with self._pool.lane("forced detach"):
+            pool = self._pool.require(pool_id)
+            self._pool.spm.require(pool_id)
+            if domain_id not in pool.domains:
+                raise DomainNotInPool(domain_id, pool_id)
+            if domain_id == pool.master_id:
+                raise DomainIsMaster(domain_id)
+            await self._pool.change_map({d: status for d, status in pool.domains.items() if d != domain_id})
 
     async def free(self, domain_id: str) -> None:
         """Raises `DomainInConnectedPool`, `VolumesInUse`, `LockTimeout`, and what the lease is refused for."""
@@ -56,11 +52,7 @@ class ForcedDetach:
                 "domain_id": domain_id,
                 "places": self._domains.source.known([domain_id]),
             }
-            was_joined = await self._lockspaces.is_joined(domain_id)
             pool_id = connected.pool_id if connected is not None else ""
             self._in_use.check_domain(domain_id)
-            try:
+            async with self._lockspaces.joined_for_once(domain_id):
                 await self._pool.spm.once(grant, pool_id, "domain.free", params, timeout_s=ATTACH_S)
-            finally:
-                if not was_joined:
-                    await self._lockspaces.leave_domain(domain_id)

@@ -12,10 +12,11 @@ None is left while leases in it are in use. One leaving at a time: who is about 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 
 from storage.edges import LeasesOf
 from storage.errors import HostIdInUse
@@ -63,6 +64,16 @@ class Lockspaces:
             return False
         found = await self._ours(leases)
         return found is None or any(member.name == domain_id for member in found)
+
+    @contextlib.asynccontextmanager
+    async def joined_for_once(self, domain_id: str) -> AsyncIterator[None]:
+        """What a change joins of a domain is left again, also when its process died in the middle."""
+        was_joined = await self.is_joined(domain_id)
+        try:
+            yield
+        finally:
+            if not was_joined:
+                await self.leave_domain(domain_id)
 
     async def _leave(self, which: Which) -> None:
         """What can't be left is told, and found again the next time."""

@@ -7,9 +7,7 @@ changes last: what stands on the storage is then done, and doing the verb again 
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import AsyncIterator
 
 from storage.domains import Domains
 from storage.in_use import InUse
@@ -61,7 +59,7 @@ class PoolDomains:
                 "master_version": int((await (await self._domains.get(pool.master_id)).read_metadata()).version),
                 "places": self._domains.source.known([domain_id]),
             }
-            async with self._joined_for_once(domain_id):
+            async with self._lockspaces.joined_for_once(domain_id):
                 await self._pool.spm.once(grant, pool_id, "domain.attach", params, timeout_s=ATTACH_S)
             ATTACH_ENDED.reach()
             await self._pool.change_map({**pool.domains, domain_id: DomainStatus.ATTACHED})
@@ -117,16 +115,6 @@ class PoolDomains:
             await self._pool.call_spm("domain.demote", {"domain_id": domain_id})
         except AgentError as e:  # it is tried again the next time
             log.warning("domain %s: it is not known whether it says that it is a master: %s", domain_id, e)
-
-    @contextlib.asynccontextmanager
-    async def _joined_for_once(self, domain_id: str) -> AsyncIterator[None]:
-        """What its process joined is left again, also when that died in the middle."""
-        was_joined = await self._lockspaces.is_joined(domain_id)
-        try:
-            yield
-        finally:
-            if not was_joined:
-                await self._lockspaces.leave_domain(domain_id)
 
     async def _set_status(self, pool_id: str, domain_id: str, status: DomainStatus) -> None:
         pool = self._pool.require(pool_id)

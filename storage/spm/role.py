@@ -8,10 +8,7 @@ the other domains brought to the master's version, beside all else. What a dead 
 or removed within 10 s goes on beside the open gate, under the locks that it asked for before. Anything before
 the open gate that fails ends the process: the lock daemon frees the lease of a dead process at once.
 
-While the role is on, the lease is asked for every 2 I/O timeouts, without touching storage; when
-it is gone this process kills itself, since somebody else may be writing already. The lock daemon does
-the same to it when the host cannot renew. An answer that fails, whatever it is, is told and asked again; after
-the fourth in a row the lease counts as gone.
+While the role is on, the lease is watched (`storage.spm.mastership`); the master may move (`storage.spm.master_move`).
 
 Stop: gate closed -> running verbs and tasks interrupted (they stay stored, the next SPM undoes them) -> I/O helpers
 ended -> lease released, unless a writer hangs, which keeps it -> process ends.
@@ -46,10 +43,8 @@ from vdsm.common.errors import AgentError
 
 log = logging.getLogger("vdsm.storage.spm")
 
-ACQUIRE_S = 240.0
 GARBAGE_S = 60.0
 PATIENCE_S = 10.0
-MAX_INQUIRE_FAILURES = 3
 LEFT_OVERS = "removing left-overs of volumes"
 
 START_ACQUIRED = crash_point("spm.start.acquired", "the lease is ours, nothing was read yet")

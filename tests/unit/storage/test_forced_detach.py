@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Domains of pools that are lost, and pools whose domains are lost."""
 
+import asyncio
 import shutil
 
 import pytest
@@ -49,6 +50,17 @@ async def test_a_domain_that_is_gone_leaves_its_pool(spm: World) -> None:
     shutil.rmtree(folder / domain_id)
     await spm.storage.forced_detach.drop(spm.pool_id, domain_id)
     assert spm.storage.pool.require(spm.pool_id).domains == {spm.domain_id: DomainStatus.ACTIVE}
+
+
+async def test_a_domain_that_comes_while_another_is_dropped_stays(spm: World) -> None:
+    gone, comes = new_uuid(), new_uuid()
+    await spm.create_domain(gone, spm.top / "gone")
+    await spm.create_domain(comes, spm.top / "comes")
+    await spm.storage.pool_domains.attach(spm.pool_id, gone)
+    await asyncio.gather(
+        spm.storage.pool_domains.attach(spm.pool_id, comes), spm.storage.forced_detach.drop(spm.pool_id, gone)
+    )
+    assert set(spm.storage.pool.require(spm.pool_id).domains) == {spm.domain_id, comes}
 
 
 async def test_a_pool_loses_no_master_and_nothing_that_it_has_not(spm: World) -> None:
