@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -43,6 +45,8 @@ from storage.leases.model import (
 from storage.leases.registration import Registration
 from storage.leases.threads import in_thread
 from vdsm.common.errors import DeadlineExceeded
+
+log = logging.getLogger("vdsm.storage.leases")
 
 T = TypeVar("T")
 
@@ -190,7 +194,17 @@ class SanlockLeases:
             if owner is not None:
                 raise LeaseHeld(e.lease, f"the host with id {owner.host_id}") from e
             raise
-        return (await self.read_lease(lease)).version
+        try:
+            return (await self.read_lease(lease)).version
+        except BaseException:  # the caller has nothing of it: a lease that nobody knows of is given back by nobody
+            await asyncio.shield(self._give_up(registration, claim))
+            raise
+
+    async def _give_up(self, registration: Registration, claim: object) -> None:
+        try:
+            await _call("release", str(registration.lease), lambda: registration.give_up(claim))
+        except (StorageError, DeadlineExceeded) as e:  # its end frees it all the same
+            log.warning("lease %s was not given back in order: %s", registration.lease, e)
 
     async def release(self, lease: Lease) -> None:
         registration = self._registrations.get(lease)

@@ -11,6 +11,7 @@ ended *and* its last writer. One that hangs in the kernel keeps it, however this
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 
@@ -53,8 +54,12 @@ class OwnLease:
         except LeaseHeld as e:
             raise await self._explained(e, domain, host_id) from e
         self._domain = domain
-        self._pools.keep(self._kept.descriptors)
-        records.write(self._folder, domain.domain_id)
+        try:
+            self._pools.keep(self._kept.descriptors)
+            records.write(self._folder, domain.domain_id)
+        except BaseException:  # whoever asked has nothing of it, and would never give it back
+            await asyncio.shield(self.release())
+            raise
         return version
 
     async def give_back(self) -> None:

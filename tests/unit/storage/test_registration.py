@@ -173,3 +173,18 @@ async def test_a_lease_that_the_daemon_cannot_open_says_who_needs_rights(monkeyp
     monkeypatch.setattr(sanlock_edge.sanlock, "write_lockspace", refused)
     with pytest.raises(LeaseError, match=r"cannot open it: its user must be in group 36.*no_root_squash"):
         await sanlock_edge.SanlockLeases().format_lockspace(Lockspace("d", "/mnt/ids", 1 << 20, 512, 1))
+
+
+async def test_a_lease_whose_version_cannot_be_read_is_given_back(
+    daemon: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from storage.leases.sanlock_edge import SanlockLeases
+
+    async def silent(_leases: object, lease: Lease) -> LeaseRecord:
+        raise DeadlineExceeded(f"sanlock read of {lease}", 60)
+
+    monkeypatch.setattr(SanlockLeases, "read_lease", silent)
+    leases = SanlockLeases()
+    with pytest.raises(DeadlineExceeded):
+        await leases.acquire(LEASE, timeout_s=5)
+    assert await leases.held(LEASE) is False
