@@ -19,8 +19,6 @@ from storage.errors import LeaseHeld
 from storage.file.io import FileIo
 from storage.leases.model import (
     Holder,
-    HostRecord,
-    HostStatus,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -109,9 +107,6 @@ class SafeLease:
 
     async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         return False
-
-    async def hosts(self, space: Lockspace, host_id: int = 0) -> list[HostRecord]:
-        return [] if self._joined is None else [HostRecord(self._joined, 0, HostStatus.UNAVAILABLE)]
 
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         return Holder(VERSION, None)

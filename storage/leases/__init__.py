@@ -4,8 +4,6 @@
 from storage.leases.model import (
     Holder,
     HostIdOwner,
-    HostRecord,
-    HostStatus,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -17,8 +15,6 @@ from storage.leases.model import (
 __all__ = [
     "Holder",
     "HostIdOwner",
-    "HostRecord",
-    "HostStatus",
     "Lease",
     "LeaseOwner",
     "LeaseRecord",

@@ -17,8 +17,6 @@ from storage.errors import LeaseError, LeaseHeld
 from storage.leases.kept import Kept
 from storage.leases.model import (
     Holder,
-    HostRecord,
-    HostStatus,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -98,9 +96,6 @@ class FlockLeases:
 
     async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         return False
-
-    async def hosts(self, space: Lockspace, host_id: int = 0) -> list[HostRecord]:
-        return [HostRecord(h, 0, HostStatus.UNAVAILABLE) for p, h in self._joined.items() if p == space.path]
 
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         """The host id is that of this host: nobody else can hold a local lock."""

@@ -14,7 +14,6 @@ host is known to be dead, or the joining fails.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Protocol
 
 
@@ -79,23 +78,6 @@ class HostIdOwner:
         return self.timestamp == 0
 
 
-class HostStatus(StrEnum):
-    UNKNOWN = "unknown"
-    FREE = "free"
-    LIVE = "live"
-    FAIL = "fail"
-    DEAD = "dead"
-    UNAVAILABLE = "unavailable"
-    """The domain's lock knows no hosts (flock)."""
-
-
-@dataclass(frozen=True)
-class HostRecord:
-    host_id: int
-    generation: int
-    status: HostStatus
-
-
 @dataclass(frozen=True)
 class Holder:
     """Who holds the SDM lease. ``version`` is -1 when unknown; ``host_id`` None when nobody does."""
@@ -155,9 +137,6 @@ class Leases(Protocol):
 
     async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         """Whether the owner is known to be dead or to have left since. What is not known counts as alive."""
-
-    async def hosts(self, space: Lockspace, host_id: int = 0) -> list[HostRecord]:
-        """Hosts of a joined lockspace (all with ``host_id`` 0)."""
 
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         """Who holds the lease now, dead hosts not counted. The lockspace must be joined."""

@@ -34,8 +34,6 @@ from storage.leases.daemon import socket_path
 from storage.leases.kept import Kept
 from storage.leases.model import (
     Holder,
-    HostRecord,
-    HostStatus,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -69,13 +67,9 @@ _HELD = {ACQUIRE_IDLIVE, ACQUIRE_OWNED, ACQUIRE_OTHER, ACQUIRE_OWNED_RETRY, errn
 _NO_LEASE = {LEADER_MAGIC, LEADER_LOCKSPACE, LEADER_RESOURCE, errno.EMSGSIZE}
 _NO_DAEMON = {errno.ECONNREFUSED, errno.EPIPE, errno.ECONNRESET}
 
-_STATUS = {
-    sanlock.HOST_UNKNOWN: HostStatus.UNKNOWN,
-    sanlock.HOST_FREE: HostStatus.FREE,
-    sanlock.HOST_LIVE: HostStatus.LIVE,
-    sanlock.HOST_FAIL: HostStatus.FAIL,
-    sanlock.HOST_DEAD: HostStatus.DEAD,
-}
+# of a host's flags; one that fails to renew (HOST_FAIL) is not known to be dead yet
+_STATE = 0xF
+_GONE = {sanlock.HOST_FREE, sanlock.HOST_DEAD}
 
 
 class SanlockLeases:
@@ -242,12 +236,6 @@ class SanlockLeases:
         )
         return [LeaseOwner(owner["host_id"], owner["generation"]) for owner in found]
 
-    async def hosts(self, space: Lockspace, host_id: int = 0) -> list[HostRecord]:
-        found = await _call("hosts", space.name, lambda: sanlock.get_hosts(space.name.encode(), host_id))
-        return [
-            HostRecord(h["host_id"], h["generation"], _STATUS.get(h["flags"] & 0xF, HostStatus.UNKNOWN)) for h in found
-        ]
-
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         record = await self.read_lease(lease)
         owners = await self.owners(lease)
@@ -258,15 +246,13 @@ class SanlockLeases:
 
     async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         try:
-            hosts = await self.hosts(space, owner.host_id)
+            found = await _call("hosts", space.name, lambda: sanlock.get_hosts(space.name.encode(), owner.host_id))
         except LeaseError as e:
             # not known yet, or this host is still joining the lockspace
             if e.code in (errno.EAGAIN, errno.ENOENT):
                 return False
             raise
-        return bool(hosts) and (
-            hosts[0].generation != owner.generation or hosts[0].status in (HostStatus.DEAD, HostStatus.FREE)
-        )
+        return bool(found) and (found[0]["generation"] != owner.generation or found[0]["flags"] & _STATE in _GONE)
 
     async def close(self) -> None:
         """End the registrations. sanlock then releases what this process still held."""

@@ -6,8 +6,6 @@ from __future__ import annotations
 from storage.errors import LeaseNotFormatted
 from storage.leases import (
     Holder,
-    HostRecord,
-    HostStatus,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -62,9 +60,6 @@ class MemoryLeases:
 
     async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         return True
-
-    async def hosts(self, space: Lockspace, host_id: int = 0) -> list[HostRecord]:
-        return [HostRecord(host_id, 1, HostStatus.LIVE)]
 
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         return Holder(1, 1 if lease in self._held else None)
