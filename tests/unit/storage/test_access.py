@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 import struct
 from pathlib import Path
 
 import pytest
 
-from storage.access import ENTER, READ, Identity, Rights, decode_acl, may, refused_at
+from storage.access import ENTER, READ, Identity, Rights, decode_acl, may, qemu_identities, refused_at
 
 QEMU = Identity("qemu", 107, frozenset({107, 36}))
 BOTH = READ | ENTER
@@ -109,3 +110,21 @@ def test_the_kernels_acl_is_read(tmp_path: Path) -> None:
         pytest.skip(f"this file system has no ACLs: {e}")
     assert refused_at(str(folder), _other(folder)) is None
     assert refused_at(str(folder), Identity("b", 4_000_001, frozenset())) == (str(folder), "read and enter")
+
+
+def test_qemu_is_whoever_of_its_users_this_host_has_with_all_its_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    def user(name: str) -> pwd.struct_passwd:
+        if name != "libvirt-qemu":
+            raise KeyError(name)
+        return pwd.struct_passwd((name, "x", 107, 36, "", "/", "/bin/false"))
+
+    monkeypatch.setattr(pwd, "getpwnam", user)
+    monkeypatch.setattr(os, "getgrouplist", lambda name, group: [group, 108] if name == "libvirt-qemu" else [])
+    assert qemu_identities() == (Identity("libvirt-qemu", 107, frozenset({36, 108})),)
+
+
+def test_qemu_has_either_name_by_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = {"qemu": 107, "libvirt-qemu": 64055}
+    monkeypatch.setattr(pwd, "getpwnam", lambda n: pwd.struct_passwd((n, "x", users[n], 36, "", "/", "/bin/false")))
+    monkeypatch.setattr(os, "getgrouplist", lambda _name, group: [group])
+    assert [(who.name, who.uid) for who in qemu_identities()] == list(users.items())

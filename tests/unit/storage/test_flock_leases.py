@@ -39,6 +39,18 @@ async def test_a_lock_that_came_too_late_is_given_back(tmp_path: Path, monkeypat
                 await asyncio.sleep(0.01)
 
 
+async def test_closing_gives_back_what_is_still_held(tmp_path: Path) -> None:
+    leases = FlockLeases()
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "ids").touch()
+        await leases.acquire(Lease("sd", "SDM", str(tmp_path / name / "leases"), 0, 1 << 20, 512), timeout_s=5)
+    await leases.close()
+    for name in ("one", "two"):
+        with open(tmp_path / name / "ids") as ids:
+            assert _is_free(ids.fileno())
+
+
 def _is_free(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

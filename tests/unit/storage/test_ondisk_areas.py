@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import BlockSizeUnsupported, ChecksumMismatch, InvalidContent, StorageError, UnsupportedAlignment
-from storage.ondisk import layout, mailbox, sanlock_area, tags, xleases
+from storage.ondisk import layout, lease_parameters, mailbox, sanlock_area, tags, xleases
 from storage.ondisk.crc32c import checksum
 from storage.ondisk.mailbox import ExtendMessage
 from storage.ondisk.remote_path import mount_name, normalise
+from storage.ondisk.values import DomainKind
 from vdsm.common.units import MiB
 
 uuids = st.uuids().map(str)
@@ -186,6 +187,12 @@ def test_xlease_record_comes_back(lease_id, number, updating):
     assert xleases.decode_record(xleases.encode_record(record), "x") == record
 
 
+def test_a_new_external_lease_has_the_slot_of_its_record():
+    lease_id = "275766cb-c7d8-43d6-a663-4e52160de620"
+    record = xleases.encode_record(xleases.record_at(2, lease_id, MiB))
+    assert record == lease_id.encode().ljust(48, b"\0") + b"\0" + b"%011d" % (5 * MiB) + b"\0--\n"
+
+
 @given(uuids, st.integers(0, 9999999999), st.booleans())
 def test_xleases_metadata_comes_back(lockspace, mtime, updating):
     metadata = xleases.IndexMetadata(lockspace, mtime, updating)
@@ -280,3 +287,78 @@ def test_event_bitmap():
     data[256] = 0b101
     data[257] = 0b1
     assert sanlock_area.events(bytes(data)) == {1, 3, 9}
+
+
+def request(magic=0x08292011, version=0x00010001, lver=0, force_mode=0):
+    return struct.pack("<IIQI", magic, version, lver, force_mode).ljust(512, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (bytes(512), None),  # nobody ever asked
+        (request(), None),  # who asked has taken it back
+        (request(lver=9, force_mode=1), (9, 1)),
+        (request(lver=9), (9, 0)),
+        (request(force_mode=2), (0, 2)),
+        (request(version=0x00010000, lver=1), (1, 0)),
+        (request(version=0x0001FFFF, lver=1), (1, 0)),
+        (request(lver=9)[:20], (9, 0)),
+    ],
+)
+def test_who_asked_for_a_lease_stands_in_its_request(data, found):
+    request = sanlock_area.decode_request(data, "x")
+    assert (request and (request.lver, request.force_mode)) == found
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (request(magic=1), "its magic is 0x00000001, its version 0x00010001"),
+        (request(version=0x00020000), "its magic is 0x08292011, its version 0x00020000"),
+        (request(version=1), "its magic is 0x08292011, its version 0x00000001"),
+        (bytes(19), "19 bytes are no request record"),
+    ],
+)
+def test_what_is_no_request_is_refused(data, said):
+    with pytest.raises(InvalidContent, match=said) as refused:
+        sanlock_area.decode_request(data, "leases")
+    assert "leases" in str(refused.value)
+
+
+# Words and numbers
+
+
+def test_each_storage_type_has_its_number_on_the_wire():
+    assert {kind.name: kind.number for kind in DomainKind} == {
+        "NFS": 1,
+        "FCP": 2,
+        "ISCSI": 3,
+        "LOCALFS": 4,
+        "POSIXFS": 6,
+        "GLUSTERFS": 7,
+    }
+    assert all(DomainKind.from_number(kind.number) is kind for kind in DomainKind)
+    with pytest.raises(ValueError, match="5 is no storage type"):
+        DomainKind.from_number(5)
+
+
+def test_a_master_has_the_locks_timing_that_its_engine_gave_or_the_defaults():
+    given = {
+        "LOCKRENEWALINTERVALSEC": "7",
+        "LEASETIMESEC": "70",
+        "IOOPTIMEOUTSEC": "17",
+        "LEASERETRIES": "4",
+    }
+    assert lease_parameters.fields(7, 70, 17, 4) == given
+    defaults = {
+        "LOCKPOLICY": "ON",
+        "LOCKRENEWALINTERVALSEC": "5",
+        "LEASETIMESEC": "60",
+        "IOOPTIMEOUTSEC": "10",
+        "LEASERETRIES": "3",
+    }
+    for missing in ((None, 70, 17, 4), (7, 0, 17, 4), (7, 70, None, 4), (7, 70, 17, 0)):
+        assert lease_parameters.fields(*missing) == defaults
+    lease_parameters.fields(None, None, None, None)["LEASETIMESEC"] = "1"
+    assert lease_parameters.fields(None, None, None, None) == defaults

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from inside import Spm
@@ -52,6 +56,26 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
     monkeypatch.setattr(mastership, "end_now", end)
     return event
+
+
+DOOMED = """
+import os, time
+os.setsid()
+if os.fork() == 0:
+    time.sleep(60)
+from storage.spm.mastership import end_now
+end_now()
+time.sleep(60)
+"""
+
+
+def test_the_end_takes_the_process_and_its_children_at_once() -> None:
+    reader, writer = os.pipe()
+    with open(reader, "rb") as pipe:
+        doomed = subprocess.Popen([sys.executable, "-c", DOOMED], pass_fds=[writer])
+        os.close(writer)
+        assert pipe.read() == b""  # closed when the last of them is gone
+    assert doomed.wait() == -signal.SIGKILL
 
 
 async def _watched(world: World, monkeypatch: pytest.MonkeyPatch, lease: _Lease) -> Spm:
