@@ -213,6 +213,8 @@ class Domain(Protocol):
     volumes: VolumeStore
     chains: Chains
 
+    seen: DomainMetadata | None
+    """As of the last look; None before the first. For people: what is decided by it is read anew."""
     folder: str
     """What the pool's link to the domain points to."""
     place: str
@@ -257,7 +259,7 @@ class Domain(Protocol):
     # Health
 
     async def probe(self) -> float:
-        """Seconds that one direct read of the metadata took."""
+        """Seconds that one direct read of the metadata took. What other hosts changed of it is known then."""
 
     async def space(self) -> Space: ...
     async def close(self) -> None:

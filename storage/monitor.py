@@ -54,6 +54,8 @@ class DomainHealth:
     """Why the host id is not held, when that is known; the storage may be well."""
     checked_at: float = 0.0
     """Monotonic seconds of the end of the last check; of the monitor's start before the first."""
+    changed_at: float = 0.0
+    """Monotonic seconds since when it is valid, or is not; of the monitor's start before the first check."""
     delay_s: float = 0.0
     version: int = -1
     acquired: bool = False
@@ -69,6 +71,10 @@ class DomainHealth:
         return time.monotonic() - self.checked_at
 
     @property
+    def since_s(self) -> float:
+        return time.monotonic() - self.changed_at
+
+    @property
     def reason(self) -> str:
         """What a person should know; empty when all is well."""
         return str(self.error or self.host_id_error or full(self.domain_id, self.space))
@@ -82,7 +88,8 @@ class DomainMonitor:
     ) -> None:
         self.domain_id = domain_id
         self.host_id = host_id
-        self.health = DomainHealth(domain_id, checked_at=time.monotonic())
+        now = time.monotonic()
+        self.health = DomainHealth(domain_id, checked_at=now, changed_at=now)
         self._open = opener
         self._changed = changed
         self._leave_unopened = leave
@@ -162,9 +169,10 @@ class DomainMonitor:
         return replace(health, checked=True, checked_at=time.monotonic())
 
     def _become(self, health: DomainHealth) -> None:
-        before, self.health = self.health, health
+        before, self.health = self.health, replace(health, changed_at=self.health.changed_at)
         if before.checked and before.valid == health.valid:
             return
+        self.health = replace(health, changed_at=time.monotonic())
         if health.valid:
             self._nudge.set()
             log.info("domain %s is valid (read in %.3f s)", self.domain_id, health.delay_s)

@@ -14,7 +14,7 @@ from storage.locks import Lock, LockTable
 from storage.pool import Pool
 from storage.spm.errors import NotSpm
 from storage.tasks.record import Recovery
-from storage.tasks.runner import CodeOf, StepInvalid, Task, Tasks, UnknownTask, describe_status
+from storage.tasks.runner import CodeOf, StepInvalid, Task, Tasks, UnknownTask
 from vdsm.common.ids import BLANK_UUID
 
 
@@ -72,16 +72,7 @@ class PoolTasks:
 
     async def all(self) -> list[Mapping[str, Any]]:
         """Tasks of this host and, if it is SPM, of the pool."""
-        own: list[Mapping[str, Any]] = [
-            {
-                **describe_status(r),
-                "verb": r.verb,
-                "tag": "",
-                "state": str(r.state),
-                "result": r.outcome.result if r.outcome is not None else "",
-            }
-            for r in self._own.all()
-        ]
+        own: list[Mapping[str, Any]] = [{**task, "tag": ""} for task in self._own.described()]
         if self._pool.spm.status != "SPM":
             return own
         return own + await self.of_spm()

@@ -4,7 +4,8 @@
 - ``connections``, ``catalogue``, ``domains``: what storage there is;
 - ``pool``: the connected pool and the SPM role; ``pool_domains``: what belongs to it;
 - ``volumes``: images and volumes, read here and changed by the SPM process;
-- ``tasks``: tasks of the SPM and of this host, by one id space.
+- ``tasks``: tasks of the SPM and of this host, by one id space;
+- ``reports``: all of it as people look at it.
 
 VMs and statistics use the methods of `Storage` itself.
 """
@@ -37,6 +38,7 @@ from storage.pool import Pool
 from storage.pool_domains import PoolDomains
 from storage.pool_tasks import PoolTasks
 from storage.pool_versions import PoolVersions
+from storage.reports import Reports
 from storage.servers.connectors import connectors
 from storage.servers.records import ConnectionRecords
 from storage.source import MountedPlace
@@ -137,6 +139,7 @@ class Storage:
         )
         self.tasks = PoolTasks(self.pool, self._code_of, self.locks)
         self.volumes = VolumeReader(self.domains)
+        self.reports = Reports(self.pool, self.domains, self.monitors, paths.leased)
         self._beside: set[asyncio.Task[None]] = set()
         self._tell_valid: Callable[[str], None] = lambda _domain_id: None
 
@@ -158,6 +161,7 @@ class Storage:
         for task in self._beside:
             task.cancel()
         await self.connections.close()
+        await self.reports.close()
         await self.pool.spm.end()
         self.monitors.abandon_all()
         await self.domains.close()

@@ -40,6 +40,9 @@ class DomainSource(Protocol):
     async def look_at(self, place: Place) -> None:
         """What the place holds is known then, if it answers; what can't be read is told to who asks by the id."""
 
+    def seen(self) -> Mapping[str, Place]:
+        """Every domain that a look has found, and where. From memory."""
+
     def seen_at(self, place: Place) -> list[str]: ...
     async def leave(self, place: Place) -> None:
         """It is about to go: nothing of it is known any more, nothing of ours reads it."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from storage import conversion
 from storage.domain import Chains, ChangeFields, Domain, PeoplesFile, Space, VolumeStore
 from storage.edges import LeasesOf
-from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, IoFailed
+from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, IoFailed, StorageError
 from storage.file.chains import FileChains
 from storage.file.convert import take_step
 from storage.file.create import (
@@ -79,7 +79,7 @@ async def open_file_domain(
     if metadata.kind not in FILE_KINDS:
         raise DomainUnsupported(domain_id, f"its type {metadata.kind} is not built")
     has_leases = metadata.version.has_leases
-    return FileDomain(
+    domain = FileDomain(
         DomainFiles(
             domain_id=domain_id,
             kind=metadata.kind,
@@ -93,6 +93,8 @@ async def open_file_domain(
             leases=leases_of(metadata.kind) if has_leases else SafeLease(io, io_timeout_s=io_timeout_s),
         )
     )
+    domain.seen = metadata
+    return domain
 
 
 async def remove_file_domain(domain: Domain) -> None:
@@ -139,6 +141,7 @@ class FileDomain:
         self._volumes = FileVolumes(files)
         self.volumes: VolumeStore = self._volumes
         self.chains: Chains = FileChains(files)
+        self.seen: DomainMetadata | None = None
         self._changing = asyncio.Lock()
 
     @property
@@ -170,8 +173,9 @@ class FileDomain:
             return self._followed(changed)
 
     def _followed(self, metadata: DomainMetadata) -> DomainMetadata:
-        """An SPM, of whatever host, may have converted the domain since it was opened."""
+        """An SPM, of whatever host, may have converted or renamed the domain since it was opened."""
         self.files.version = metadata.version
+        self.seen = metadata
         return metadata
 
     async def convert(self, version: int) -> bool:
@@ -191,7 +195,11 @@ class FileDomain:
     # Health
 
     async def probe(self) -> float:
-        return await self.files.io.read_timed(self.files.place(METADATA))
+        path = self.files.place(METADATA)
+        took_s, content = await self.files.io.read_timed(path, size=LIMIT_READ)
+        with contextlib.suppress(StorageError):  # the storage answers; who needs what is damaged is told so
+            self._followed(domain_fields.decode(content, path))
+        return took_s
 
     async def space(self) -> Space:
         found = await self.files.io.space(self.folder, writes=self.files.place("dom_md/ids"))

@@ -98,9 +98,10 @@ class FileIo:
         """Past the page cache. ``offset`` and ``size`` are multiples of the block size; short at the file's end."""
         return base64.b64decode(await self._ask("read_direct", path=path, offset=offset, size=size))
 
-    async def read_timed(self, path: str, *, size: int = 4096) -> float:
-        """Seconds that one direct read took in the helper, without the time in the queue."""
-        return float(await self._ask("read_timed", Lane.HEALTH, path=path, size=size))
+    async def read_timed(self, path: str, *, size: int = 4096) -> tuple[float, bytes]:
+        """Seconds that one direct read took in the helper, without the time in the queue; what was read."""
+        took_s, content = await self._ask("read_timed", Lane.HEALTH, path=path, size=size)
+        return float(took_s), base64.b64decode(content)
 
     async def exists(self, path: str) -> bool:
         return bool(await self._ask("exists", path=path))

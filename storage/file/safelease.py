@@ -19,6 +19,7 @@ from storage.errors import LeaseHeld
 from storage.file.io import FileIo
 from storage.leases.model import (
     Holder,
+    HostRecord,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -107,6 +108,9 @@ class SafeLease:
 
     async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         return False
+
+    async def hosts(self, space: Lockspace) -> list[HostRecord]:
+        return []
 
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         return Holder(VERSION, None)

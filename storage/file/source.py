@@ -69,6 +69,9 @@ class MountedFolders:
         with contextlib.suppress(AgentError):  # told by the look
             await self._looks.fresh(place.mount)
 
+    def seen(self) -> dict[str, MountedPlace]:
+        return {domain_id: MountedPlace(mount) for domain_id, mount in self._places.items()}
+
     def seen_at(self, place: MountedPlace) -> list[str]:
         return [domain_id for domain_id, mount in self._places.items() if mount == place.mount]
 
@@ -80,7 +83,7 @@ class MountedFolders:
 
     async def all(self) -> dict[str, MountedPlace]:
         await asyncio.gather(*(self.look_at(MountedPlace(mount)) for mount in self._all_mounts()))
-        return {domain_id: MountedPlace(mount) for domain_id, mount in self._places.items()}
+        return self.seen()
 
     def known(self, domain_ids: Iterable[str]) -> dict[str, Json]:
         return {domain_id: {"mount": self._places[domain_id]} for domain_id in domain_ids if domain_id in self._places}

@@ -4,6 +4,8 @@
 from storage.leases.model import (
     Holder,
     HostIdOwner,
+    HostRecord,
+    HostStatus,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -15,6 +17,8 @@ from storage.leases.model import (
 __all__ = [
     "Holder",
     "HostIdOwner",
+    "HostRecord",
+    "HostStatus",
     "Lease",
     "LeaseOwner",
     "LeaseRecord",

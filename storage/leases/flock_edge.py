@@ -17,6 +17,7 @@ from storage.errors import LeaseError, LeaseHeld
 from storage.leases.kept import Kept
 from storage.leases.model import (
     Holder,
+    HostRecord,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -96,6 +97,9 @@ class FlockLeases:
 
     async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         return False
+
+    async def hosts(self, space: Lockspace) -> list[HostRecord]:
+        return []
 
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         """The host id is that of this host: nobody else can hold a local lock."""

@@ -14,6 +14,7 @@ host is known to be dead, or the joining fails.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 
@@ -78,6 +79,25 @@ class HostIdOwner:
         return self.timestamp == 0
 
 
+class HostStatus(StrEnum):
+    UNKNOWN = "unknown"
+    FREE = "free"
+    LIVE = "live"
+    FAIL = "fail"
+    DEAD = "dead"
+    UNAVAILABLE = "unavailable"
+    """The domain's lock knows no hosts (flock)."""
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    host_id: int
+    generation: int
+    status: HostStatus
+    timestamp: int = 0
+    """Of its last renewal that was seen, by its own clock; 0 when it left."""
+
+
 @dataclass(frozen=True)
 class Holder:
     """Who holds the SDM lease. ``version`` is -1 when unknown; ``host_id`` None when nobody does."""
@@ -137,6 +157,9 @@ class Leases(Protocol):
 
     async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         """Whether the owner is known to be dead or to have left since. What is not known counts as alive."""
+
+    async def hosts(self, space: Lockspace) -> list[HostRecord]:
+        """Hosts of a joined lockspace, as the daemon knows them without storage. None where locks know no hosts."""
 
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         """Who holds the lease now, dead hosts not counted. The lockspace must be joined."""

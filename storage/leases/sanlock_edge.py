@@ -34,6 +34,8 @@ from storage.leases.daemon import socket_path
 from storage.leases.kept import Kept
 from storage.leases.model import (
     Holder,
+    HostRecord,
+    HostStatus,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -69,6 +71,13 @@ _NO_DAEMON = {errno.ECONNREFUSED, errno.EPIPE, errno.ECONNRESET}
 
 # of a host's flags; one that fails to renew (HOST_FAIL) is not known to be dead yet
 _STATE = 0xF
+_STATUS = {
+    sanlock.HOST_UNKNOWN: HostStatus.UNKNOWN,
+    sanlock.HOST_FREE: HostStatus.FREE,
+    sanlock.HOST_LIVE: HostStatus.LIVE,
+    sanlock.HOST_FAIL: HostStatus.FAIL,
+    sanlock.HOST_DEAD: HostStatus.DEAD,
+}
 _GONE = {sanlock.HOST_FREE, sanlock.HOST_DEAD}
 
 
@@ -235,6 +244,14 @@ class SanlockLeases:
             ),
         )
         return [LeaseOwner(owner["host_id"], owner["generation"]) for owner in found]
+
+    async def hosts(self, space: Lockspace) -> list[HostRecord]:
+        found = await _call("hosts", space.name, lambda: sanlock.get_hosts(space.name.encode()))
+        states = [_STATUS.get(host["flags"] & _STATE, HostStatus.UNKNOWN) for host in found]
+        return [
+            HostRecord(host["host_id"], host["generation"], state, host["timestamp"])
+            for host, state in zip(found, states, strict=True)
+        ]
 
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         record = await self.read_lease(lease)

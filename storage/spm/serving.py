@@ -25,7 +25,7 @@ from storage.spm.own_lease import OwnLease
 from storage.spm.recoveries import Recoveries
 from storage.spm.role import Role, Wanted, code_of
 from storage.spm.volumes import Volumes, changing
-from storage.tasks.runner import Task, describe_status
+from storage.tasks.runner import Task
 from storage.tasks.uncut import to_its_end
 from vdsm.common.errors import RemoteError
 from vdsm.common.types import Json
@@ -226,16 +226,7 @@ class Server:
         return {"id": record.task_id, "verb": record.verb}
 
     async def _all_tasks(self, _: Params) -> Json:
-        return [
-            {
-                **describe_status(record),
-                "verb": record.verb,
-                "tag": record.tag,
-                "state": str(record.state),
-                "result": record.outcome.result if record.outcome is not None else "",
-            }
-            for record in self.role.tasks.all()
-        ]
+        return list(self.role.tasks.described())
 
     async def _stop_task(self, p: Params) -> Json:
         self.role.tasks.stop(p["task_id"])

@@ -84,7 +84,7 @@ class Volumes:
         """Make a volume. ``pool_folder``: ``<repository>/<pool>``, for the stored way back."""
         volumes = (await self._domains.get(domain_id)).volumes
         try:
-            created = await volumes.create(wanted, task.will_undo)
+            created = await volumes.create(wanted, task.will_undo, task.advance)
         except VolumeExists:
             if any(recovery.name == HALFBAKED for recovery in task.record.recoveries):
                 task.replace_recoveries(HALFBAKED)  # the payload is somebody else's

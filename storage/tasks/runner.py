@@ -29,9 +29,10 @@ from typing import Any, Protocol
 
 from storage.errors import StorageError
 from storage.locks import Lock, LockTable, merge, overlapping
+from storage.tasks import shown
 from storage.tasks.files import Files
 from storage.tasks.record import Outcome, Recovery, TaskRecord
-from storage.tasks.states import DONE, REPORTED, State, check_transition
+from storage.tasks.states import DONE, State, check_transition
 from storage.tasks.store import TaskStore
 from storage.tasks.uncut import to_its_end
 from vdsm.common import logs
@@ -110,7 +111,12 @@ class Task:
         """All steps are done: it can no longer be stopped."""
         self.unstored_end = False
         """The stored task is to be undone still, although it was."""
+        self.progress: float | None = None
+        """Percent of the step that takes long, while that tells."""
         self._store = store
+
+    def advance(self, done: int, size: int) -> None:
+        self.progress = 100.0 * done / size if size else None
 
     @property
     def task_id(self) -> str:
@@ -241,10 +247,14 @@ class Tasks:
 
     def status(self, task_id: str) -> dict[str, Any]:
         """taskState, taskResult, code and message as `Task.getStatus` shows them."""
-        return describe_status(self.get(task_id).record)
+        return shown.status(self.get(task_id).record)
 
     def all(self) -> list[TaskRecord]:
         return [task.record for task in self._tasks.values()]
+
+    def described(self) -> list[dict[str, Any]]:
+        """Each with all that is shown of one, in whatever view."""
+        return [shown.whole(task.record, task.progress) for task in self._tasks.values()]
 
     def stop(self, task_id: str) -> None:
         """Ask a task to stop; it ends recovered. Nothing happens when it has ended. Raises `TaskNotStoppable`."""
@@ -371,15 +381,3 @@ class Tasks:
             return
         task.drop_recoveries()
         await task.end_undone(State.RECOVERED, outcome)
-
-
-def describe_status(record: TaskRecord) -> dict[str, Any]:
-    state, result = REPORTED[record.state]
-    outcome = record.outcome or Outcome(0, f"Task is {record.state}")
-    return {
-        "taskID": record.task_id,
-        "taskState": state,
-        "taskResult": result,
-        "code": outcome.code,
-        "message": outcome.message,
-    }

@@ -8,13 +8,14 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from vdsm.cli import cert, connection, doctor, hooks, locks, output, storage, watching
+from vdsm.cli import cert, connection, doctor, hooks, output, watching
 from vdsm.cli.calling import call as call_verb
 from vdsm.cli.calling import failed_entries, verb_names
 from vdsm.cli.connection import AsJson
 from vdsm.cli.exits import Exit
 from vdsm.cli.numbers import pause, seconds
 from vdsm.cli.numbers import port as tcp_port
+from vdsm.cli.storage import commands as storage
 from vdsm.client.stomp import PORT
 from vdsm.common.paths import Paths
 from vdsm.hooking.points import POINTS, find
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 EXITS = (
     "Exit codes: 0 done, 1 the agent answered with an error, 2 wrong usage, 3 agent not reachable,"
-    " 4 no answer in time, 5 faults found (doctor, hooks lint, hooks try, cert status)."
+    " 4 no answer in time, 5 faults found (doctor, storage, hooks lint, hooks try, cert status)."
 )
 # commands inherit it
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -34,8 +35,7 @@ app = typer.Typer(
 hook_commands = typer.Typer(help="Hook scripts: what is installed, what is wrong, what they did.", no_args_is_help=True)
 app.add_typer(hook_commands, name="hooks")
 app.add_typer(cert.commands, name="cert")
-storage_commands = typer.Typer(help="Storage of this host, as its records and the kernel say.", no_args_is_help=True)
-app.add_typer(storage_commands, name="storage")
+app.add_typer(storage.commands, name="storage")
 
 
 def _verbs(incomplete: str) -> list[str]:
@@ -167,23 +167,6 @@ def doctor_command(
 def version() -> None:
     """Version of this program."""
     _tell_version(True)
-
-
-@storage_commands.callback()
-def _storage_is_this_hosts() -> None:
-    connection.stay_here("storage")
-
-
-@storage_commands.command("connections")
-def storage_connections(as_json: AsJson = False) -> None:
-    """What is connected, who uses it, which connections of engines wanted it, and why one failed."""
-    connection.look(lambda: storage.show_connections(Paths(), as_json))
-
-
-@storage_commands.command("locks")
-def storage_locks(as_json: AsJson = False) -> None:
-    """Who works on which domain and image, who waits for it, and for how long: asks the agent."""
-    connection.carry_out(locks.show_locks(as_json))
 
 
 @hook_commands.callback()

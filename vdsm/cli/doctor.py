@@ -17,6 +17,8 @@ from vdsm.cli.cert import MAKE_ONE
 from vdsm.cli.checks import Level, Result, accounts, closed_to_agent, forbidden, host, places
 from vdsm.cli.connection import LOOK, agent_socket, connect, explain
 from vdsm.cli.output import console, count, print_json
+from vdsm.cli.storage.asked import rows
+from vdsm.cli.storage.faults import of_domains
 from vdsm.client import ClientError, RpcError
 from vdsm.client.web import FORBIDDEN
 from vdsm.common.errors import AgentError
@@ -46,7 +48,7 @@ async def examine(paths: Paths) -> list[Result]:
         *_hooks(paths),
         *_leases(paths),
     ]
-    return [*found, await _root_helper(paths.root_socket), await _agent()]
+    return [*found, await _root_helper(paths.root_socket), await _agent(), *await _domains()]
 
 
 def _leases(paths: Paths) -> Iterator[Result]:
@@ -137,6 +139,22 @@ async def _agent() -> Result:
         remedy = failure.remedy.removesuffix(LOOK)
         return Result("agent", Level.WARNING if is_ours else Level.FAULT, failure.text, remedy)
     return Result("agent", Level.GOOD, f"answers at {agent_socket()}", "")
+
+
+async def _domains() -> list[Result]:
+    """Nothing of a host without a pool; that the agent does not answer is told already."""
+    try:
+        async with connect() as client:
+            domains = await rows(client, "storage.getDomains")
+    except ClientError:
+        return []
+    found = [
+        Result("storage", Level.WARNING if fault.is_warning else Level.FAULT, fault.what, fault.do)
+        for fault in of_domains(domains)
+    ]
+    watched = sum(domain["health"] is not None for domain in domains)
+    well = [Result("storage", Level.GOOD, f"{count(watched, 'domain')} of the pool, all valid", "")] if watched else []
+    return found or well
 
 
 def show(results: list[Result], as_json: bool) -> None:

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from storage.in_use import InUse
 from storage.servers.kinds import LocalFolder, NfsExport
 from storage.servers.records import ConnectionRecords
-from vdsm.cli import app as app_module
 from vdsm.cli.app import app
+from vdsm.cli.storage import commands as app_module
 from vdsm.common.ids import new_uuid
 from vdsm.common.paths import Paths
 

@@ -77,6 +77,14 @@ class MemoryDomain:
     def version(self) -> FormatVersion:
         return self.storage.metadata.version
 
+    @property
+    def seen(self) -> DomainMetadata | None:
+        return self.storage.metadata
+
+    @seen.setter
+    def seen(self, _: DomainMetadata | None) -> None:
+        """It is read each time."""
+
     async def host_id_owner(self, host_id: int) -> HostIdOwner | None:
         return None
 

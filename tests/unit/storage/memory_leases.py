@@ -6,6 +6,7 @@ from __future__ import annotations
 from storage.errors import LeaseNotFormatted
 from storage.leases import (
     Holder,
+    HostRecord,
     Lease,
     LeaseOwner,
     LeaseRecord,
@@ -60,6 +61,9 @@ class MemoryLeases:
 
     async def is_gone(self, space: Lockspace, owner: LeaseOwner) -> bool:
         return True
+
+    async def hosts(self, space: Lockspace) -> list[HostRecord]:
+        return []
 
     async def holder(self, space: Lockspace, lease: Lease) -> Holder:
         return Holder(1, 1 if lease in self._held else None)

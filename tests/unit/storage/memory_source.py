@@ -39,6 +39,9 @@ class MemorySource:
         self.looked.append(place)
         self._seen |= dict.fromkeys(self.places.get(place, {}), place)
 
+    def seen(self) -> Mapping[str, Place]:
+        return dict(self._seen)
+
     def seen_at(self, place: Place) -> list[str]:
         return [domain_id for domain_id, seen in self._seen.items() if seen == place]
 

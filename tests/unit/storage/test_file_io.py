@@ -600,7 +600,8 @@ async def test_health_is_never_behind_a_slow_request(io, tmp_path, hanging):
     while len(io.pids) < 1:
         await asyncio.sleep(0.01)
     async with asyncio.timeout(3):
-        assert await io.read_timed(str(tmp_path / "metadata")) < 3
+        took_s, content = await io.read_timed(str(tmp_path / "metadata"))
+        assert (took_s < 3, content) == (True, b"x" * 4096)
         assert (await io.space(str(tmp_path))).total > 0
     assert not slow.done()
     assert len(io.pids) == 2  # one more for all looks

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`vdsm storage`: reads records, links and the kernel's mounts, so it works while the agent is down.
+"""`vdsm storage connections`: reads records, links and the kernel's mounts, so it works while the agent is down.
 
 Nothing that is connected is touched: it may hang. Whether its domains answer says `vdsm status`.
 """
