@@ -4,26 +4,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from storage.connections import Connections, is_connected
 from storage.domain import Domain, Space
 from storage.domains import Domains
 from storage.errors import DomainNotFound, DomainUsedByHosts, StorageError
-from storage.file.domain import NewDomain, remove_file_domain
-from storage.file.source import MountedFolders
 from storage.in_use import InUse
 from storage.leases import presence
 from storage.lockspaces import Lockspaces
+from storage.new_domain import NewDomain
 from storage.ondisk.domain_fields import DomainMetadata
-from storage.ondisk.remote_path import server_and_path
 from storage.ondisk.values import DomainClass, DomainKind, FormatVersion
 from storage.pool import Pool
-from storage.servers.errors import KindUnsupported
+from storage.servers import kinds
+from storage.servers.errors import KindUnsupported, RemotePathInvalid
+from storage.source import DomainSource
 from storage.spm.errors import DomainAttached, DomainInConnectedPool
 from storage.turns import DomainTurns
 
-FILE_KINDS = (DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS)
 NEW_VERSIONS = {
     DomainClass.DATA: (FormatVersion.V3, FormatVersion.V4, FormatVersion.V5),
     DomainClass.ISO: (FormatVersion.V0,),
@@ -31,19 +30,6 @@ NEW_VERSIONS = {
 }
 """By class: host ids of different pools are the same, so what several pools use has no lockspace."""
 REPORT_S = 20.0
-
-
-class NotConnected(StorageError):
-    spec: str
-    msg = "Storage {self.spec!r} is not connected on this host"
-    remedy = "Call StoragePool.connectStorageServer first"
-
-
-class RemotePathInvalid(StorageError):
-    spec: str
-    kind: str
-    msg = "{self.spec!r} names no storage of kind {self.kind}"
-    remedy = "LOCALFS: the folder's absolute path; NFS: server:/path, as it was connected"
 
 
 class VersionUnsupported(StorageError):
@@ -62,22 +48,20 @@ class DomainReport:
 class Catalogue:
     def __init__(
         self,
-        connections: Connections,
         domains: Domains,
-        mounted: MountedFolders,
+        sources: Mapping[DomainKind, DomainSource],
         pool: Pool,
         in_use: InUse,
         lockspaces: Lockspaces,
         turns: DomainTurns,
     ) -> None:
-        self._connections = connections
+        """``sources``: by the kind of domain that is made there."""
         self._domains = domains
-        self._mounted = mounted
+        self._sources = sources
         self._pool = pool
         self._in_use = in_use
         self._lockspaces = lockspaces
         self._turns = turns
-        self._creating: dict[str, asyncio.Lock] = {}
 
     async def create(
         self,
@@ -94,30 +78,19 @@ class Catalogue:
         """Make a domain on connected storage. Raises `KindUnsupported`, `VersionUnsupported`,
         `RemotePathInvalid`, `NotConnected`, `DomainExists`, `BlockSizeUnsupported`, `LockTimeout`.
         """
-        if kind not in FILE_KINDS:
+        source = self._sources.get(kind)
+        if source is None:
             raise KindUnsupported(kind)
         known = NEW_VERSIONS[domain_class]
         if version not in known:
             raise VersionUnsupported(domain_class, version, " or ".join(str(int(v)) for v in known))
-        _check_remote_path(kind, spec)
-        mount = self._connections.mount_path(spec)
-        if not is_connected(mount):
-            raise NotConnected(spec)
+        if reason := kinds.misnamed(kind, spec):
+            raise RemotePathInvalid(spec, kind, reason)
         wanted = NewDomain(
-            domain_id,
-            kind,
-            mount,
-            spec,
-            description,
-            block_size,
-            max_hosts,
-            domain_class,
-            FormatVersion(version),
+            domain_id, kind, spec, description, block_size, max_hosts, domain_class, FormatVersion(version)
         )
-        # what another creation has made so far looks like the rest of one that died, which is removed
-        one_on_the_mount = self._creating.setdefault(mount, asyncio.Lock())
-        async with self._turns.alone([domain_id], "StorageDomain.create"), one_on_the_mount:
-            await self._mounted.create(wanted)
+        async with self._turns.alone([domain_id], "StorageDomain.create"):
+            await source.create(wanted)
 
     async def report(self, domain_id: str) -> DomainReport:
         domain = await self._domains.get(domain_id)
@@ -150,7 +123,7 @@ class Catalogue:
         try:
             domain = await self._domains.get(domain_id)
         except DomainNotFound:
-            if await self._mounted.finish_format(domain_id):
+            if await self._finish_format(domain_id):
                 return
             raise
         await _check_free(domain)
@@ -161,9 +134,15 @@ class Catalogue:
             raise DomainUsedByHosts(domain_id, ", ".join(hosts))
         await _check_free(domain)  # another host may have attached it meanwhile
         try:
-            await remove_file_domain(domain)
+            await domain.format()
         finally:
             await self._domains.forget(domain_id)
+
+    async def _finish_format(self, domain_id: str) -> bool:
+        for source in dict.fromkeys(self._sources.values()):
+            if await source.finish_format(domain_id):
+                return True
+        return False
 
     async def reports(self) -> list[DomainReport]:
         """Every domain on connected storage that can be read, all asked at the same time."""
@@ -177,15 +156,6 @@ class Catalogue:
                 return DomainReport(domain, await domain.read_metadata())
         except (StorageError, TimeoutError):  # what cannot be read is not offered; asking for it by id says why
             return None
-
-
-def _check_remote_path(kind: DomainKind, spec: str) -> None:
-    named = {
-        DomainKind.LOCALFS: spec.startswith("/") and ".." not in spec.split("/"),
-        DomainKind.NFS: server_and_path(spec)[1].startswith("/"),
-    }
-    if not named.get(kind, bool(spec)):
-        raise RemotePathInvalid(spec, kind)
 
 
 async def _check_free(domain: Domain) -> None:

@@ -34,7 +34,6 @@ from storage.servers.room import Room
 from storage.source import MountedPlace
 from vdsm.common import masking
 from vdsm.common.errors import AgentError, RemoteError
-from vdsm.common.mountinfo import mount_points
 from vdsm.common.owners import Lane
 
 log = logging.getLogger("vdsm.storage.connections")
@@ -153,8 +152,3 @@ class Connections:
             raise ConnectionUsed(connection.spec, users)
         await self._domains.leave(MountedPlace(path))
         await self._connectors[type(connection)].disconnect(connection)
-
-
-def is_connected(mount: str) -> bool:
-    """True for a mount point, or the link of a local folder. What is mounted is not touched: it may hang."""
-    return mount in mount_points() or os.path.islink(mount)

@@ -256,6 +256,12 @@ class Domain(Protocol):
     async def peoples_files(self) -> Mapping[str, PeoplesFile]:
         """Files of an ISO domain by relative name."""
 
+    async def format(self) -> None:
+        """Remove the domain from its storage, volumes and all; nobody finds it from the first step on.
+
+        For who knows that nobody uses it. Raises `FormatCutOff`: the rest is for `DomainSource.finish_format`.
+        """
+
     # Health
 
     async def probe(self) -> float:

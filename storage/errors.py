@@ -148,6 +148,12 @@ class BlockSizeUnsupported(StorageError):
 # Domains
 
 
+class NotConnected(StorageError):
+    spec: str
+    msg = "Storage {self.spec!r} is not connected on this host"
+    remedy = "Call StoragePool.connectStorageServer first"
+
+
 class DomainExists(StorageError):
     domain_id: str
     path: str

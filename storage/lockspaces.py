@@ -93,9 +93,7 @@ class Lockspaces:
             log.warning("it is not known which lockspaces are joined: %s", e or "no answer")
             return None
         return [
-            member
-            for member in members
-            if member.path.startswith(self._mounts) and member.path.endswith(f"/{member.name}/dom_md/ids")
+            member for member in members if member.path.startswith(self._mounts) and f"/{member.name}/" in member.path
         ]
 
     def _daemon(self) -> Leases | None:

@@ -23,9 +23,8 @@ from storage.catalogue import Catalogue
 from storage.connections import Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
-from storage.file.iopool import IoPools
-from storage.file.source import MountedFolders
 from storage.forced_detach import ForcedDetach
+from storage.halves import halves
 from storage.images import API, Images, PreparedImage, VolumePath
 from storage.in_use import InUse
 from storage.iso_files import IsoFiles
@@ -78,9 +77,9 @@ class Storage:
         self._paths = paths
         self._leases_of = lease_edges()
         self._links = PoolLinks(paths.repository, root)
-        self._io = IoPools()
-        mounted = MountedFolders(paths.mounts, self._leases_of, self._io, io_timeout_s=io_timeout_s)
-        self.domains = Domains(mounted)
+        below = halves(paths.mounts, self._leases_of, io_timeout_s=io_timeout_s)
+        self._io = below.writers
+        self.domains = Domains(below.source)
         self.lockspaces = Lockspaces(paths.mounts, self._leases_of)
         self.monitors = Monitors(
             self.domains.with_leases, self._domain_changed, self.lockspaces.leave_domain, monitor_interval_s
@@ -92,7 +91,7 @@ class Storage:
         self.images = Images(paths.storage_run, self.in_use, self.locks, self.domains.opened)
         self.connections = Connections(
             paths.mounts,
-            connectors(paths.mounts, root, self._io, qemu_users=qemu_users, io_timeout_s=io_timeout_s),
+            connectors(paths.mounts, root, below.folders, qemu_users=qemu_users, io_timeout_s=io_timeout_s),
             self.domains,
             users_below=self._users_below,
             records=ConnectionRecords(paths.connections),
@@ -129,9 +128,8 @@ class Storage:
         self.iso_files = IsoFiles(self.domains, qemu_users)
         self.pool_domains = PoolDomains(self.pool, self.domains, self.in_use, self.lockspaces, turns)
         self.catalogue = Catalogue(
-            self.connections,
             self.domains,
-            mounted,
+            below.sources,
             self.pool,
             self.in_use,
             self.lockspaces,

@@ -13,11 +13,14 @@ moment only: it is looked at beside, and counts again when it has answered.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from storage.domain import Domain
+from storage.new_domain import NewDomain
+from vdsm.common.mountinfo import mount_points
 from vdsm.common.types import Json
 
 
@@ -25,6 +28,11 @@ from vdsm.common.types import Json
 class MountedPlace:
     mount: str
     """``<repository>/mnt/<transformed remote path>``."""
+
+    @property
+    def is_connected(self) -> bool:
+        """True for a mount point, or the link of a local folder. What is mounted is not touched: it may hang."""
+        return self.mount in mount_points() or os.path.islink(self.mount)
 
 
 Place = MountedPlace
@@ -61,5 +69,16 @@ class DomainSource(Protocol):
 
     def forget(self, domain_id: str) -> None:
         """It is not where it was seen."""
+
+    # Domains that come and go
+
+    async def create(self, wanted: NewDomain) -> None:
+        """Make the domain; it is found once it is whole. One at a time on one storage.
+
+        Raises `NotConnected`, `DomainExists`, and what the storage refuses before anything is written.
+        """
+
+    async def finish_format(self, domain_id: str) -> bool:
+        """Remove what a format that was cut off left of it; False when nothing did. Raises `FormatCutOff`."""
 
     async def close(self) -> None: ...

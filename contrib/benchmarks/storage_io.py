@@ -25,12 +25,13 @@ from contrib.lab.host import PrivateHost
 from contrib.lab.spec import LOCAL_FOLDER
 from storage.domains import Domains
 from storage.edges import lease_edges
-from storage.file.domain import NewDomain, create_file_domain
+from storage.file.domain import create_file_domain
 from storage.file.io import FileIo
 from storage.file.ioidle import KEPT_S
 from storage.file.ionursery import IDLE_S
 from storage.file.iopool import IoPool, IoPools, Request
 from storage.file.source import MountedFolders
+from storage.new_domain import NewDomain
 from storage.ondisk.values import DomainKind
 from vdsm.client import Client
 from vdsm.common.ids import new_uuid
@@ -147,8 +148,8 @@ async def _make(top: Path, count: int) -> dict[str, str]:
         mount, domain_id = top / f"mount{number}", new_uuid()
         mount.mkdir()
         io = FileIo(str(mount / domain_id), mount=str(mount), pools=pools)
-        wanted = NewDomain(domain_id, DomainKind.LOCALFS, str(mount), str(mount), "bench", block_size=0)
-        await create_file_domain(wanted, io, lease_edges()(DomainKind.LOCALFS), io_timeout_s=10)
+        wanted = NewDomain(domain_id, DomainKind.LOCALFS, str(mount), "bench", block_size=0)
+        await create_file_domain(wanted, str(mount), io, lease_edges()(DomainKind.LOCALFS), io_timeout_s=10)
         await io.close()
         places[domain_id] = str(mount)
     await pools.close()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 
 from storage.errors import DirectIoUnsupported, DomainExists, DomainUnsupported, FormatCutOff, IoFailed, StorageError
 from storage.file.files import IMAGES, METADATA, DomainFiles
 from storage.file.io import FileIo
 from storage.file.safelease import SafeLease
 from storage.leases import Leases
+from storage.new_domain import NewDomain
 from storage.ondisk import domain_fields, xleases
 from storage.ondisk.layout import (
     BLOCK_SIZE_4K,
@@ -23,12 +23,11 @@ from storage.ondisk.layout import (
     BLOCK_SIZE_AUTO,
     ISO_IMAGE_ID,
     MAILBOX_FILE_SIZE,
-    MAX_HOSTS_DEFAULT,
     XLEASES_INDEX_SLOT,
     alignment,
     choose_block_size,
 )
-from storage.ondisk.values import DomainClass, DomainKind, FormatVersion
+from storage.ondisk.values import DomainClass, DomainKind
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import InvalidParameter
 from vdsm.common.ids import is_uuid
@@ -47,30 +46,16 @@ FOLDER_MODE = 0o755
 DOM_MD_MODE = 0o775
 
 
-@dataclass(frozen=True)
-class NewDomain:
-    domain_id: str
-    kind: DomainKind
-    mount_path: str
-    """``<repository>/mnt/<transformed remote path>``."""
-    remote_path: str
-    description: str
-    block_size: int = BLOCK_SIZE_512
-    """Bytes; 0 takes what the storage works with (V5 on LOCALFS only)."""
-    max_hosts: int = MAX_HOSTS_DEFAULT
-    domain_class: DomainClass = DomainClass.DATA
-    version: FormatVersion = FormatVersion.V5
-
-
-async def write_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_timeout_s: int) -> DomainFiles:
-    """``leases``: the edge for a domain of this kind that has them.
+async def write_domain(wanted: NewDomain, mount: str, io: FileIo, leases: Leases, *, io_timeout_s: int) -> DomainFiles:
+    """``mount``: ``<repository>/mnt/<transformed remote path>``.
+    ``leases``: the edge for a domain of this kind that has them.
 
     Raises `InvalidParameter`, `DomainExists`, `BlockSizeUnsupported`, `DirectIoUnsupported`, `UnsupportedAlignment`,
     `DescriptionTooLong`, `NameNotAscii`, `IoFailed`.
     """
     if wanted.kind not in (DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS):
         raise DomainUnsupported(wanted.domain_id, f"domains of type {wanted.kind} cannot be made here")
-    files, metadata = await _prepare(wanted, io, leases, io_timeout_s)
+    files, metadata = await _prepare(wanted, mount, io, leases, io_timeout_s)
     await _make_folders(files)
     FOLDERS_MADE.reach()
     await _make_files(files)
@@ -131,20 +116,20 @@ async def find_domains(mount_path: str, io: FileIo) -> list[str]:
 
 
 async def _prepare(
-    wanted: NewDomain, io: FileIo, leases: Leases, io_timeout_s: int
+    wanted: NewDomain, mount: str, io: FileIo, leases: Leases, io_timeout_s: int
 ) -> tuple[DomainFiles, domain_fields.DomainMetadata]:
     """All that can be refused before anything is written."""
     _check_block_size(wanted)
-    await _check_free(wanted, io)
-    probed = await _probe(wanted, io)
-    block_size = choose_block_size(wanted.mount_path, wanted.block_size, probed)
+    await _check_free(wanted.domain_id, mount, io)
+    probed = await _probe(mount, io)
+    block_size = choose_block_size(mount, wanted.block_size, probed)
     align = alignment(block_size, wanted.max_hosts)
     metadata = domain_fields.new_file_domain(
         domain_id=wanted.domain_id,
         kind=wanted.kind,
         version=wanted.version,
         description=wanted.description,
-        remote_path=wanted.remote_path,
+        remote_path=wanted.spec,
         block_size=block_size,
         alignment=align,
         domain_class=wanted.domain_class,
@@ -154,7 +139,7 @@ async def _prepare(
         domain_id=wanted.domain_id,
         kind=wanted.kind,
         domain_class=wanted.domain_class,
-        path=os.path.join(wanted.mount_path, wanted.domain_id),
+        path=os.path.join(mount, wanted.domain_id),
         block_size=block_size,
         alignment=align,
         version=wanted.version,
@@ -174,28 +159,28 @@ def _check_block_size(wanted: NewDomain) -> None:
         raise InvalidParameter("blockSize", str(wanted.block_size), f"expected {expected}")
 
 
-async def _probe(wanted: NewDomain, io: FileIo) -> int:
+async def _probe(mount: str, io: FileIo) -> int:
     try:
-        return await io.block_size(wanted.mount_path)
+        return await io.block_size(mount)
     except IoFailed as e:
         if e.error == "EINVAL":
-            raise DirectIoUnsupported(wanted.mount_path) from e
+            raise DirectIoUnsupported(mount) from e
         raise
 
 
-async def _check_free(wanted: NewDomain, io: FileIo) -> None:
+async def _check_free(domain_id: str, mount: str, io: FileIo) -> None:
     """No other domain may be on the mount. What is left of our own earlier attempt may."""
-    for name in await io.list_folder(wanted.mount_path):
-        folder = os.path.join(wanted.mount_path, name)
+    for name in await io.list_folder(mount):
+        folder = os.path.join(mount, name)
         if not is_uuid(name):
             continue  # as lost+found, which we could not even look into
         if not await io.exists(os.path.join(folder, "dom_md")):
             continue
-        if name != wanted.domain_id or await io.exists(os.path.join(folder, METADATA)):
-            raise DomainExists(wanted.domain_id, folder)
+        if name != domain_id or await io.exists(os.path.join(folder, METADATA)):
+            raise DomainExists(domain_id, folder)
         images = os.path.join(folder, IMAGES)
         if await io.exists(images) and await io.list_folder(images):
-            raise DomainExists(wanted.domain_id, folder)
+            raise DomainExists(domain_id, folder)
 
 
 async def _make_folders(files: DomainFiles) -> None:

@@ -15,7 +15,6 @@ from storage.errors import DomainMismatch, DomainNotFound, DomainUnsupported, Io
 from storage.file.chains import FileChains
 from storage.file.convert import take_step
 from storage.file.create import (
-    NewDomain,
     find_domains,
     finish_removal,
     is_half_removed,
@@ -31,6 +30,7 @@ from storage.file.peoples_files import peoples_files
 from storage.file.safelease import SafeLease
 from storage.file.volumes import FileVolumes
 from storage.leases import HostIdOwner, Lease, Leases
+from storage.new_domain import NewDomain
 from storage.ondisk import domain_fields
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainKind, FormatVersion
@@ -38,13 +38,11 @@ from storage.tasks.files import MasterFolders
 
 __all__ = [
     "FileDomain",
-    "NewDomain",
     "create_file_domain",
     "find_file_domains",
     "finish_format",
     "is_half_formatted",
     "open_file_domain",
-    "remove_file_domain",
 ]
 
 FILE_KINDS = frozenset({DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS})
@@ -52,9 +50,9 @@ FILE_KINDS = frozenset({DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS})
 find_file_domains = find_domains
 
 
-async def create_file_domain(wanted: NewDomain, io: FileIo, leases: Leases, *, io_timeout_s: int) -> Domain:
+async def create_file_domain(wanted: NewDomain, mount: str, io: FileIo, leases: Leases, *, io_timeout_s: int) -> Domain:
     """Write a new domain; it becomes visible by its metadata, written last."""
-    return FileDomain(await write_domain(wanted, io, leases, io_timeout_s=io_timeout_s))
+    return FileDomain(await write_domain(wanted, mount, io, leases, io_timeout_s=io_timeout_s))
 
 
 async def open_file_domain(
@@ -95,15 +93,6 @@ async def open_file_domain(
     )
     domain.seen = metadata
     return domain
-
-
-async def remove_file_domain(domain: Domain) -> None:
-    """Format: remove the domain's whole folder. Metadata first, so that a crash leaves no domain.
-
-    Raises `FormatCutOff`: the rest is for `finish_format`.
-    """
-    assert isinstance(domain, FileDomain)
-    await remove_domain(domain.files)
 
 
 async def is_half_formatted(mount_path: str, domain_id: str, pools: IoPools, *, timeout_s: float) -> bool:
@@ -191,6 +180,9 @@ class FileDomain:
 
     async def peoples_files(self) -> Mapping[str, PeoplesFile]:
         return await peoples_files(self.files)
+
+    async def format(self) -> None:
+        await remove_domain(self.files)
 
     # Health
 

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping
 
 from storage.domain import Domain
 from storage.edges import LeasesOf
-from storage.errors import DomainExists, DomainNotFound, StorageError
+from storage.errors import DomainExists, DomainNotFound, NotConnected, StorageError
 from storage.file.domain import (
-    NewDomain,
     create_file_domain,
     find_file_domains,
     finish_format,
@@ -26,6 +25,8 @@ from storage.file.domain import (
 from storage.file.io import FileIo
 from storage.file.iopool import IoPools
 from storage.looks import Looks
+from storage.new_domain import NewDomain
+from storage.ondisk.remote_path import mount_name
 from storage.source import MountedPlace
 from vdsm.common.errors import AgentError
 from vdsm.common.types import Json
@@ -45,6 +46,7 @@ class MountedFolders:
         self._io_timeout_s = io_timeout_s
         self._places: dict[str, str] = {}
         self._looks = Looks(self._look)
+        self._creating: dict[str, asyncio.Lock] = {}
 
     # As a source
 
@@ -105,20 +107,27 @@ class MountedFolders:
     # Domains that come and go
 
     async def create(self, wanted: NewDomain) -> None:
-        """One at a time on a mount. Raises `DomainExists`, and what `create_file_domain` does."""
-        mount, domain_id = wanted.mount_path, wanted.domain_id
+        """Raises what `create_file_domain` does, too."""
+        mount = os.path.join(self._mounts, mount_name(wanted.spec))
+        if not MountedPlace(mount).is_connected:
+            raise NotConnected(wanted.spec)
+        # what another creation has made so far looks like the rest of one that died, which is removed
+        async with self._creating.setdefault(mount, asyncio.Lock()):
+            await self._create(wanted, mount)
+
+    async def _create(self, wanted: NewDomain, mount: str) -> None:
+        domain_id, leases = wanted.domain_id, self.leases_of(wanted.kind)
         for other in await self._looks.fresh(mount):
             raise DomainExists(other, mount)
         io = FileIo(os.path.join(mount, domain_id), mount=mount, pools=self._pools)
         try:
-            created = await create_file_domain(wanted, io, self.leases_of(wanted.kind), io_timeout_s=self._io_timeout_s)
+            created = await create_file_domain(wanted, mount, io, leases, io_timeout_s=self._io_timeout_s)
             await created.close()
         finally:
             await io.close()
         self._places[domain_id] = mount
 
     async def finish_format(self, domain_id: str) -> bool:
-        """Remove what a format that was cut off left of it; False when nothing did. Raises `FormatCutOff`."""
         mounts = self._all_mounts()
         rests = await asyncio.gather(*(self._has_rest(mount, domain_id) for mount in mounts))
         for mount, has_rest in zip(mounts, rests, strict=True):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from storage.access import Identity
-from storage.file.iopool import IoPools
+from storage.servers import local, mounts
 from storage.servers.kinds import LocalFolder, NfsExport, PosixMount
 from storage.servers.local import LocalFolders
 from storage.servers.mounts import Mounts
@@ -22,12 +22,16 @@ class Connector(Protocol):
     async def disconnect(self, connection: Any) -> None: ...
 
 
+class Folders(local.Looks, mounts.Looks, Protocol):
+    """Looks at what may hang."""
+
+
 Connectors = Mapping[type, Connector]
 
 
 def connectors(
-    mounts: str, root: Root, pools: IoPools, *, qemu_users: Sequence[Identity], io_timeout_s: int
+    folder: str, root: Root, looks: Folders, *, qemu_users: Sequence[Identity], io_timeout_s: int
 ) -> Connectors:
-    """``mounts``: the folder of all mounts; ``io_timeout_s``: the lock daemon's."""
-    mounted = Mounts(mounts, root, pools, Reach(), io_timeout_s)
-    return {LocalFolder: LocalFolders(root, pools, qemu_users), PosixMount: mounted, NfsExport: mounted}
+    """``folder``: the one of all mounts; ``io_timeout_s``: the lock daemon's."""
+    mounted = Mounts(folder, root, looks, Reach(), io_timeout_s)
+    return {LocalFolder: LocalFolders(root, looks, qemu_users), PosixMount: mounted, NfsExport: mounted}

@@ -17,6 +17,14 @@ class ConnectionRefused(StorageError):
     msg = "Storage {self.connection!r} cannot be connected: {self.reason}"
 
 
+class RemotePathInvalid(StorageError):
+    spec: str
+    kind: str
+    reason: str
+    msg = "{self.spec!r} names no storage of kind {self.kind}: {self.reason}"
+    remedy = "Name it as it was connected"
+
+
 class OptionRefused(StorageError):
     option: str
     reason: str

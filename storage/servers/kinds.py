@@ -75,17 +75,22 @@ def folder_name(connection: Connection) -> str:
 
 def refused(connection: Connection) -> str:
     """What is wrong with what the connection names; empty: nothing that can be seen without looking there."""
-    spec = connection.spec
+    is_export = isinstance(connection, PosixMount) and is_nfs(connection)
+    return misnamed(DomainKind.NFS if is_export else connection.kind, connection.spec)
+
+
+def misnamed(kind: DomainKind, spec: str) -> str:
+    """Why ``spec`` can be the name of no storage of that kind; empty when it can."""
     if not spec or not spec.isprintable():
-        return "parameter 'connection' names no storage"
-    match connection:
-        case LocalFolder():
+        return "it names no storage"
+    match kind:
+        case DomainKind.LOCALFS:
             is_local = spec.startswith("/") and ".." not in spec.split("/")
             return "" if is_local else "a local folder is named by its absolute path"
-        case NfsExport():
+        case DomainKind.NFS:
             return _refused_blanks(spec) or _refused_export(spec)
-        case PosixMount():
-            return _refused_blanks(spec) or (_refused_export(spec) if is_nfs(connection) else "")
+        case _:
+            return _refused_blanks(spec)
 
 
 def _refused_blanks(spec: str) -> str:

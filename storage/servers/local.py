@@ -5,24 +5,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Protocol
 
 from storage.access import Identity, refused_at
 from storage.errors import IoFailed
-from storage.file.io import FileIo
-from storage.file.iopool import IoPools
 from storage.ondisk.remote_path import normalise
 from storage.servers.errors import AccessRefused, ConnectionRefused
 from storage.servers.kinds import LocalFolder
 from vdsm.root.client import Root
 
 ROOT_S = 120.0
-ANSWER_S = 5.0
+
+
+class Looks(Protocol):
+    async def is_folder(self, path: str) -> bool:
+        """Raises `IoFailed`, `StorageNotResponding` within seconds."""
 
 
 class LocalFolders:
-    def __init__(self, root: Root, pools: IoPools, qemu_users: Sequence[Identity]) -> None:
+    def __init__(self, root: Root, looks: Looks, qemu_users: Sequence[Identity]) -> None:
         self._root = root
-        self._pools = pools
+        self._looks = looks
         self._qemu_users = qemu_users
 
     async def connect(self, connection: LocalFolder) -> None:
@@ -35,15 +38,12 @@ class LocalFolders:
     async def _usable(self, spec: str) -> str:
         """The folder, which agent and QEMU can use. It may lie on a mount that hangs, so a helper looks first."""
         folder = normalise(spec)
-        io = FileIo(folder, timeout_s=ANSWER_S, pools=self._pools)
         try:
-            is_folder = (await io.status(folder)).is_folder
+            is_folder = await self._looks.is_folder(folder)
         except IoFailed as e:
             if e.error == "EACCES":
                 raise AccessRefused(folder) from None
             raise ConnectionRefused(spec, f"there is no such folder ({e.text})") from None
-        finally:
-            await io.close()
         if not is_folder:
             raise ConnectionRefused(spec, "it is no folder")
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):

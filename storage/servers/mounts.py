@@ -13,9 +13,6 @@ import os
 from collections.abc import Sequence
 from typing import Protocol
 
-from storage.errors import StorageError, StorageNotResponding
-from storage.file.io import FileIo
-from storage.file.iopool import IoPools
 from storage.ondisk.remote_path import mount_name, normalise, server_and_path
 from storage.servers import advice, nfs_options
 from storage.servers.errors import AccessRefused, ConnectionRefused, DirectIoRefused, MountFailed, OptionRefused
@@ -27,7 +24,6 @@ from vdsm.root.client import Root
 log = logging.getLogger("vdsm.storage.connections")
 
 MOUNT_S = 120.0
-ANSWER_S = 5.0
 
 # how the root helper says that what was mounted is not usable
 _REFUSALS: dict[str, type[AccessRefused | DirectIoRefused]] = {
@@ -41,13 +37,18 @@ class Reaches(Protocol):
     async def lacking(self, host: str, ports: Sequence[int]) -> str: ...
 
 
+class Looks(Protocol):
+    async def answers(self, path: str) -> bool:
+        """Whether the storage at ``path`` answers within seconds, be it with an error."""
+
+
 class Mounts:
     """``folder``: the one they all lie in."""
 
-    def __init__(self, folder: str, root: Root, pools: IoPools, reach: Reaches, io_timeout_s: int) -> None:
+    def __init__(self, folder: str, root: Root, looks: Looks, reach: Reaches, io_timeout_s: int) -> None:
         self._folder = folder
         self._root = root
-        self._pools = pools
+        self._looks = looks
         self._reach = reach
         self._io_timeout_s = io_timeout_s
 
@@ -70,12 +71,12 @@ class Mounts:
 
     async def disconnect(self, connection: PosixMount | NfsExport) -> None:
         path, mount_id = self.path(connection.spec), {"mount_id": mount_name(connection.spec)}
-        if await _answers(path, self._pools):
+        if await self._answers(path):
             try:
                 await self._root.call("Mount.unmount", mount_id, timeout_s=MOUNT_S)
                 return
             except DeadlineExceeded:
-                if await _answers(path, self._pools):
+                if await self._answers(path):
                     raise
         log.warning("the storage at %s does not answer: it is cut off", path)
         await self._root.call("Mount.unmount_forced", mount_id, timeout_s=MOUNT_S)
@@ -94,6 +95,10 @@ class Mounts:
             raise ConnectionRefused(connection.spec, str(e)) from e
         return connection.vfs_type, connection.options
 
+    async def _answers(self, path: str) -> bool:
+        """What is not mounted needs not."""
+        return path not in mount_points() or await self._looks.answers(path)
+
     async def _reached(self, spec: str, options: str) -> None:
         ports = nfs_options.ports(options)
         if not ports:
@@ -101,19 +106,3 @@ class Mounts:
         host, _ = server_and_path(normalise(spec))
         if lacking := await self._reach.lacking(host, ports):
             raise MountFailed(spec, f"{lacking}; look at the server, its NFS service and the firewalls on the way")
-
-
-async def _answers(path: str, pools: IoPools) -> bool:
-    """Whether the storage mounted there answers, be it with an error; what is not mounted needs not."""
-    if path not in mount_points():
-        return True
-    io = FileIo(path, timeout_s=ANSWER_S, pools=pools)
-    try:
-        await io.space(path)
-    except StorageNotResponding:
-        return False
-    except StorageError as e:  # only silence is a reason to cut off who uses it
-        log.warning("the storage at %s: %s", path, e)
-    finally:
-        await io.close()
-    return True

@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
+from typing import Protocol
 
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.errors import LeaseHeld, StorageError
-from storage.file.iopool import IoPools
 from storage.leases import joining, records
 from storage.leases.kept import Kept
 from storage.spm.errors import WritersLeft
@@ -31,12 +32,22 @@ JOIN_S = 180.0
 THERE = "it is SPM, or writers of its last SPM process hang there, or it died and may not be known to be dead yet"
 
 
-class OwnLease:
-    """``pools`` and ``kept``: of this process; ``folder``: where it is on record (`records`) who took a lease."""
+class Writers(Protocol):
+    """Whoever writes to storage for this process."""
 
-    def __init__(self, domains: Domains, pools: IoPools, kept: Kept, folder: str) -> None:
+    def keep(self, descriptors: Sequence[int]) -> None:
+        """They hold copies of these from now on, until they are gone; empty: of nothing."""
+
+    async def close(self) -> None:
+        """All end; one that hangs is left to the kernel."""
+
+
+class OwnLease:
+    """``writers`` and ``kept``: of this process; ``folder``: where it is on record (`records`) who took a lease."""
+
+    def __init__(self, domains: Domains, writers: Writers, kept: Kept, folder: str) -> None:
         self._domains = domains
-        self._pools = pools
+        self._writers = writers
         self._kept = kept
         self._folder = folder
         self._domain: Domain | None = None
@@ -55,7 +66,7 @@ class OwnLease:
             raise await self._explained(e, domain, host_id) from e
         self._domain = domain
         try:
-            self._pools.keep(self._kept.descriptors)
+            self._writers.keep(self._kept.descriptors)
             records.write(self._folder, domain.domain_id)
         except BaseException:  # whoever asked has nothing of it, and would never give it back
             await asyncio.shield(self.release())
@@ -65,7 +76,7 @@ class OwnLease:
     async def give_back(self) -> None:
         """End the I/O helpers and release the lease, unless a writer is left: it is free when that one has ended."""
         await self._domains.close()
-        await self._pools.close()
+        await self._writers.close()
         domain, self._domain = self._domain, None
         if domain is None:
             return
@@ -83,7 +94,7 @@ class OwnLease:
             log.error("lease %s is not released: writers hang: %s", domain.sdm_lease, ", ".join(map(str, left)))
             return
         await domain.leases.release(domain.sdm_lease)
-        self._pools.keep(self._kept.descriptors)
+        self._writers.keep(self._kept.descriptors)
 
     async def _explained(self, error: LeaseHeld, domain: Domain, host_id: int) -> StorageError:
         try:

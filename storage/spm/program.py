@@ -21,8 +21,7 @@ from typing import Any, Protocol
 
 from storage.domains import Domains
 from storage.edges import lease_edges
-from storage.file.iopool import IoPools
-from storage.file.source import MountedFolders
+from storage.halves import STEPS_BACK, halves
 from storage.leases.kept import Kept
 from storage.lock_link import LocksByLink
 from storage.spm.agent import AgentByLink
@@ -65,17 +64,25 @@ def main(what: str, fd: int) -> None:
 
 async def _serve(what: str, fd: int, settings: dict[str, Any]) -> None:
     groups.set_folder(settings["commands"])
-    kept, pools = Kept(), IoPools()
-    mounted = MountedFolders(settings["mounts"], lease_edges(kept), pools, io_timeout_s=settings["io_timeout_s"])
-    domains = Domains(mounted)
+    kept = Kept()
+    below = halves(settings["mounts"], lease_edges(kept), io_timeout_s=settings["io_timeout_s"])
+    domains = Domains(below.source)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
     agent, held = AgentByLink(), LocksByLink()
 
     def new_lease() -> OwnLease:
-        return OwnLease(domains, pools, kept, settings["leased"])
+        return OwnLease(domains, below.writers, kept, settings["leased"])
 
     server: Serving = (
-        Server(new_lease, domains, agent, held, repository=settings["repository"], codes=settings["codes"])
+        Server(
+            new_lease,
+            domains,
+            agent,
+            held,
+            readers=STEPS_BACK,
+            repository=settings["repository"],
+            codes=settings["codes"],
+        )
         if what == "spm"
         else Once(new_lease(), domains)
     )
@@ -88,4 +95,4 @@ async def _serve(what: str, fd: int, settings: dict[str, Any]) -> None:
         log.error("the lease was not given back in order: %s", e)
     with contextlib.suppress(AgentError):
         await domains.close()
-        await pools.close()
+        await below.writers.close()

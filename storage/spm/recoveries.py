@@ -3,8 +3,8 @@
 
 What is stored is what the field's own callables take, so that whichever program becomes SPM next can
 undo our half-made volume, and we its. A stored task comes from shared storage, perhaps from another
-program: only callables whose form is known here (`storage.tasks.steps`, and one table for each kind of domain) are
-run, and of their paths only the ids count.
+program: only callables whose form is known (`storage.tasks.steps`, a table for each kind of domain) are run, and of
+their paths only the ids count.
 
 Every step back may run twice or for nothing, and none removes what is in use here. Which locks they need
 follows from their parameters; they are held by the runner.
@@ -20,12 +20,10 @@ from storage import locks
 from storage.domain import Domain, VolumeStore
 from storage.domains import Domains
 from storage.errors import DAMAGED, ImageNotFound, VolumeHasChildren, VolumeNotFound
-from storage.file import steps as file_steps
 from storage.locks import Lock
 from storage.ondisk.values import VolumeFormat, VolumeRole
 from storage.spm.agent import Agent
 from storage.spm.volume_leases import refuse_held
-from storage.tasks import steps
 from storage.tasks.record import Recovery
 from storage.tasks.runner import StepInvalid
 from storage.tasks.steps import Read, Target
@@ -33,15 +31,15 @@ from vdsm.common.ids import BLANK_UUID
 
 log = logging.getLogger("vdsm.storage.tasks")
 
-READERS: Mapping[str, Read] = {**steps.READERS, **file_steps.READERS}
-
 
 class Recoveries:
     """Runs stored steps back on the domains of this process: `storage.tasks.runner.StepsBack`."""
 
-    def __init__(self, domains: Domains, agent: Agent) -> None:
+    def __init__(self, domains: Domains, agent: Agent, readers: Mapping[str, Read]) -> None:
+        """``readers``: by the name of the callable, as it is stored."""
         self._domains = domains
         self._agent = agent
+        self._readers = readers
         self._calls: dict[str, Callable[[Domain, Target], Awaitable[None]]] = {
             "create_image_rollback": self._image,
             "parentVolumeRollback": self._parent,
@@ -55,7 +53,7 @@ class Recoveries:
     def locks(self, recoveries: Sequence[Recovery]) -> list[Lock]:
         """Of the images that they touch, alone. A step that cannot be read touches nothing."""
         wanted: dict[Lock, None] = {}
-        for target in _targets(recoveries):
+        for target in self._targets(recoveries):
             wanted[locks.domain(target.domain_id)] = None
             wanted[locks.image(target.domain_id, target.image_id)] = None
         return list(wanted)
@@ -64,17 +62,39 @@ class Recoveries:
         """What these tasks may still need, by domain: see `storage.domain.Claims`."""
         claimed: dict[str, set[tuple[str, str]]] = {}
         for recoveries in stored:
-            for target in _targets(recoveries):
+            for target in self._targets(recoveries):
                 claimed.setdefault(target.domain_id, set()).add((target.image_id, target.volume_id))
         return claimed
 
     async def run(self, recovery: Recovery) -> None:
         """Raises `StepInvalid`, or what the storage refused."""
-        target = _read(recovery)
+        target = self._read(recovery)
         if target is None:
             return
         log.info("stepping back: %s %s", recovery.call, " ".join(recovery.params))
         await self._calls[recovery.function](await self._domains.get(target.domain_id), target)
+
+    def _read(self, recovery: Recovery) -> Target | None:
+        """None for what does nothing. Raises `StepInvalid`."""
+        if recovery.function in ("startCreateVolumeRollback", "killProcRollback"):
+            return None  # a marker; and a program that is gone with its host
+        if recovery.function == "parentVolumeRollback" and BLANK_UUID in recovery.params:
+            return None
+        read = self._readers.get(recovery.call)
+        if read is None:
+            raise StepInvalid(recovery.call, "it is not known here")
+        return read(recovery)
+
+    def _targets(self, recoveries: Sequence[Recovery]) -> list[Target]:
+        found = []
+        for recovery in recoveries:
+            try:
+                target = self._read(recovery)
+            except StepInvalid:
+                continue
+            if target is not None:
+                found.append(target)
+        return found
 
     async def _image(self, domain: Domain, target: Target) -> None:
         """Only an empty one goes: a template's links or a file of somebody else keep it."""
@@ -135,30 +155,6 @@ class Recoveries:
                 await refuse_held(domain, domain.leases, image_id, [volume_id])
                 await volumes.delete(image_id, volume_id, force=True)
         await _drop_image_without_own(volumes, image_id)
-
-
-def _read(recovery: Recovery) -> Target | None:
-    """None for what does nothing. Raises `StepInvalid`."""
-    if recovery.function in ("startCreateVolumeRollback", "killProcRollback"):
-        return None  # a marker; and a program that is gone with its host
-    if recovery.function == "parentVolumeRollback" and BLANK_UUID in recovery.params:
-        return None
-    read = READERS.get(recovery.call)
-    if read is None:
-        raise StepInvalid(recovery.call, "it is not known here")
-    return read(recovery)
-
-
-def _targets(recoveries: Sequence[Recovery]) -> list[Target]:
-    found = []
-    for recovery in recoveries:
-        try:
-            target = _read(recovery)
-        except StepInvalid:
-            continue
-        if target is not None:
-            found.append(target)
-    return found
 
 
 async def _drop_image_without_own(volumes: VolumeStore, image_id: str) -> None:

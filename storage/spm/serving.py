@@ -26,6 +26,7 @@ from storage.spm.recoveries import Recoveries
 from storage.spm.role import Role, Wanted, code_of
 from storage.spm.volumes import Volumes, changing
 from storage.tasks.runner import Task
+from storage.tasks.steps import Read
 from storage.tasks.uncut import to_its_end
 from vdsm.common.errors import RemoteError
 from vdsm.common.types import Json
@@ -42,11 +43,12 @@ class Server:
         agent: Agent,
         held: LockTable,
         *,
+        readers: Mapping[str, Read],
         repository: str,
         codes: Mapping[str, int],
     ) -> None:
         self.domains = domains
-        self.role = Role(new_lease, domains, agent, Recoveries(domains, agent), held, code_of(codes))
+        self.role = Role(new_lease, domains, agent, Recoveries(domains, agent, readers), held, code_of(codes))
         self._agent = agent
         self._locks = held
         self._repository = repository

@@ -12,10 +12,11 @@ from dataclasses import replace
 import pytest
 
 from storage.errors import ChecksumMismatch, LeaseHeld, LeaseNotFormatted
-from storage.file.domain import NewDomain, create_file_domain, find_file_domains, open_file_domain
+from storage.file.domain import create_file_domain, find_file_domains, open_file_domain
 from storage.file.io import FileIo
 from storage.leases import joining
 from storage.leases.flock_edge import FlockLeases
+from storage.new_domain import NewDomain
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainKind, FormatVersion, VolumeFormat
 from storage.spm.volume_leases import VolumeLeased, VolumeLeaseUnknown, refuse_held
@@ -70,7 +71,8 @@ def kind(request):
 @pytest.fixture
 async def domain(kind, leases, tmp_path):
     made = await create_file_domain(
-        NewDomain(new_uuid(), kind, str(tmp_path), "/remote/path", "format test"),
+        NewDomain(new_uuid(), kind, "/remote/path", "format test"),
+        str(tmp_path),
         FileIo(str(tmp_path)),
         leases,
         io_timeout_s=IO_TIMEOUT_S,
@@ -130,8 +132,8 @@ async def test_qemu_agrees_with_the_chain(domain):
 
 @pytest.mark.parametrize("version", [FormatVersion.V3, FormatVersion.V4])
 async def test_a_domain_of_an_old_version_holds_what_it_says_and_becomes_v5(kind, leases, tmp_path, version):
-    wanted = NewDomain(new_uuid(), kind, str(tmp_path), "/remote/path", "old", version=version)
-    domain = await create_file_domain(wanted, FileIo(str(tmp_path)), leases, io_timeout_s=IO_TIMEOUT_S)
+    wanted = NewDomain(new_uuid(), kind, "/remote/path", "old", version=version)
+    domain = await create_file_domain(wanted, str(tmp_path), FileIo(str(tmp_path)), leases, io_timeout_s=IO_TIMEOUT_S)
     try:
         image = new_uuid()
         base, top = await chain_of(domain, image)
@@ -329,12 +331,13 @@ async def test_a_lease_under_another_name_keeps_its_volume_while_it_is_held(doma
 
 CRASH = """
 import asyncio, sys
-from storage.file.domain import NewDomain, create_file_domain
+from storage.new_domain import NewDomain
+from storage.file.domain import create_file_domain
 from storage.file.io import FileIo
 from storage.leases.sanlock_edge import SanlockLeases
 from storage.ondisk.values import DomainKind
-new = NewDomain(sys.argv[1], DomainKind.POSIXFS, sys.argv[2], "/srv", "d")
-asyncio.run(create_file_domain(new, FileIo(sys.argv[2]), SanlockLeases(), io_timeout_s=1))
+new = NewDomain(sys.argv[1], DomainKind.POSIXFS, "/srv", "d")
+asyncio.run(create_file_domain(new, sys.argv[2], FileIo(sys.argv[2]), SanlockLeases(), io_timeout_s=1))
 """
 
 
@@ -349,8 +352,8 @@ async def test_crash_while_a_shared_domain_is_made(sanlock_daemon, tmp_path, poi
     io = FileIo(str(tmp_path))
     if point != "domain.create.metadata":
         assert await find_file_domains(str(tmp_path), io) == []
-        new = NewDomain(domain_id, DomainKind.POSIXFS, str(tmp_path), "/srv", "d")
-        await create_file_domain(new, io, SanlockLeases(), io_timeout_s=IO_TIMEOUT_S)
+        new = NewDomain(domain_id, DomainKind.POSIXFS, "/srv", "d")
+        await create_file_domain(new, str(tmp_path), io, SanlockLeases(), io_timeout_s=IO_TIMEOUT_S)
     await io.close()
     decoder.decode(tmp_path / domain_id)
 

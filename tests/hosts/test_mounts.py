@@ -11,6 +11,7 @@ import pytest
 from storage.connections import Connections
 from storage.domains import Domains
 from storage.edges import lease_edges
+from storage.file.folders import MountedLooks
 from storage.file.iopool import IoPools
 from storage.file.source import MountedFolders
 from storage.servers.connectors import connectors
@@ -173,7 +174,7 @@ async def test_a_connection_has_the_fields_codes_and_takes_default_options(helpe
     pools = IoPools()
     domains = Domains(MountedFolders(helper.paths.mounts, lease_edges(), pools, io_timeout_s=1))
     records = ConnectionRecords(f"{helper.paths.root_state}/connections")
-    served = connectors(helper.paths.mounts, Verbs(helper), pools, qemu_users=(), io_timeout_s=1)
+    served = connectors(helper.paths.mounts, Verbs(helper), MountedLooks(pools), qemu_users=(), io_timeout_s=1)
     connections = Connections(helper.paths.mounts, served, domains, users_below=lambda mount: [], records=records)
     connection = PosixMount("c", image, "ext4", "defaults,loop")
 

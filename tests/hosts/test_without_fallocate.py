@@ -6,9 +6,10 @@ import subprocess
 
 import pytest
 
-from storage.file.domain import NewDomain, create_file_domain
+from storage.file.domain import create_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_domain import NewDomain
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
 from vdsm.common.ids import new_uuid
@@ -33,9 +34,9 @@ def mounted(tmp_path):
 @pytest.mark.cost(2)
 @pytest.mark.parametrize("form", [VolumeFormat.RAW, VolumeFormat.COW])
 async def test_a_preallocated_volume_has_its_space_and_keeps_its_data_when_it_grows(mounted, form):
-    new = NewDomain(new_uuid(), DomainKind.LOCALFS, mounted, "/srv", "d")
+    new = NewDomain(new_uuid(), DomainKind.LOCALFS, "/srv", "d")
     io = FileIo(mounted)
-    domain = await create_file_domain(new, io, FlockLeases(), io_timeout_s=10)
+    domain = await create_file_domain(new, mounted, io, FlockLeases(), io_timeout_s=10)
     image, volume = new_uuid(), new_uuid()
     await domain.volumes.create(NewVolume(image, volume, 12 * MIB, form, Allocation.PREALLOCATED))
     path = domain.files.volume(image, volume)

@@ -13,6 +13,7 @@ from local_world import World, mounted_domains
 from spm_verbs import CODES, SpmVerbs, ids
 
 from storage.file.iopool import IoPools
+from storage.halves import STEPS_BACK
 from storage.in_use import InUse
 from storage.leases.kept import Kept
 from storage.spm.own_lease import OwnLease
@@ -55,6 +56,7 @@ class Spm(SpmVerbs):
             self.domains,
             self.agent,
             world.storage.locks,
+            readers=STEPS_BACK,
             repository="/rhev/data-center",
             codes=CODES,
         )

@@ -11,6 +11,7 @@ from typing import Any
 from local_world import mounted_domains
 
 from storage.file.iopool import IoPools
+from storage.halves import STEPS_BACK
 from storage.leases.kept import Kept
 from storage.lock_link import LocksByLink
 from storage.spm.agent import AgentByLink
@@ -45,7 +46,7 @@ class LinkedProcess:
         self.server: Serving = Once(new_lease(), self._domains)
         if what == "spm":
             named = {name: settings[name] for name in ("repository", "codes")}
-            self.server = Server(new_lease, self._domains, self.agent, self.held, **named)
+            self.server = Server(new_lease, self._domains, self.agent, self.held, readers=STEPS_BACK, **named)
 
     @classmethod
     async def spawn(

@@ -36,6 +36,7 @@ class MemoryStorage:
     tasks: dict[str, dict[str, bytes]] = field(default_factory=dict)
     ovfs: dict[str, dict[str, bytes]] = field(default_factory=dict)
     metadata_writes: int = 0
+    gone: bool = False
     metadata: DomainMetadata = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,6 +124,11 @@ class MemoryDomain:
     async def peoples_files(self) -> Mapping[str, PeoplesFile]:
         """It is a data domain."""
         return {}
+
+    async def format(self) -> None:
+        await self.faults.change("format")
+        self.storage.gone = True
+        self.storage.stored.images.clear()
 
     async def probe(self) -> float:
         await self.faults.read("probe")

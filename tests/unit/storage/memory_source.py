@@ -5,8 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from memory_domain import MemoryDomain, MemoryStorage
+
 from storage.domain import Domain
-from storage.errors import DomainNotFound
+from storage.errors import DomainNotFound, NotConnected
+from storage.new_domain import NewDomain
 from storage.source import MountedPlace, Place
 from vdsm.common.types import Json
 
@@ -24,16 +27,16 @@ class MemorySource:
         if seen is not None:
             return seen
         for place, domains in self.places.items():
-            if domain_id in domains:
+            if domain_id in domains and not _is_gone(domains[domain_id]):
                 self._seen[domain_id] = place
                 return place
         raise DomainNotFound(domain_id)
 
     async def open(self, place: Place, domain_id: str) -> Domain:
-        try:
-            return self.places[place][domain_id]
-        except KeyError:
-            raise DomainNotFound(domain_id) from None
+        domain = self.places.get(place, {}).get(domain_id)
+        if domain is None or _is_gone(domain):
+            raise DomainNotFound(domain_id)
+        return domain
 
     async def look_at(self, place: Place) -> None:
         self.looked.append(place)
@@ -68,5 +71,20 @@ class MemorySource:
     def forget(self, domain_id: str) -> None:
         self._seen.pop(domain_id, None)
 
+    async def create(self, wanted: NewDomain) -> None:
+        """``spec`` is the name of a place."""
+        place = MountedPlace(wanted.spec)
+        if place not in self.places:
+            raise NotConnected(wanted.spec)
+        self.places[place][wanted.domain_id] = MemoryStorage(wanted.domain_id).open()
+
+    async def finish_format(self, domain_id: str) -> bool:
+        """Nothing cuts one off."""
+        return False
+
     async def close(self) -> None:
         return
+
+
+def _is_gone(domain: Domain) -> bool:
+    return isinstance(domain, MemoryDomain) and domain.storage.gone

@@ -16,6 +16,7 @@ from spm_verbs import CODES, SpmVerbs
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.file.iopool import IoPools
+from storage.halves import STEPS_BACK
 from storage.in_use import InUse
 from storage.leases.kept import Kept
 from storage.lock_table import Locks
@@ -71,7 +72,15 @@ class MemorySpm(SpmVerbs):
         self.agent = NoAgent(pool.in_use)
         domains = Domains(MemorySource(self.domain))
         lease = MemoryLease(domains, IoPools(), Kept(), "")
-        server = Server(lambda: lease, domains, self.agent, Locks(), repository="/rhev/data-center", codes=CODES)
+        server = Server(
+            lambda: lease,
+            domains,
+            self.agent,
+            Locks(),
+            readers=STEPS_BACK,
+            repository="/rhev/data-center",
+            codes=CODES,
+        )
         super().__init__(server, pool.pool_id, pool.storage.domain_id)
 
     async def stop(self) -> None:

@@ -16,15 +16,16 @@ from memory_source import MemorySource
 from storage.access import Identity
 from storage.connections import ConnectionResult, Connections
 from storage.domains import Domains
+from storage.file import folders, ioprocess
 from storage.file import io as io_module
-from storage.file import ioprocess
+from storage.file.folders import MountedLooks
 from storage.file.ionursery import Nursery
 from storage.file.iopool import IoPools
 from storage.images import Images
 from storage.in_use import InUse
 from storage.lock_table import Locks
 from storage.ondisk.remote_path import mount_name
-from storage.servers import local, mounts, room
+from storage.servers import mounts, room
 from storage.servers.connectors import Connectors
 from storage.servers.kinds import Connection, LocalFolder, NfsExport, NfsVersion, PosixMount
 from storage.servers.local import LocalFolders
@@ -99,9 +100,10 @@ class Host:
         self.connections = self.with_users()
 
     def with_users(self, *qemu_users: Identity) -> Connections:
-        mounted = Mounts(str(self.mounts), self.root, self.pools, self.reach, 10)
+        looks = MountedLooks(self.pools)
+        mounted = Mounts(str(self.mounts), self.root, looks, self.reach, 10)
         connectors: Connectors = {
-            LocalFolder: LocalFolders(self.root, self.pools, qemu_users),
+            LocalFolder: LocalFolders(self.root, looks, qemu_users),
             PosixMount: mounted,
             NfsExport: mounted,
         }
@@ -443,8 +445,7 @@ class Mounted:
             return helper
 
         monkeypatch.setattr(ioprocess.Helper, "start", classmethod(started))
-        for module in (mounts, local):
-            monkeypatch.setattr(module, "ANSWER_S", 0.3 if dead else 10.0)
+        monkeypatch.setattr(folders, "ANSWER_S", 0.3 if dead else 10.0)
         monkeypatch.setattr(mounts, "mount_points", lambda: {str(self.path)})
 
 
@@ -497,10 +498,11 @@ async def test_a_mount_that_dies_while_it_is_unmounted_is_cut_off(
 ) -> None:
     answers = [True, not dead]
 
-    async def asked(path: str, pools: IoPools) -> bool:
+    async def asked(_looks: MountedLooks, path: str) -> bool:
         return answers.pop(0)
 
-    monkeypatch.setattr(mounts, "_answers", asked)
+    monkeypatch.setattr(mounts, "mount_points", lambda: {str(host.mounts / "a:_x")})
+    monkeypatch.setattr(MountedLooks, "answers", asked)
     host.root.errors["Mount.unmount", "a:_x"] = DeadlineExceeded("umount", 60)
     result = await host.disconnect("a:/x")
     assert (result.error is None) is dead

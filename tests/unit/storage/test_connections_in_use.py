@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from storage.catalogue import NotConnected, RemotePathInvalid
+from storage.errors import NotConnected
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
-from storage.servers.errors import ConnectionUsed
+from storage.servers.errors import ConnectionUsed, RemotePathInvalid
 from storage.servers.kinds import LocalFolder
 from tests.unit.storage.local_world import World
 from vdsm.api.codes import code_for

@@ -9,9 +9,10 @@ import pytest
 
 from storage.conversion import ConversionUnsupported, Step, plan
 from storage.errors import IoFailed
-from storage.file.domain import NewDomain, create_file_domain, open_file_domain
+from storage.file.domain import create_file_domain, open_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_domain import NewDomain
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainClass, DomainKind, FormatVersion, Legality, VolumeFormat, VolumeRole
 from tests.decoder import domain as decoder
@@ -80,8 +81,8 @@ async def old(tmp_path, io):
 
     async def make(version=V3, kind=DomainKind.LOCALFS):
         shutil.rmtree(tmp_path / SD, ignore_errors=True)
-        wanted = NewDomain(SD, kind, str(tmp_path), "/srv", "old", version=version)
-        domain = await create_file_domain(wanted, io, leases(kind), io_timeout_s=1)
+        wanted = NewDomain(SD, kind, "/srv", "old", version=version)
+        domain = await create_file_domain(wanted, str(tmp_path), io, leases(kind), io_timeout_s=1)
         volumes = domain.volumes
         await volumes.create(NewVolume(IMAGE, BASE, SIZES[BASE], VolumeFormat.RAW, Allocation.SPARSE))
         shared = {"parent_id": BASE, "source_image_id": IMAGE}

@@ -22,16 +22,15 @@ from storage.errors import (
     IoFailed,
 )
 from storage.file.domain import (
-    NewDomain,
     create_file_domain,
     find_file_domains,
     finish_format,
     is_half_formatted,
     open_file_domain,
-    remove_file_domain,
 )
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_domain import NewDomain
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainKind, Legality, VolumeFormat
 from tests.decoder import domain as decoder
@@ -50,12 +49,11 @@ async def io(tmp_path):
     await made.close()
 
 
-def new_domain(tmp_path, **changes):
+def new_domain(**changes):
     fields = {
         "domain_id": SD,
         "kind": DomainKind.LOCALFS,
-        "mount_path": str(tmp_path),
-        "remote_path": "/srv/local",
+        "spec": "/srv/local",
         "description": "local",
     }
     return NewDomain(**{**fields, **changes})
@@ -67,7 +65,7 @@ async def reopen(tmp_path, io):
 
 @pytest.fixture
 async def domain(tmp_path, io):
-    return await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
+    return await create_file_domain(new_domain(), str(tmp_path), io, FlockLeases(), io_timeout_s=10)
 
 
 @pytest.fixture
@@ -87,7 +85,7 @@ async def test_domain_is_found_opened_and_removed(domain, tmp_path, io):
     assert await find_file_domains(str(tmp_path), io) == [SD]
     opened = await reopen(tmp_path, io)
     assert (opened.kind, opened.block_size, opened.alignment) == (DomainKind.LOCALFS, 512, MIB)
-    await remove_file_domain(opened)
+    await opened.format()
     assert os.listdir(tmp_path) == []
     with pytest.raises(DomainNotFound):
         await reopen(tmp_path, io)
@@ -95,9 +93,9 @@ async def test_domain_is_found_opened_and_removed(domain, tmp_path, io):
 
 async def test_second_domain_on_a_mount_is_refused(domain, tmp_path, io):
     with pytest.raises(DomainExists):
-        await create_file_domain(new_domain(tmp_path, domain_id=new_uuid()), io, FlockLeases(), io_timeout_s=10)
+        await create_file_domain(new_domain(domain_id=new_uuid()), str(tmp_path), io, FlockLeases(), io_timeout_s=10)
     with pytest.raises(DomainExists):
-        await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
+        await create_file_domain(new_domain(), str(tmp_path), io, FlockLeases(), io_timeout_s=10)
     decoder.decode(domain.folder)
 
 
@@ -115,12 +113,12 @@ async def test_domain_under_a_foreign_name_is_refused(domain, tmp_path, io):
         ({"block_size": 1024}, InvalidParameter),
         ({"kind": DomainKind.POSIXFS, "block_size": 0}, InvalidParameter),
         ({"kind": DomainKind.POSIXFS, "block_size": 4096}, InvalidParameter),
-        ({"remote_path": "a\nb"}, InvalidContent),
+        ({"spec": "a\nb"}, InvalidContent),
     ],
 )
 async def test_a_domain_that_cannot_be_leaves_nothing(tmp_path, io, changes, error):
     with pytest.raises(error):
-        await create_file_domain(new_domain(tmp_path, **changes), io, FlockLeases(), io_timeout_s=10)
+        await create_file_domain(new_domain(**changes), str(tmp_path), io, FlockLeases(), io_timeout_s=10)
     assert os.listdir(tmp_path) == []
 
 
@@ -133,7 +131,7 @@ async def test_a_domain_that_its_storage_cannot_hold_leaves_nothing(tmp_path, io
 
     monkeypatch.setattr(io, "block_size", probe)
     with pytest.raises(error, match=str(tmp_path)):
-        await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
+        await create_file_domain(new_domain(), str(tmp_path), io, FlockLeases(), io_timeout_s=10)
     assert os.listdir(tmp_path) == []
 
 
@@ -280,7 +278,8 @@ async def test_garbage_is_only_what_is_ours(domain, image):
 FLOW = """
 import asyncio, sys
 from storage.new_volume import NewVolume
-from storage.file.domain import NewDomain, create_file_domain, open_file_domain, remove_file_domain
+from storage.new_domain import NewDomain
+from storage.file.domain import create_file_domain, open_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
 from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
@@ -290,7 +289,7 @@ SD, IMG, BASE, TOP, OTHER = sys.argv[3:]
 async def main(mount, flow):
     io, leases = FileIo(mount), FlockLeases()
     if flow == "domain":
-        await create_file_domain(NewDomain(SD, DomainKind.LOCALFS, mount, "/srv", "d"), io, leases, io_timeout_s=10)
+        await create_file_domain(NewDomain(SD, DomainKind.LOCALFS, "/srv", "d"), mount, io, leases, io_timeout_s=10)
         return
     domain = await open_file_domain(mount, SD, io, lambda _: leases, io_timeout_s=10)
     if flow == "volume.create":
@@ -301,7 +300,7 @@ async def main(mount, flow):
         await domain.volumes.create(
             NewVolume(OTHER, TOP, 1 << 20, VolumeFormat.COW, Allocation.SPARSE, "DATA", "", BASE, IMG))
     elif flow == "domain.format":
-        await remove_file_domain(domain)
+        await domain.format()
     elif flow == "volume.delete":
         await domain.volumes.delete(IMG, TOP)
     else:
@@ -331,7 +330,7 @@ async def test_crash_while_a_domain_is_made(tmp_path, io, point):
         decoder.decode(tmp_path / SD)
         return
     assert await find_file_domains(str(tmp_path), io) == []
-    made = await create_file_domain(new_domain(tmp_path), io, FlockLeases(), io_timeout_s=10)
+    made = await create_file_domain(new_domain(), str(tmp_path), io, FlockLeases(), io_timeout_s=10)
     decoder.decode(made.folder)
 
 

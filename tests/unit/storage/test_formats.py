@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from storage.errors import BlockSizeUnsupported, ImagesUnsupported, NameNotAscii, UnsupportedVersion
-from storage.file.domain import NewDomain, create_file_domain, open_file_domain
+from storage.file.domain import create_file_domain, open_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_domain import NewDomain
 from storage.new_volume import NewVolume
 from storage.ondisk.layout import ISO_IMAGE_ID
 from storage.ondisk.values import Allocation, DomainClass, DomainKind, FormatVersion, Legality, VolumeFormat
@@ -31,8 +32,8 @@ async def io(tmp_path):
 
 async def create(tmp_path, io, version, **changes):
     fields = {"kind": DomainKind.LOCALFS, "description": "d", "version": version, **changes}
-    wanted = NewDomain(SD, mount_path=str(tmp_path), remote_path="/srv", **fields)
-    return await create_file_domain(wanted, io, FlockLeases(), io_timeout_s=1)
+    wanted = NewDomain(SD, spec="/srv", **fields)
+    return await create_file_domain(wanted, str(tmp_path), io, FlockLeases(), io_timeout_s=1)
 
 
 async def reopen(tmp_path, io):

@@ -9,9 +9,10 @@ import pytest
 
 from storage import layers, qemu_img
 from storage.errors import UnsafeImage
-from storage.file.domain import NewDomain, create_file_domain
+from storage.file.domain import create_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_domain import NewDomain
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainKind, VolumeFormat
 from vdsm.common.ids import BLANK_UUID, new_uuid
@@ -24,8 +25,8 @@ IMG, BASE, MIDDLE, TOP, OTHER = (f"0a000000-0000-4000-8000-00000000000{number}" 
 @pytest.fixture
 async def domain(tmp_path):
     io = FileIo(str(tmp_path))
-    new = NewDomain(new_uuid(), DomainKind.LOCALFS, str(tmp_path), "/srv", "d")
-    yield await create_file_domain(new, io, FlockLeases(), io_timeout_s=1)
+    new = NewDomain(new_uuid(), DomainKind.LOCALFS, "/srv", "d")
+    yield await create_file_domain(new, str(tmp_path), io, FlockLeases(), io_timeout_s=1)
     await io.close()
 
 

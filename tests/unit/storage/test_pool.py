@@ -10,12 +10,12 @@ import subprocess
 import pytest
 from local_world import World
 
-from storage.catalogue import NotConnected
 from storage.errors import (
     ChecksumMismatch,
     DomainExists,
     DomainNotFound,
     FormatCutOff,
+    NotConnected,
     StorageNotResponding,
     UnsafeImage,
     VolumeNotFound,

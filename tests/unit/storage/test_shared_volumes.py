@@ -7,14 +7,10 @@ from dataclasses import replace
 import pytest
 
 from storage.errors import FormatCutOff, IoFailed
-from storage.file.domain import (
-    NewDomain,
-    create_file_domain,
-    find_file_domains,
-    remove_file_domain,
-)
+from storage.file.domain import create_file_domain, find_file_domains
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_domain import NewDomain
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, DomainKind, Legality, VolumeFormat, VolumeRole
 from vdsm.common.ids import new_uuid
@@ -31,8 +27,8 @@ async def io(tmp_path):
 
 @pytest.fixture
 async def domain(tmp_path, io):
-    new = NewDomain(SD, DomainKind.LOCALFS, str(tmp_path), "/srv", "d")
-    return await create_file_domain(new, io, FlockLeases(), io_timeout_s=1)
+    new = NewDomain(SD, DomainKind.LOCALFS, "/srv", "d")
+    return await create_file_domain(new, str(tmp_path), io, FlockLeases(), io_timeout_s=1)
 
 
 @pytest.fixture
@@ -78,5 +74,5 @@ async def test_a_removal_that_ends_in_the_middle_leaves_no_domain(domain, templa
 
     monkeypatch.setattr(io, "discard", fails)
     with pytest.raises(FormatCutOff, match="dead"):
-        await remove_file_domain(domain)
+        await domain.format()
     assert await find_file_domains(str(tmp_path), io) == []

@@ -11,6 +11,7 @@ from local_world import mounted_domains
 from storage import locks, qemu_img
 from storage.connections import Connections
 from storage.errors import InvalidContent, UnsafeImage
+from storage.file.folders import MountedLooks
 from storage.file.iopool import IoPools
 from storage.locks import Mode
 from storage.servers.kinds import LocalFolder
@@ -41,7 +42,7 @@ async def test_a_local_folder_that_is_refused_is_named_with_the_reason(
     (tmp_path / "file").touch()
     domains = mounted_domains(str(tmp_path), pools)
     records = ConnectionRecords(str(tmp_path / "records"))
-    connectors = {LocalFolder: LocalFolders(NoRoot(), pools, ())}
+    connectors = {LocalFolder: LocalFolders(NoRoot(), MountedLooks(pools), ())}
     connections = Connections(str(tmp_path), connectors, domains, users_below=lambda _path: [], records=records)
     wanted = spec.format(top=tmp_path)
     (result,) = await connections.connect([LocalFolder("c", wanted)])

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from local_world import World
 
-from storage import catalogue, turns
+from storage import turns
 from storage.file import source
+from storage.file.domain import FileDomain
 from storage.file.files import METADATA
 from storage.locks import LockTimeout
 from storage.ondisk.values import DomainStatus
@@ -48,7 +49,7 @@ def _stop_before(monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> G
 async def test_what_is_being_formatted_is_not_attached(spm: World, monkeypatch: pytest.MonkeyPatch) -> None:
     second, storage = new_uuid(), spm.storage
     await spm.create_domain(second, spm.top / "second")
-    gate = _stop_before(monkeypatch, catalogue, "remove_file_domain")
+    gate = _stop_before(monkeypatch, FileDomain, "format")
     formatting = asyncio.ensure_future(storage.catalogue.format(second))
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
@@ -107,7 +108,7 @@ async def test_a_pool_is_not_made_of_a_domain_that_is_being_formatted(
 ) -> None:
     second, storage = new_uuid(), world.storage
     await world.create_domain(second, world.top / "second")
-    gate = _stop_before(monkeypatch, catalogue, "remove_file_domain")
+    gate = _stop_before(monkeypatch, FileDomain, "format")
     formatting = asyncio.ensure_future(storage.catalogue.format(second))
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
@@ -125,7 +126,7 @@ async def test_a_domain_is_not_made_anew_while_its_files_are_removed(
 ) -> None:
     second, third = new_uuid(), world.top / "third"
     await world.create_domain(second, world.top / "second")
-    gate = _stop_before(monkeypatch, catalogue, "remove_file_domain")
+    gate = _stop_before(monkeypatch, FileDomain, "format")
     formatting = asyncio.ensure_future(world.storage.catalogue.format(second))
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
@@ -149,7 +150,7 @@ async def test_a_domain_that_is_being_made_is_not_formatted(world: World, monkey
 async def test_other_domains_wait_for_nothing(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     second = new_uuid()
     await world.create_domain(second, world.top / "second")
-    gate = _stop_before(monkeypatch, catalogue, "remove_file_domain")
+    gate = _stop_before(monkeypatch, FileDomain, "format")
     formatting = asyncio.ensure_future(world.storage.catalogue.format(second))
     await gate.reached.wait()
     await world.create_domain(new_uuid(), tmp_path / "elsewhere")

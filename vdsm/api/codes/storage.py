@@ -39,8 +39,8 @@ CODES: dict[type[AgentError], int] = {
     errors.ImagesUnsupported: 329,
     errors.FormatCutOff: 352,
     errors.DomainUsedByHosts: 352,
-    catalogue.NotConnected: 360,
-    catalogue.RemotePathInvalid: 390,
+    errors.NotConnected: 360,
+    servers.RemotePathInvalid: 390,
     errors.DomainClassUnknown: 386,
     catalogue.VersionUnsupported: 394,
     # images and volumes

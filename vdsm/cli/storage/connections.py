@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 
 from rich.markup import escape
 
-from storage.connections import is_connected
 from storage.in_use import InUse
 from storage.servers.records import ConnectionRecords, Record
+from storage.source import MountedPlace
 from vdsm.cli.output import console, plain, print_json, show
 from vdsm.common.ids import is_uuid
 from vdsm.common.paths import Paths
@@ -37,7 +37,10 @@ class Seen:
 
 def connections(paths: Paths) -> list[Seen]:
     records = ConnectionRecords(paths.connections).all()
-    names = {*records, *(name for name in _names(paths.mounts) if is_connected(os.path.join(paths.mounts, name)))}
+    names = {
+        *records,
+        *(name for name in _names(paths.mounts) if MountedPlace(os.path.join(paths.mounts, name)).is_connected),
+    }
     return [_seen(paths, name, records.get(name)) for name in sorted(names)]
 
 
@@ -64,7 +67,7 @@ def _seen(paths: Paths, name: str, record: Record | None) -> Seen:
     if record is None:
         return Seen(name, "", name, "unknown here", "", [], users)
     state, reason = "connected", record.error
-    if not is_connected(path):
+    if not MountedPlace(path).is_connected:
         state = "failed" if record.error else "lost"
         reason = record.error or "it was connected and is not there any more"
     return Seen(name, record.kind, record.spec, state, reason, record.wanted_by, users)

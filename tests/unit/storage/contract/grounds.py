@@ -11,9 +11,10 @@ from typing import Protocol
 from memory_domain import MemoryStorage
 
 from storage.domain import Domain
-from storage.file.domain import NewDomain, create_file_domain, open_file_domain
+from storage.file.domain import create_file_domain, open_file_domain
 from storage.file.io import FileIo
 from storage.leases.flock_edge import FlockLeases
+from storage.new_domain import NewDomain
 from storage.ondisk.values import DomainKind
 from vdsm.common.ids import new_uuid
 
@@ -38,6 +39,9 @@ class Ground(Protocol):
     def metadata_version(self) -> object:
         """Differs after each writing of the domain's metadata."""
 
+    def is_left(self) -> bool:
+        """Whether anything of the domain is."""
+
     async def end(self) -> None: ...
 
 
@@ -52,8 +56,8 @@ class FileGround:
         self._ios.append(io)
         mount, leases = str(self._top), FlockLeases()
         if not os.listdir(self._top):
-            new = NewDomain(self._domain_id, DomainKind.LOCALFS, mount, "/srv", "d")
-            return await create_file_domain(new, io, leases, io_timeout_s=1)
+            new = NewDomain(self._domain_id, DomainKind.LOCALFS, "/srv", "d")
+            return await create_file_domain(new, mount, io, leases, io_timeout_s=1)
         return await open_file_domain(mount, self._domain_id, io, lambda _: leases, io_timeout_s=1)
 
     def damage(self, image_id: str, volume_id: str) -> None:
@@ -77,6 +81,9 @@ class FileGround:
 
     def metadata_version(self) -> object:
         return (self._top / self._domain_id / "dom_md" / "metadata").stat().st_ino
+
+    def is_left(self) -> bool:
+        return bool(os.listdir(self._top))
 
     async def end(self) -> None:
         for io in self._ios:
@@ -112,6 +119,9 @@ class MemoryGround:
 
     def metadata_version(self) -> object:
         return self._storage.metadata_writes
+
+    def is_left(self) -> bool:
+        return not self._storage.gone or bool(self._images)
 
     async def end(self) -> None:
         return

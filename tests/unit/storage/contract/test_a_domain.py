@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 from grounds import Ground
+from wanted import made, raw
 
 from storage.conversion import ConversionUnsupported
 from storage.domain import Domain
@@ -110,3 +111,11 @@ async def test_health_is_measured(domain: Domain) -> None:
 async def test_a_domain_of_one_host_has_no_host_ids(domain: Domain) -> None:
     assert await domain.host_id_owner(1) is None
     assert await domain.host_id_owners() == {}
+
+
+async def test_nothing_of_a_formatted_domain_is_left(domain: Domain, ground: Ground) -> None:
+    await made(domain.volumes, raw(new_uuid(), new_uuid()))
+    async with domain.master_files() as folders:
+        await folders.tasks.write_tree("a", {"x": b"1"})
+    await domain.format()
+    assert not ground.is_left()

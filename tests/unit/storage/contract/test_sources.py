@@ -11,15 +11,34 @@ from memory_domain import MemoryStorage
 from memory_source import MemorySource
 
 from storage.edges import lease_edges
-from storage.errors import DomainNotFound
-from storage.file.create import NewDomain
+from storage.errors import DomainNotFound, NotConnected
 from storage.file.iopool import IoPools
 from storage.file.source import MountedFolders
+from storage.new_domain import NewDomain
+from storage.ondisk.remote_path import mount_name
 from storage.ondisk.values import DomainKind
-from storage.source import DomainSource
+from storage.source import DomainSource, MountedPlace
 from vdsm.common.ids import new_uuid
 
 ONE, TWO = "0a000000-0000-4000-8000-000000000011", "0a000000-0000-4000-8000-000000000012"
+
+
+def _connect(top: Path, spec: str) -> str:
+    """A local folder's link; what it is connected as."""
+    folder, link = top / "folders" / mount_name(spec), top / "mnt" / mount_name(spec)
+    for path in (folder, link.parent):
+        path.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(folder)
+    return spec
+
+
+@pytest.fixture
+def free(source: DomainSource, tmp_path: Path) -> str:
+    """What connected storage without a domain is connected as."""
+    if isinstance(source, MemorySource):
+        source.places[MountedPlace("/free")] = {}
+        return "/free"
+    return _connect(tmp_path, "/free")
 
 
 @pytest.fixture(params=["mounted folders", "memory"])
@@ -29,11 +48,10 @@ async def source(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield MemorySource(*(MemoryStorage(domain_id).open() for domain_id in (ONE, TWO)))
         return
     pools = IoPools()
-    made = MountedFolders(str(tmp_path), lease_edges(), pools, io_timeout_s=1)
+    made = MountedFolders(str(tmp_path / "mnt"), lease_edges(), pools, io_timeout_s=1)
     for number, domain_id in enumerate((ONE, TWO)):
-        mount = tmp_path / str(number)
-        mount.mkdir()
-        await made.create(NewDomain(domain_id, DomainKind.LOCALFS, str(mount), "/srv", "d"))
+        _connect(tmp_path, f"/{number}")
+        await made.create(NewDomain(domain_id, DomainKind.LOCALFS, f"/{number}", "d"))
         made.forget(domain_id)
     yield made
     await made.close()
@@ -78,3 +96,28 @@ async def test_a_place_that_is_looked_at_is_known_and_one_that_goes_is_not(sourc
     assert ONE in source.seen_at(place)
     await source.leave(place)
     assert (source.seen_at(place), source.known([ONE])) == ([], {})
+
+
+async def test_a_domain_is_made_on_what_is_connected_alone(source: DomainSource, free: str) -> None:
+    new = NewDomain(new_uuid(), DomainKind.LOCALFS, free, "new")
+    with pytest.raises(NotConnected, match="/nothing"):
+        await source.create(NewDomain(new_uuid(), DomainKind.LOCALFS, "/nothing", "d"))
+    await source.create(new)
+    assert new.domain_id in await source.all()
+    domain = await source.open(await source.find(new.domain_id), new.domain_id)
+    assert (await domain.read_metadata()).domain_id == new.domain_id
+    await domain.close()
+
+
+async def test_a_domain_that_was_formatted_is_found_no_more(source: DomainSource) -> None:
+    place = await source.find(ONE)
+    domain = await source.open(place, ONE)
+    await domain.format()
+    await domain.close()
+    with pytest.raises(DomainNotFound):
+        await source.open(place, ONE)
+    source.forget(ONE)
+    with pytest.raises(DomainNotFound):
+        await source.find(ONE)
+    assert not await source.finish_format(ONE)  # nothing is left of it
+    await source.find(TWO)

@@ -11,6 +11,7 @@ from memory_source import MemorySource
 
 from storage.domain import Domain, VolumeStore
 from storage.domains import Domains
+from storage.halves import STEPS_BACK
 from storage.new_volume import NewVolume
 from storage.ondisk.values import Allocation, VolumeFormat
 from storage.spm.recoveries import Recoveries
@@ -72,6 +73,6 @@ class _Nobody:
 
 async def undo(domain: Domain, steps: Sequence[Recovery]) -> None:
     """The last one first, as the next SPM does: each stored and read again by its text alone."""
-    recoveries = Recoveries(Domains(MemorySource(domain)), _Nobody())
+    recoveries = Recoveries(Domains(MemorySource(domain)), _Nobody(), STEPS_BACK)
     for step in reversed(steps):
         await recoveries.run(step)
