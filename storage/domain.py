@@ -179,7 +179,7 @@ class VolumeStore(Protocol):
 class Chains(Protocol):
     """Volumes made usable on this host.
 
-    A *holder* is a name: ``vm:<id>``, ``prepare``, ``spm``, ``job:<id>``. What one holder gives back, another keeps.
+    A *holder* is a name (`storage.holders`). What one holder gives back, another keeps.
     What is attached outlives this object and the agent: who uses an image is on record (`storage.in_use`), and a
     domain that is opened again goes by what was attached, and gives back what nobody is on record for.
     """

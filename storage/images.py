@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Prepared images of this host: the volume chain reachable for consumers, until the last one is done.
 
-A consumer is a name: ``vm:<id>``, ``prepare``. Two consumers of one image (two VMs, a VM and a transfer) do not
+A consumer is a name (`storage.holders`). Two consumers of one image (two VMs, a VM and a transfer) do not
 take it from each other: the image stays prepared until each has torn it down.
 
 The chain is read -> who uses which volumes is on record (`storage.in_use`) -> they are attached, the consumer is the
@@ -19,10 +19,11 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from storage import layers, locks
+from storage import holders, layers, locks
 from storage.attached import AttachedChain
 from storage.domain import Chain, Domain
 from storage.errors import IoFailed, StorageError
+from storage.holders import PREPARE
 from storage.in_use import InUse
 from storage.links import replace_link
 from storage.locks import LockTable
@@ -32,7 +33,6 @@ from vdsm.common.ids import new_uuid
 log = logging.getLogger("vdsm.storage.images")
 
 PREPARE_WAIT_S = 600.0
-API = "prepare"
 
 
 class VolumeIllegal(StorageError):
@@ -71,7 +71,13 @@ class Images:
         self._locks = held
 
     async def prepare(
-        self, domain: Domain, image_id: str, volume_id: str, *, consumer: str = API, allow_illegal: bool = False
+        self,
+        domain: Domain,
+        image_id: str,
+        volume_id: str,
+        *,
+        consumer: str = PREPARE,
+        allow_illegal: bool = False,
     ) -> PreparedImage:
         """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`, `UnsafeImage`, `BeingRemoved`; then nothing more
         is prepared."""
@@ -95,7 +101,7 @@ class Images:
                     self._in_use.restore(domain_id, image_id, before)
                 raise
 
-    async def teardown(self, domain_id: str, image_id: str, *, consumer: str = API) -> None:
+    async def teardown(self, domain_id: str, image_id: str, *, consumer: str = PREPARE) -> None:
         """Nothing happens when this consumer had not prepared the image. Needs no storage: what is attached of a domain
         that is not open here is given back when it is opened (`storage.domain.Chains`)."""
         alone = [locks.prepared(domain_id, image_id)]
@@ -145,7 +151,7 @@ class Images:
 
 def _who(verb: str, consumer: str) -> str:
     """As who waits for it is told."""
-    return f"Image.{verb}" if consumer == API else f"{verb} for {consumer}"
+    return f"Image.{verb}" if consumer == PREPARE else f"{verb} for {consumer}"
 
 
 @contextlib.asynccontextmanager
@@ -153,7 +159,7 @@ async def attached_for_a_while(
     domain: Domain, image_id: str, volume_ids: Sequence[str]
 ) -> AsyncIterator[AttachedChain]:
     """For a look at payloads by another program. Nobody's record: it ends with this agent."""
-    holder = f"job:{new_uuid()}"
+    holder = holders.job(new_uuid())
     try:
         yield await domain.chains.attach(image_id, volume_ids, holder)
     finally:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who uses which volumes on this host, and which of them are being removed: one never meets the other.
 
-A user is a name: ``vm:<id>`` (until the VM is gone), ``prepare`` (from Image.prepare until Image.teardown). What each
-uses is written under ``/run/vdsm/prepared``, one file for each image: before the image can be used and until it no
-longer can, so a restarted agent knows it; it vanishes at boot, as the users do.
+A user is a name (`storage.holders`). What each uses is written under ``/run/vdsm/prepared``, one file for each image:
+before the image can be used and until it no longer can, so a restarted agent knows it; it vanishes at boot, as the
+users do.
 
 Who prepares an image and who changes it hold its lock, so they never meet; but a volume of one image, a template, is
 used by others. So a removal is announced with the volumes that go. It is refused when one of them is in use; while it
@@ -20,6 +20,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
+from storage import holders
 from storage.errors import BeingRemoved, IoFailed, VolumesInUse
 from vdsm.common.atomic import remove_durably, write_atomic
 
@@ -45,7 +46,7 @@ class InUse:
         try:
             with open(path, "rb") as f:
                 read = json.loads(f.read())
-            return {str(user): frozenset(map(str, volumes)) for user, volumes in read.items()}
+            return _by_todays_names({str(user): frozenset(map(str, volumes)) for user, volumes in read.items()})
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, TypeError) as e:
@@ -124,3 +125,16 @@ class InUse:
 
     def _path(self, domain_id: str, image_id: str) -> str:
         return os.path.join(self._records, f"{domain_id}_{image_id}")
+
+
+def _by_todays_names(users: Users) -> Users:
+    """An agent that took over another's records may have added its own user beside it."""
+    found: dict[str, frozenset[str]] = {}
+    for written, volumes in users.items():
+        user = holders.read(written)
+        known = found.get(user)
+        if known is not None:
+            found[user] = known | volumes if known and volumes else frozenset()  # none: all of the image
+        else:
+            found[user] = volumes
+    return found

@@ -25,7 +25,8 @@ from storage.domains import Domains
 from storage.edges import lease_edges
 from storage.forced_detach import ForcedDetach
 from storage.halves import halves
-from storage.images import API, Images, PreparedImage, VolumePath
+from storage.holders import PREPARE
+from storage.images import Images, PreparedImage, VolumePath
 from storage.in_use import InUse
 from storage.iso_files import IsoFiles
 from storage.links import PoolLinks
@@ -191,9 +192,9 @@ class Storage:
         volume_id: str,
         *,
         allow_illegal: bool = False,
-        consumer: str = API,
+        consumer: str = PREPARE,
     ) -> PreparedImage:
-        """Make a volume and all below it usable here, for ``consumer`` (``vm:<id>``).
+        """Make a volume and all below it usable here, for ``consumer`` (`storage.holders`).
 
         Raises `PoolUnknown`, `VolumeNotFound`, `VolumeIllegal`, `BeingRemoved`.
         """
@@ -202,12 +203,12 @@ class Storage:
         domain = await self.domains.get(domain_id)
         return await self.images.prepare(domain, image_id, volume_id, consumer=consumer, allow_illegal=allow_illegal)
 
-    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str, *, consumer: str = API) -> None:
+    async def teardown_image(self, pool_id: str, domain_id: str, image_id: str, *, consumer: str = PREPARE) -> None:
         """Undo `prepare_image` for one consumer; needs neither the pool nor the storage."""
         await self.images.teardown(domain_id, image_id, consumer=consumer)
 
     async def resume_prepared(
-        self, images: Sequence[tuple[str, str, str, str]], *, consumer: str = API
+        self, images: Sequence[tuple[str, str, str, str]], *, consumer: str = PREPARE
     ) -> list[tuple[str, str, str, str]]:
         """After a restart: these (pool, domain, image, volume) are in use. Those that were not on record."""
         lost = []

@@ -7,7 +7,8 @@ from typing import Any
 
 from msgspec import field
 
-from storage.images import API, VolumePath
+from storage.holders import PREPARE
+from storage.images import VolumePath
 from vdsm.api import storage_types as wire
 from vdsm.api.call import Call
 from vdsm.api.registry import verb
@@ -90,7 +91,7 @@ async def image_prepare(call: Call, params: ImagePrepare) -> JsonDict:
         params.image_id,
         params.volume_id,
         allow_illegal=params.allow_illegal,
-        consumer=API,
+        consumer=PREPARE,
     )
     return {
         "path": prepared.path,
@@ -122,4 +123,4 @@ class ImageTeardown(Params):
 @verb("Image.teardown", role=Role.ADMIN)
 async def image_teardown(call: Call, params: ImageTeardown) -> None:
     """Undo Image.prepare. An image that a VM of this host uses stays prepared for it."""
-    await call.agent.storage.teardown_image(params.pool_id, params.domain_id, params.image_id, consumer=API)
+    await call.agent.storage.teardown_image(params.pool_id, params.domain_id, params.image_id, consumer=PREPARE)

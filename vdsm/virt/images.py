@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Iterable
 from weakref import WeakValueDictionary
 
+from storage import holders
 from vdsm.common.errors import AgentError
 from vdsm.virt.domain_xml.metadata import ImageId
 from vdsm.virt.ports import Images, Prepared
@@ -30,7 +31,7 @@ class SharedImages:
     async def prepare(self, vm_id: str, image: ImageId) -> Prepared:
         async with self._turn(vm_id):
             return await self._storage.prepare_image(
-                image.pool_id, image.domain_id, image.image_id, image.volume_id, consumer=_user(vm_id)
+                image.pool_id, image.domain_id, image.image_id, image.volume_id, consumer=holders.vm(vm_id)
             )
 
     async def resume(self, vm_id: str, images: Iterable[ImageId]) -> list[ImageId]:
@@ -38,7 +39,7 @@ class SharedImages:
         wanted = [(image.pool_id, image.domain_id, image.image_id, image.volume_id) for image in images]
         if not wanted:
             return []
-        return [ImageId(*lost) for lost in await self._storage.resume_prepared(wanted, consumer=_user(vm_id))]
+        return [ImageId(*lost) for lost in await self._storage.resume_prepared(wanted, consumer=holders.vm(vm_id))]
 
     async def release(
         self, vm_id: str, images: Iterable[ImageId], *, wanted: Callable[[], bool] = lambda: True
@@ -59,12 +60,10 @@ class SharedImages:
 
     async def _tear_down(self, vm_id: str, image: ImageId) -> bool:
         try:
-            await self._storage.teardown_image(image.pool_id, image.domain_id, image.image_id, consumer=_user(vm_id))
+            await self._storage.teardown_image(
+                image.pool_id, image.domain_id, image.image_id, consumer=holders.vm(vm_id)
+            )
         except (AgentError, OSError) as e:
             log.error("VM %s: image %s of domain %s stays prepared: %s", vm_id, image.image_id, image.domain_id, e)
             return False
         return True
-
-
-def _user(vm_id: str) -> str:
-    return f"vm:{vm_id}"

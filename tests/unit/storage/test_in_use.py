@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from inside import Spm, ids
 from local_world import World
 
 from storage.errors import BeingRemoved, IoFailed, VolumesInUse
+from storage.holders import PREPARE
 from storage.images import Images
 from storage.in_use import InUse
 from storage.lock_table import Locks
@@ -28,13 +30,13 @@ def in_use(tmp_path: Path) -> InUse:
 
 def test_a_used_volume_is_not_removed_and_the_refusal_names_the_users(in_use: InUse) -> None:
     in_use.add(D, IMAGE, VM, ["base", "leaf"])
-    in_use.add(D, IMAGE, "prepare", ["base"])
+    in_use.add(D, IMAGE, PREPARE, ["base"])
     with pytest.raises(VolumesInUse, match=r"vm:1") as e, in_use.removing(D, IMAGE, ["leaf"]):
         pass
     assert e.value.users == [VM]
     with pytest.raises(VolumesInUse) as e, in_use.removing(D, IMAGE, ["base"]):
         pass
-    assert e.value.users == ["prepare", VM]
+    assert e.value.users == [PREPARE, VM]
 
 
 def test_an_image_whose_record_cannot_be_read_counts_as_used(in_use: InUse, tmp_path: Path) -> None:
@@ -44,6 +46,30 @@ def test_an_image_whose_record_cannot_be_read_counts_as_used(in_use: InUse, tmp_
     record.mkdir()
     with pytest.raises(VolumesInUse), in_use.removing(D, IMAGE, ["leaf"]):
         pass
+
+
+def test_what_an_older_agent_wrote_is_a_use_that_ends_as_todays(in_use: InUse, tmp_path: Path) -> None:
+    record = tmp_path / "prepared" / f"{D}_{IMAGE}"
+    record.parent.mkdir()
+    record.write_text(json.dumps({"prepare": ["leaf"], VM: ["leaf"]}))
+    with pytest.raises(VolumesInUse) as e, in_use.removing(D, IMAGE, ["leaf"]):
+        pass
+    assert e.value.users == [PREPARE, VM]
+    in_use.restore(D, IMAGE, in_use.without(D, IMAGE, PREPARE))
+    assert json.loads(record.read_text()) == {VM: ["leaf"]}
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "together"), [(["a"], ["b"], {"a", "b"}), ([], ["b"], set()), (["a"], [], set())]
+)
+def test_two_names_of_one_user_use_what_both_do(
+    in_use: InUse, tmp_path: Path, older: list[str], newer: list[str], together: set[str]
+) -> None:
+    """None: all of the image, which the volumes of the other do not make less."""
+    record = tmp_path / "prepared" / f"{D}_{IMAGE}"
+    record.parent.mkdir()
+    record.write_text(json.dumps({"prepare": older, PREPARE: newer}))
+    assert in_use.users(D, IMAGE) == {PREPARE: together}
 
 
 def test_another_volume_of_a_used_image_is_removed(in_use: InUse) -> None:
