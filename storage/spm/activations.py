@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from storage import locks
 from storage.domain import Domain
@@ -31,7 +32,8 @@ class Activations:
     def __init__(self, domains: Domains, held: LockTable) -> None:
         self._domains = domains
         self._locks = held
-        self._upgrading = False
+        self._upgrading: list[str] = []
+        """Domains that are found to be older, and the master of an upgrade."""
         self._waiting: set[asyncio.Task[None]] = set()
         self._converting: set[asyncio.Task[bool]] = set()
 
@@ -48,7 +50,10 @@ class Activations:
     async def convert(self, domain: Domain, version: int) -> None:
         """Alone on the domain. Seen through, whoever is cancelled."""
         alone = locks.domain(domain.domain_id, Mode.EXCLUSIVE)
-        async with self._locks.hold([alone], who=f"converting it to version {version}"):
+        async with (
+            self._counted(domain.domain_id),
+            self._locks.hold([alone], who=f"converting it to version {version}"),
+        ):
             conversion = asyncio.ensure_future(_convert(domain, version))
             self._converting.add(conversion)
             conversion.add_done_callback(self._converting.discard)
@@ -61,16 +66,16 @@ class Activations:
                 raise
 
     async def upgrade(self, pool_id: str, master: Domain, version: int, others: Iterable[str]) -> None:
-        """The master is converted when this returns, the others after it. Raises `UpgradeRunning`."""
-        if self._upgrading or self._waiting:
+        """The master is converted when this returns, the others after it. Raises `UpgradeRunning`.
+
+        That others are only looked at, as after the start of the role, is in nobody's way.
+        """
+        if self._upgrading:
             raise UpgradeRunning(pool_id)
-        self._upgrading = True
-        try:
+        async with self._counted(master.domain_id):
             await master.read_metadata()
             if master.version != version:
                 await self.convert(master, version)
-        finally:
-            self._upgrading = False
         self.begin(others, version)
 
     def begin(self, domain_ids: Iterable[str], version: int) -> None:
@@ -88,6 +93,14 @@ class Activations:
             await asyncio.wait(waiting)
         if self._converting:
             await asyncio.wait(set(self._converting))
+
+    @asynccontextmanager
+    async def _counted(self, domain_id: str) -> AsyncIterator[None]:
+        self._upgrading.append(domain_id)
+        try:
+            yield
+        finally:
+            self._upgrading.remove(domain_id)
 
     async def _quietly(self, domain_id: str, version: int) -> None:
         try:

@@ -64,6 +64,17 @@ async def test_a_second_upgrade_is_refused_while_one_runs(pool):
     await pool.activations.upgrade("pool", pool.master, 5, [])
 
 
+async def test_others_that_are_only_looked_at_refuse_no_upgrade(pool):
+    """As right after the role's start, and for as long as one of them does not answer."""
+    silent = asyncio.Event()
+    pool.second.read_metadata = silent.wait
+    pool.activations.begin(["second"], 4)
+    pool.master.may_end.set()
+    await pool.activations.upgrade("pool", pool.master, 5, [])
+    assert pool.master.version == FormatVersion.V5
+    await pool.activations.stop()
+
+
 async def test_the_others_wait_for_their_locks_and_not_for_each_other(pool):
     async with pool.held.hold([locks.domain("second")], who="a task"):
         pool.activations.begin(["second", "third"], 5)
