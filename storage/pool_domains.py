@@ -34,6 +34,7 @@ ACTIVATE_S = 600.0
 MOVE_S = 900.0
 
 ATTACH_ENDED = crash_point("domain.attach.ended", "the domain names the pool, the pool's map not the domain (agent)")
+DETACH_ENDED = crash_point("domain.detach.ended", "the domain names no pool, the pool's map still the domain (agent)")
 
 
 class PoolDomains:
@@ -65,13 +66,22 @@ class PoolDomains:
             await self._pool.change_map({**pool.domains, domain_id: DomainStatus.ATTACHED})
 
     async def detach(self, pool_id: str, domain_id: str) -> None:
-        """Raises `DomainActive`, `VolumesInUse`, `LockTimeout`, and what the SPM refuses."""
+        """A domain of the map that names the pool no more is detached by this: who began it did not live to end it.
+
+        Raises `DomainActive`, `DomainNotInPool`, `VolumesInUse`, `LockTimeout`, and what the SPM refuses.
+        """
         async with self._pool.lane("detach domain"), self._turns.alone([domain_id], "StorageDomain.detach") as grant:
             pool = self._pool.require(pool_id)
             if pool.domains.get(domain_id) is DomainStatus.ACTIVE:
                 raise DomainActive(domain_id)
             self._in_use.check_domain(domain_id)
-            await self._pool.call_under(grant, pool, "domain.detach", {"domain_id": domain_id})
+            try:
+                await self._pool.call_under(grant, pool, "domain.detach", {"domain_id": domain_id})
+            except DomainNotInPool:
+                if domain_id not in pool.domains:
+                    raise
+                log.warning("domain %s was detached before, the map of pool %s had it still", domain_id, pool_id)
+            DETACH_ENDED.reach()
             await self._pool.change_map({d: status for d, status in pool.domains.items() if d != domain_id})
 
     async def activate(self, pool_id: str, domain_id: str) -> None:

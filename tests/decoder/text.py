@@ -69,8 +69,12 @@ def domain(data):
     allowed = dict(DOMAIN_KEYS)
     if fields.get("VERSION") == "5":
         allowed.update(GEOMETRY_KEYS)
-    if fields.get("ROLE") == "Master":
+    # written when a pool is made on the domain; they stay when its role moves on, and the next master has none of them
+    # unless the pool's map is kept there. A pool that is destroyed leaves the version.
+    if "POOL_DOMAINS" in fields:
         allowed.update(MASTER_KEYS)
+    elif "MASTER_VERSION" in fields:
+        allowed["MASTER_VERSION"] = "0"
     _match(fields, allowed)
     if fields["CLASS"] == "Data" and fields["VERSION"] == "0":
         raise ValueError("a data domain of version 0")

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from inside import Spm
@@ -23,19 +24,28 @@ async def pools() -> AsyncIterator[IoPools]:
 
 
 @pytest.fixture(scope="session")
-def _made(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A pool that no test changes."""
-    made = World(tmp_path_factory.mktemp("made"))
+def make_pool(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
+    """Makes a pool that no test changes; ``changes`` are those of its domain."""
 
-    async def make() -> None:
-        made.folder.mkdir()
-        await made.start()
-        await made.create_pool()
-        await made.stop()
+    def make_pool(**changes: Any) -> World:
+        made = World(tmp_path_factory.mktemp("made"))
 
-    with ThreadPoolExecutor(1) as thread:  # beside the loop of the test that first asks for it
-        thread.submit(asyncio.run, make()).result()
-    return made
+        async def make() -> None:
+            made.folder.mkdir()
+            await made.start()
+            await made.create_pool(**changes)
+            await made.stop()
+
+        with ThreadPoolExecutor(1) as thread:  # beside the loop of the test that first asks for it
+            thread.submit(asyncio.run, make()).result()
+        return made
+
+    return make_pool
+
+
+@pytest.fixture(scope="session")
+def _made(make_pool: Callable[..., World]) -> World:
+    return make_pool()
 
 
 @pytest.fixture

@@ -49,10 +49,10 @@ class Spm(SpmVerbs):
     def __init__(self, world: World) -> None:
         self.world = world
         self.agent = NoAgent(world.storage.in_use)
-        self.pools, kept = IoPools(), Kept()
-        self.domains = mounted_domains(world.paths.mounts, self.pools, kept)
+        self.pools, self.kept = IoPools(), Kept()
+        self.domains = mounted_domains(world.paths.mounts, self.pools, self.kept)
         server = Server(
-            lambda: OwnLease(self.domains, self.pools, kept, world.paths.leased),
+            lambda: OwnLease(self.domains, self.pools, self.kept, world.paths.leased),
             self.domains,
             self.agent,
             world.storage.locks,

@@ -21,6 +21,7 @@ from storage.ondisk import domain_fields
 from storage.ondisk.values import DomainClass, DomainKind, DomainStatus
 from storage.servers.kinds import LocalFolder
 from storage.service import Storage
+from storage.spm.control import SpmStatus
 from vdsm.api.codes import all_codes
 from vdsm.common import groups
 from vdsm.common.events import Events
@@ -97,8 +98,8 @@ class World:
             **{"domain_class": DomainClass.DATA, "version": 5, "block_size": 512, "max_hosts": 250, **changes},
         )
 
-    async def create_pool(self) -> None:
-        await self.create_domain(self.domain_id, self.folder)
+    async def create_pool(self, **changes: Any) -> None:
+        await self.create_domain(self.domain_id, self.folder, **changes)
         await self.storage.pool.create(self.pool_id, "the pool", self.domain_id, 1, [self.domain_id], {})
 
     def take(self, made: World) -> None:
@@ -122,6 +123,12 @@ class World:
                 status = dict(await self.storage.tasks.status(task_id))
                 if status["taskState"] == "finished":
                     return status
+                await asyncio.sleep(0.01)
+
+    async def until_free(self) -> None:
+        """Until it is known here that the SPM process is gone."""
+        async with asyncio.timeout(20):
+            while self.storage.pool.spm.status is not SpmStatus.FREE:
                 await asyncio.sleep(0.01)
 
     async def start_volume(self, image_id: str, volume_id: str, **changes: Any) -> str:

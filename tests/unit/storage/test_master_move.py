@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from local_world import World
 
 from storage.ondisk.values import DomainStatus
 from storage.pool_master import ConnectedPool
-from storage.spm import once
 from storage.spm.control import SpmStatus
 from storage.spm.errors import (
     DomainHasPool,
@@ -24,13 +22,8 @@ from storage.spm.errors import (
     PoolConnected,
     WrongMaster,
 )
-from vdsm.common.crashpoints import REGISTRY
-from vdsm.common.errors import AgentError, DeadlineExceeded
+from vdsm.common.errors import DeadlineExceeded
 from vdsm.common.ids import new_uuid
-
-MOVE = sorted(name for name in REGISTRY if name.startswith("master.move."))
-COMMITTED = {"master.move.written", "master.move.told", "master.move.freed"}
-RECONSTRUCT = sorted(point.name for point in (once.RECONSTRUCT_TAKEN, once.RECONSTRUCT_WRITTEN))
 
 
 class Second:
@@ -212,38 +205,6 @@ async def test_an_agent_that_does_not_answer_keeps_no_master_half_moved(
     assert (_tasks(world.domain), _tasks(second.path)) == ([], [task_id])
 
 
-async def _dead(world: World) -> None:
-    async with asyncio.timeout(20):
-        while world.storage.pool.spm.status is not SpmStatus.FREE:
-            await asyncio.sleep(0.01)
-
-
-@pytest.mark.parametrize("point", MOVE)
-async def test_a_death_in_the_middle_leaves_one_whole_pool(
-    spm: World, second: Second, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    task_id = await _ended_task(spm)
-    await spm.storage.pool.stop_spm(spm.pool_id)
-    marker = spm.top / point
-    with monkeypatch.context() as patched, contextlib.suppress(AgentError):
-        patched.setenv("VDSM_CRASH_AT", f"{point}:{marker}")
-        await spm.become_spm()
-        await spm.storage.pool_domains.deactivate(spm.pool_id, spm.domain_id, second.domain_id, 2)
-    await _dead(spm)
-    assert marker.exists()
-    # the engine names the master that it knows, or, told of a failure, the one that says so
-    master = second.domain_id if point in COMMITTED else spm.domain_id
-    both = {spm.domain_id: DomainStatus.ACTIVE, second.domain_id: DomainStatus.ACTIVE}
-    await spm.storage.pool.connect(spm.pool_id, 1, master, 2, both)
-    assert (await spm.become_spm())["taskResult"] == "success"
-    assert task_id in {task["taskID"] for task in await spm.storage.tasks.of_spm()}
-    for domain_id in both:
-        await spm.storage.pool_domains.demote(domain_id)
-    roles = {spm.domain_id: _fields(spm.domain)["ROLE"], second.domain_id: _fields(second.path)["ROLE"]}
-    assert [domain_id for domain_id, role in roles.items() if role == "Master"] == [master]
-    assert spm.storage.locks.names == []
-
-
 async def test_the_spm_puts_back_a_leftover_master_when_it_sees_it(spm: World, second: Second) -> None:
     await spm.storage.pool_domains.deactivate(spm.pool_id, second.domain_id)
     _edit(second.path, "ROLE=Regular", "ROLE=Master")
@@ -293,18 +254,3 @@ async def test_the_domain_of_another_pool_is_no_new_master(spm: World, second: S
     with pytest.raises(DomainHasPool):
         await spm.storage.pool.reconstruct(wanted, "thief", {})
     assert _fields(second.path)["ROLE"] == "Regular"
-
-
-@pytest.mark.parametrize("point", RECONSTRUCT)
-async def test_making_it_anew_is_repeated_after_a_death(
-    spm: World, second: Second, monkeypatch: pytest.MonkeyPatch, point: str
-) -> None:
-    await _lost(spm, second)
-    with monkeypatch.context() as patched:
-        patched.setenv("VDSM_CRASH_AT", f"{point}:{spm.top / point}")
-        with pytest.raises(AgentError):
-            await spm.storage.pool.reconstruct(_wanted(spm, second.domain_id), "again", {})
-    assert (spm.top / point).exists()
-    await spm.storage.pool.reconstruct(_wanted(spm, second.domain_id), "again", {})
-    await spm.storage.pool.connect(spm.pool_id, 1, second.domain_id, 7, None)
-    assert (await spm.become_spm())["taskResult"] == "success"

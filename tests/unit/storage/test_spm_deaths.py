@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 import pytest
 from local_world import World
 
-from storage.spm.control import SpmStatus
 from vdsm.common.crashpoints import REGISTRY
 from vdsm.common.errors import AgentError
 from vdsm.common.ids import new_uuid
@@ -22,12 +20,6 @@ CLEAR = "task.clear.removed"
 HALF_MADE = "volume.create.metadata"
 
 
-async def _until_dead(world: World) -> None:
-    async with asyncio.timeout(20):
-        while world.storage.pool.spm.status is not SpmStatus.FREE:
-            await asyncio.sleep(0.01)
-
-
 async def _spm_dies_at(world: World, point: str, monkeypatch: pytest.MonkeyPatch, image: str) -> None:
     """An SPM that would die at that point creates a volume, clears the task and gives the role up."""
     marker = world.top / f"{point}.{image}"
@@ -36,11 +28,11 @@ async def _spm_dies_at(world: World, point: str, monkeypatch: pytest.MonkeyPatch
         await world.become_spm()
         task_id = await world.start_volume(image, new_uuid())
         if point == HALF_MADE:
-            await _until_dead(world)
+            await world.until_free()
         await world.finish(task_id)
         await world.storage.tasks.clear(task_id)
         await world.storage.pool.stop_spm(world.pool_id)
-    await _until_dead(world)
+    await world.until_free()
     assert marker.exists(), f"{point} was not reached"
 
 
