@@ -15,7 +15,6 @@ from storage.lockspaces import Lockspaces
 from storage.ondisk.values import DomainStatus
 from storage.pool import ATTACH_S, Pool
 from storage.pool_master import ConnectedPool
-from storage.spm.control import SpmStatus
 from storage.spm.errors import (
     DomainActive,
     DomainNotActive,
@@ -24,7 +23,6 @@ from storage.spm.errors import (
 )
 from storage.turns import DomainTurns
 from vdsm.common.crashpoints import crash_point
-from vdsm.common.errors import AgentError
 from vdsm.common.types import Json
 
 log = logging.getLogger("vdsm.storage.pool")
@@ -115,16 +113,6 @@ class PoolDomains:
             "master.switch", _moving(self._pool.require(pool_id), old_id, new_id, version)
         )
         return task_id
-
-    async def demote(self, domain_id: str) -> None:
-        """Put back a domain that says Master and is not: by the SPM, when the domain is seen to be well."""
-        pool = self._pool.connected
-        if pool is None or self._pool.spm.status is not SpmStatus.SPM or domain_id == pool.master_id:
-            return
-        try:
-            await self._pool.call_spm("domain.demote", {"domain_id": domain_id})
-        except AgentError as e:  # it is tried again the next time
-            log.warning("domain %s: it is not known whether it says that it is a master: %s", domain_id, e)
 
     async def _set_status(self, pool_id: str, domain_id: str, status: DomainStatus) -> None:
         pool = self._pool.require(pool_id)

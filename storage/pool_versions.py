@@ -36,7 +36,7 @@ class PoolVersions:
         await (await self._domains.get(pool.master_id)).read_metadata()  # this process follows
 
     async def bring_up(self, domain_id: str) -> None:
-        """A domain that is there again gets what it missed. It is told when that fails."""
+        """A domain that is there again gets what it missed, also the end of its role as a master. A failure is told."""
         pool = self._pool.connected
         if pool is None or self._pool.spm.status is not SpmStatus.SPM or domain_id not in _others(pool):
             return

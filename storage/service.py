@@ -254,7 +254,6 @@ class Storage:
         if valid:
             self._run_beside(self.pool.link_domain(domain_id))
             self._run_beside(self.versions.bring_up(domain_id))
-            self._run_beside(self.pool_domains.demote(domain_id))
             self._tell_valid(domain_id)
 
     def _run_beside(self, work: Coroutine[Any, Any, None]) -> None:

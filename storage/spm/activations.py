@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a domain needs before its pool uses it: data the pool's version, exports the folders of a master.
 
+A domain that says Master and is not its pool's is what a move of the master left that was cut off
+(`storage.spm.master_move`): it is regular again first. Whoever becomes SPM looks at all active domains.
+
 The pool's version is its master's. A pool is upgraded master first; its other domains follow, each alone on its locks,
 and whenever one that was away is there again. One that fails stays as it is, whole, and is told: nobody but who asked
 for that domain hears of it as an error.
@@ -15,12 +18,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from storage import locks
 from storage.domain import Domain
 from storage.domains import Domains
 from storage.locks import LockTable, Mode
-from storage.ondisk.values import DomainClass
+from storage.ondisk.domain_fields import DomainMetadata
+from storage.ondisk.values import DomainClass, DomainRole
 from storage.spm.errors import UpgradeRunning
 from vdsm.common.clocks import Clock
 from vdsm.common.errors import AgentError
@@ -28,9 +33,19 @@ from vdsm.common.errors import AgentError
 log = logging.getLogger("vdsm.storage.spm")
 
 
+class Led(Protocol):
+    """The pool, as the role has it at this moment."""
+
+    @property
+    def pool_id(self) -> str: ...
+    @property
+    def master_id(self) -> str: ...
+
+
 class Activations:
-    def __init__(self, domains: Domains, held: LockTable) -> None:
+    def __init__(self, domains: Domains, held: LockTable, led: Led) -> None:
         self._domains = domains
+        self._led = led
         self._locks = held
         self._upgrading: list[str] = []
         """Domains that are found to be older, and the master of an upgrade."""
@@ -40,12 +55,24 @@ class Activations:
     async def prepare(self, domain_id: str, version: int) -> None:
         """Raises `LockTimeout`, and what converting it or the storage refuses."""
         domain = await self._domains.get(domain_id)
-        await domain.read_metadata()
+        if self._is_leftover(await domain.read_metadata()):
+            await self._put_back(domain)
         if domain.domain_class is DomainClass.BACKUP:
             async with domain.master_files():  # its folders are made
                 pass
         elif domain.domain_class is DomainClass.DATA and domain.version < version:
             await self.convert(domain, version)
+
+    def _is_leftover(self, metadata: DomainMetadata) -> bool:
+        ours = metadata.domain_id != self._led.master_id and self._led.pool_id in metadata.pools
+        return metadata.role is DomainRole.MASTER and ours
+
+    async def _put_back(self, domain: Domain) -> None:
+        """One that is becoming the master at this moment is held alone until it is."""
+        async with self._locks.hold([locks.domain(domain.domain_id)], who="putting back a leftover master"):
+            await domain.change_metadata(
+                lambda metadata: {"ROLE": DomainRole.REGULAR.value} if self._is_leftover(metadata) else {}
+            )
 
     async def convert(self, domain: Domain, version: int) -> None:
         """Alone on the domain. Seen through, whoever is cancelled."""

@@ -70,15 +70,6 @@ class Attachments:
         async with _locked_if_shared(domain):
             await domain.change_metadata(detached)
 
-    async def demote(self, pool_id: str, domain_id: str) -> None:
-        """A move of the master that was cut off leaves two domains that say so: this one is not the pool's."""
-
-        def regular(metadata: DomainMetadata) -> Mapping[str, str]:
-            leftover = metadata.role is DomainRole.MASTER and pool_id in metadata.pools
-            return {"ROLE": DomainRole.REGULAR.value} if leftover else {}
-
-        await (await self._domains.get(domain_id)).change_metadata(regular)
-
     async def write_map(self, master_id: str, domains: Mapping[str, str]) -> None:
         """The pool's map on the master, for a pool whose engine passes none."""
         statuses = {domain_id: DomainStatus(status) for domain_id, status in domains.items()}

@@ -12,7 +12,7 @@ Both domains are held alone: no task runs on either. The order, and who finds wh
 | the old one says Regular, what was copied is removed from it | the pool with its new master |
 | the old lease is released | |
 
-A domain that says Master and is not the pool's is put back by whoever is SPM when it sees it (`Attachments.demote`).
+A domain that says Master and is not the pool's is put back by whoever is SPM (`Activations.prepare`).
 
 Until the metadata says Master, a failure puts all back; from then on the move is done, and what can't be tidied up on
 the old master is told.

@@ -82,7 +82,7 @@ class Role:
         self.domains = domains
         self._agent = agent
         self._locks = held
-        self.activations = Activations(domains, held)
+        self.activations = Activations(domains, held, self)
         self._late: set[asyncio.Task[object]] = set()
         self._recoveries = recoveries
         self._code_of = code_of
@@ -95,6 +95,11 @@ class Role:
     @property
     def pool_id(self) -> str:
         return self._wanted.pool_id if self._wanted is not None else ""
+
+    @property
+    def master_id(self) -> str:
+        """Also while the gate is closed; empty before the start."""
+        return self._wanted.master_id if self._wanted is not None else ""
 
     @property
     def wanted(self) -> Wanted:

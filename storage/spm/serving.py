@@ -64,7 +64,6 @@ class Server:
             "domain.bring_up": self._bring_up,
             "master.switch": self._switch_master,
             "master.move": self._move_master,
-            "domain.demote": self._demote,
             "domain.detach": self._detach,
             "domain.rename": self._rename,
             "volume.create": self._create_volume,
@@ -150,13 +149,6 @@ class Server:
         """Under locks of the caller."""
         moving = move(self.role, self._agent, p["domain_id"], p["version"], map_on_master=p["map_on_master"])
         await to_its_end(moving)
-        return None
-
-    async def _demote(self, p: Params) -> Json:
-        domain_id = p["domain_id"]
-        async with self._locks.hold([locks.domain(domain_id)], who="putting back a leftover master"):
-            if domain_id != self.role.wanted.master_id:
-                await self._attachments.demote(self.role.wanted.pool_id, domain_id)
         return None
 
     async def _detach(self, p: Params) -> Json:

@@ -175,7 +175,10 @@ class Move(Change):
         assert self.ended in {task["taskID"] for task in await self.world.storage.tasks.of_spm()}
         if self.world.storage.pool.require(self.world.pool_id).master_id != self.second:
             await self.change()
-        await self.world.storage.pool_domains.demote(self.world.domain_id)
+        old = self.world.domain / "dom_md/metadata"
+        async with asyncio.timeout(10):
+            while decoder_text.domain(old.read_bytes())["ROLE"] != "Regular":
+                await asyncio.sleep(0.01)
 
     def left(self) -> None:
         assert (self.fields(self.world.domain_id)["ROLE"], self.fields(self.second)["ROLE"]) == ("Regular", "Master")

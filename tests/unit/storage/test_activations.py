@@ -10,9 +10,11 @@ import pytest
 from storage import locks
 from storage.errors import IoFailed
 from storage.lock_table import Locks
-from storage.ondisk.values import DomainClass, FormatVersion
+from storage.ondisk.values import DomainClass, DomainRole, FormatVersion
 from storage.spm.activations import Activations
 from storage.spm.errors import UpgradeRunning
+
+LED = SimpleNamespace(pool_id="pool", master_id="master")
 
 
 class Slow:
@@ -27,7 +29,7 @@ class Slow:
         self.fails = False
 
     async def read_metadata(self):
-        return SimpleNamespace(version=self.version)
+        return SimpleNamespace(version=self.version, role=DomainRole.REGULAR, domain_id=self.domain_id, pools=["pool"])
 
     async def convert(self, version):
         self.began.set()
@@ -46,7 +48,7 @@ async def pool():
         return found[domain_id]
 
     held = Locks()
-    return SimpleNamespace(**found, held=held, activations=Activations(SimpleNamespace(get=get), held))
+    return SimpleNamespace(**found, held=held, activations=Activations(SimpleNamespace(get=get), held, LED))
 
 
 async def test_a_second_upgrade_is_refused_while_one_runs(pool):

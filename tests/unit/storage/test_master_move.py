@@ -11,6 +11,7 @@ import pytest
 from inside import Spm
 from local_world import World
 
+from storage.file.io import FileIo
 from storage.ondisk.values import DomainStatus
 from storage.pool_master import ConnectedPool
 from storage.spm.control import SpmStatus
@@ -205,10 +206,43 @@ async def test_an_agent_that_does_not_answer_keeps_no_master_half_moved(
     assert (_tasks(world.domain), _tasks(second.path)) == ([], [task_id])
 
 
-async def test_the_spm_puts_back_a_leftover_master_when_it_sees_it(spm: World, second: Second) -> None:
+async def test_whichever_master_counts_holds_every_task_before_each_request(
+    inside: Spm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever dies there, or loses the storage, leaves this."""
+    world, second = inside.world, Second(inside.world, new_uuid())
+    await world.create_domain(second.domain_id, world.top / "second")
+    _edit(second.path, "POOL_UUID=\n", f"POOL_UUID={world.pool_id}\n")
+    task_id = await inside.create(new_uuid(), new_uuid())
+    ask = FileIo._ask
+    seen: list[tuple[str, str]] = []
+
+    async def looked(io: FileIo, *args: object, **params: object) -> object:
+        roles = (_fields(world.domain)["ROLE"], _fields(second.path)["ROLE"])
+        for path, role in zip((world.domain, second.path), roles, strict=True):
+            # where both say so, the engine may name either
+            assert role == "Regular" or task_id in _tasks(path), roles
+        seen.append(roles)
+        return await ask(io, *args, **params)
+
+    monkeypatch.setattr(FileIo, "_ask", looked)
+    await inside.serve("master.move", {"domain_id": second.domain_id, "version": 2, "map_on_master": False})
+    assert list(dict.fromkeys(seen)) == [("Master", "Regular"), ("Master", "Master"), ("Regular", "Master")]
+
+
+async def test_an_activated_domain_is_no_leftover_master(spm: World, second: Second) -> None:
     await spm.storage.pool_domains.deactivate(spm.pool_id, second.domain_id)
     _edit(second.path, "ROLE=Regular", "ROLE=Master")
     await spm.storage.pool_domains.activate(spm.pool_id, second.domain_id)
+    assert _fields(second.path)["ROLE"] == "Regular"
+    assert _fields(spm.domain)["ROLE"] == "Master"
+
+
+async def test_whoever_becomes_spm_puts_back_a_leftover_master(spm: World, second: Second) -> None:
+    """However long ago this host saw that the domain is well."""
+    await spm.storage.pool.stop_spm(spm.pool_id)
+    _edit(second.path, "ROLE=Regular", "ROLE=Master")
+    await spm.become_spm()
     async with asyncio.timeout(10):
         while _fields(second.path)["ROLE"] != "Regular":
             await asyncio.sleep(0.01)
