@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,6 +54,16 @@ class Change:
     @property
     def folder(self) -> Path:
         return self.world.top / "second"
+
+    def held(self) -> set[str]:
+        """Domains whose lease somebody has."""
+        paths = {self.world.domain_id: self.world.domain, self.second: self.folder / self.second}
+        return {domain_id for domain_id, path in paths.items() if _is_locked(path / "dom_md" / "ids")}
+
+    @property
+    def under(self) -> set[str]:
+        """Domains whose lease whoever makes it has at each of its points."""
+        return {self.second} if self.once else {self.world.domain_id}
 
     async def prepare(self) -> None:
         """By a host that is SPM."""
@@ -100,6 +111,15 @@ class Change:
         top = self.world.folder if domain_id == self.world.domain_id else self.folder
         found: dict[str, str] = decoder.decode(top / domain_id, converting=self.version != 5).fields
         return found
+
+
+def _is_locked(path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 async def _once(spm: Spm, verb: str, params: dict[str, Any]) -> None:
@@ -151,6 +171,10 @@ class Detach(Change):
 
 class Move(Change):
     points = "master.move."
+
+    @property
+    def under(self) -> set[str]:
+        return {self.world.domain_id, self.second}
 
     async def prepare(self) -> None:
         await super().prepare()
@@ -204,7 +228,7 @@ class Upgrade(Change):
         async with asyncio.timeout(10):
             while not await self._upgraded():
                 await asyncio.sleep(0.01)
-            while decoder_text.domain(second.read_bytes())["VERSION"] != "5" or self.world.storage.locks.names:
+            while decoder_text.domain(second.read_bytes())["VERSION"] != "5":
                 await asyncio.sleep(0.01)
 
     async def _upgraded(self) -> bool:
