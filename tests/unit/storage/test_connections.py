@@ -450,7 +450,24 @@ class Mounted:
 
 
 async def test_a_mount_that_answers_is_unmounted_in_order(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    Mounted(host, "a:/x", monkeypatch, dead=False)
+    mounted = Mounted(host, "a:/x", monkeypatch, dead=False)
+    asked, space = [], io_module.FileIo.space
+
+    async def counted(self: io_module.FileIo, path: str) -> object:
+        asked.append(path)
+        return await space(self, path)
+
+    monkeypatch.setattr(io_module.FileIo, "space", counted)
+    assert (await host.disconnect("a:/x")).error is None
+    assert asked == [str(mounted.path)]
+    assert host.root.verbs() == ["Mount.unmount"]
+
+
+async def test_what_is_not_mounted_is_not_asked_whether_it_answers(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def asked(self: object, path: str) -> object:
+        raise AssertionError(path)
+
+    monkeypatch.setattr(io_module.FileIo, "space", asked)
     assert (await host.disconnect("a:/x")).error is None
     assert host.root.verbs() == ["Mount.unmount"]
 

@@ -239,6 +239,14 @@ def test_a_full_disk_is_no_reason_to_write_zeros(tmp_path, monkeypatch):
     assert path.stat().st_size == 0
 
 
+def test_what_the_kernel_says_to_an_allocation_is_told(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with open(path, "r+b", buffering=0), pytest.raises(OSError, match="Illegal seek") as refused:
+        long.allocate(str(path), 1 << 20, 0, lambda _done, _size: None)
+    assert refused.value.errno == errno.ESPIPE
+
+
 def test_a_file_system_without_direct_io_is_told_and_leaves_no_probe(tmp_path, monkeypatch):
     real = os.open
 
