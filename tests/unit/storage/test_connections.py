@@ -241,6 +241,18 @@ async def test_a_caller_that_goes_away_takes_nothing_along(host: Host) -> None:
     assert gone.cancelled()
 
 
+async def test_an_agent_that_ends_waits_for_no_server(host: Host) -> None:
+    host.root.dead = {mount_name("a:/x"), mount_name("b:/x")}
+    callers = [asyncio.ensure_future(host.connect(spec)) for spec in ("a:/x", "b:/x")]
+    while host.root.busy < 2:
+        await asyncio.sleep(0)
+    await host.connections.close()
+    assert host.root.busy == 0
+    async with asyncio.timeout(5):
+        await asyncio.wait(callers)
+    assert all(caller.cancelled() for caller in callers)
+
+
 async def test_the_same_folder_with_other_options_is_asked_again(host: Host) -> None:
     one, other = NfsExport("1", "a:/x"), NfsExport("2", "a:/x", retrans=4)
     await host.connections.connect([one, other])

@@ -248,6 +248,14 @@ async def test_who_holds_and_who_waits_is_shown_with_the_time(table: LockTable, 
         await flow.task
 
 
+async def test_locks_are_shown_in_their_order_whoever_came_first(held: Locks) -> None:
+    wanted = [locks.image("d", "b"), locks.image("d", "a"), locks.domain("d", Mode.SHARED)]
+    for lock in wanted:
+        await held.take([lock], who="flow")
+    assert [state.lock for state in held.states()] == ["00_storage/d", "01_img_d/a", "01_img_d/b"]
+    assert held.names == [state.lock for state in held.states()]
+
+
 async def test_taker_in_the_agent_and_taker_in_the_process_exclude_each_other(held: Locks, link: Linked) -> None:
     ours = Flow(held, [A], "prepare for vm:1")
     await ours.entered.wait()

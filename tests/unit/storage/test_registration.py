@@ -109,6 +109,18 @@ def test_a_lost_lease_is_acquired_anew(daemon: dict[str, Any]) -> None:
     registration.close()
 
 
+def test_a_number_that_comes_again_is_told_from_the_connection_that_had_it() -> None:
+    kept = Kept()
+    kept.add(7)
+    kept.add(8)
+    before = kept.descriptors
+    kept.drop(9)
+    assert kept.descriptors is before
+    kept.drop(8)
+    kept.add(8)
+    assert kept.descriptors == before and kept.descriptors is not before
+
+
 @pytest.mark.parametrize(("late", "kept"), [(OWN, OTHER), (OTHER, OWN)])
 def test_who_gave_up_takes_the_lease_from_nobody_else(daemon: dict[str, Any], late: object, kept: object) -> None:
     registration = _acquired()

@@ -222,6 +222,24 @@ async def test_attaching_needs_the_lease_of_the_domain(inside: Spm, monkeypatch:
     assert not await domain.leases.held(domain.sdm_lease)
 
 
+async def test_a_change_that_is_interrupted_writes_nothing_after_its_lease_is_given_back(
+    inside: Spm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, folder = ids(1)[0], inside.world.top / "other"
+    await inside.world.create_domain(other, folder)
+    once = Once(OwnLease(inside.domains, inside.pools, Kept(), inside.world.paths.leased), inside.domains)
+    writing = stop_at(monkeypatch, DomainFiles, "write_metadata")
+    params = {"pool_id": inside.world.pool_id, "host_id": 1, "domain_id": other, "master_version": 5}
+    attaching = asyncio.ensure_future(once.serve("domain.attach", params))
+    await writing.reached.wait()
+    async with asyncio.timeout(5):
+        await once.stop()
+    writing.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await attaching
+    assert "POOL_UUID=\n" in (folder / other / "dom_md" / "metadata").read_text()
+
+
 async def test_what_still_runs_is_interrupted_before_the_lease_is_released(
     inside: Spm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
