@@ -22,6 +22,7 @@ from storage.servers.errors import KindUnsupported, RemotePathInvalid
 from storage.source import DomainSource
 from storage.spm.errors import DomainAttached, DomainInConnectedPool
 from storage.turns import DomainTurns
+from storage.under_way import Step, UnderWay
 
 NEW_VERSIONS = {
     DomainClass.DATA: (FormatVersion.V3, FormatVersion.V4, FormatVersion.V5),
@@ -54,6 +55,7 @@ class Catalogue:
         in_use: InUse,
         lockspaces: Lockspaces,
         turns: DomainTurns,
+        under_way: UnderWay,
     ) -> None:
         """``sources``: by the kind of domain that is made there."""
         self._domains = domains
@@ -62,6 +64,7 @@ class Catalogue:
         self._in_use = in_use
         self._lockspaces = lockspaces
         self._turns = turns
+        self._under_way = under_way
 
     async def create(
         self,
@@ -89,8 +92,13 @@ class Catalogue:
         wanted = NewDomain(
             domain_id, kind, spec, description, block_size, max_hosts, domain_class, FormatVersion(version)
         )
-        async with self._turns.alone([domain_id], "StorageDomain.create"):
-            await source.create(wanted)
+
+        async def create() -> None:
+            async with self._turns.alone([domain_id], "StorageDomain.create"):
+                await source.create(wanted)
+
+        step = Step("it waits for another creation there, or writes")
+        await self._under_way.wait(f"Making domain {domain_id} at {spec}", domain_id, step, create())
 
     async def report(self, domain_id: str) -> DomainReport:
         domain = await self._domains.get(domain_id)
@@ -111,8 +119,12 @@ class Catalogue:
         A domain that another host is alive in is refused; where one died in it, 8 I/O timeouts pass to know that.
 
         Raises `DomainAttached`, `DomainInConnectedPool`, `VolumesInUse`, `DomainUsedByHosts`, `FormatCutOff`,
-        `LockTimeout`.
+        `LockTimeout`, `ChangeUnderWay`.
         """
+        step = Step(f"it waits for its turn with domain {domain_id}, for its hosts, or removes it")
+        await self._under_way.wait(f"Formatting domain {domain_id}", domain_id, step, self._format_alone(domain_id))
+
+    async def _format_alone(self, domain_id: str) -> None:
         async with self._turns.alone([domain_id], "StorageDomain.format"):
             await self._format(domain_id)
 

@@ -12,21 +12,31 @@ from storage.domains import Domains
 from storage.in_use import InUse
 from storage.lockspaces import Lockspaces
 from storage.ondisk.layout import RESERVED_HOST_ID
-from storage.pool import ATTACH_S, Pool
+from storage.pool import Pool
 from storage.spm.errors import DomainInConnectedPool, DomainIsMaster, DomainNotInPool
 from storage.turns import DomainTurns
+from storage.under_way import Step, UnderWay
 from vdsm.common.types import Json
 
 WHO = "StorageDomain.detach by force"
 
 
 class ForcedDetach:
-    def __init__(self, pool: Pool, domains: Domains, in_use: InUse, lockspaces: Lockspaces, turns: DomainTurns) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        domains: Domains,
+        in_use: InUse,
+        lockspaces: Lockspaces,
+        turns: DomainTurns,
+        under_way: UnderWay,
+    ) -> None:
         self._pool = pool
         self._domains = domains
         self._in_use = in_use
         self._lockspaces = lockspaces
         self._turns = turns
+        self._under_way = under_way
 
     async def drop(self, pool_id: str, domain_id: str) -> None:
         """For the SPM. Raises `NotSpm`, `DomainNotInPool`, `DomainIsMaster`."""
@@ -37,10 +47,18 @@ class ForcedDetach:
                 raise DomainNotInPool(domain_id, pool_id)
             if domain_id == pool.master_id:
                 raise DomainIsMaster(domain_id)
-            await self._pool.change_map({d: status for d, status in pool.domains.items() if d != domain_id})
+            leaving = await self._pool.change_map({d: status for d, status in pool.domains.items() if d != domain_id})
+        await leaving
 
     async def free(self, domain_id: str) -> None:
-        """Raises `DomainInConnectedPool`, `VolumesInUse`, `LockTimeout`, and what the lease is refused for."""
+        """Raises `DomainInConnectedPool`, `VolumesInUse`, `LockTimeout`, `ChangeUnderWay`, and what its lease is
+        refused for."""
+        step = Step(f"it waits for its turn with domain {domain_id}, or reads it")
+        await self._under_way.wait(
+            f"Freeing domain {domain_id} of its pools", domain_id, step, self._free(domain_id, step)
+        )
+
+    async def _free(self, domain_id: str, step: Step) -> None:
         connected = self._pool.connected
         if connected is not None and domain_id in connected.domains:
             raise DomainInConnectedPool(domain_id, connected.pool_id)
@@ -55,4 +73,4 @@ class ForcedDetach:
             pool_id = connected.pool_id if connected is not None else ""
             self._in_use.check_domain(domain_id)
             async with self._lockspaces.joined_for_once(domain_id):
-                await self._pool.spm.once(grant, pool_id, "domain.free", params, timeout_s=ATTACH_S)
+                await self._pool.spm.once(grant, domain_id, pool_id, "domain.free", params, step=step.take)

@@ -13,12 +13,13 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from storage.lock_link import GIVE_BACK, TAKE
 from storage.lock_table import Grant, Locks
 from storage.locks import Lock, Mode
+from storage.source import Places
 from vdsm.common import ends, groups, masking
 from vdsm.common.errors import RemoteError
 from vdsm.common.groups import Left
@@ -29,9 +30,6 @@ log = logging.getLogger("vdsm.storage.locks")
 AGAIN_S = 1.0
 TELL_S = 2.0
 """What was killed with its process takes a moment to die: that is worth no word."""
-
-Places = Callable[[Iterable[str]], Mapping[str, str]]
-"""What hangs as one with each domain (`storage.source.DomainSource.hang_with`)."""
 
 
 class Grants:

@@ -33,6 +33,8 @@ from vdsm.common.ids import new_uuid
 log = logging.getLogger("vdsm.storage.images")
 
 PREPARE_WAIT_S = 600.0
+API_WAIT_S = 60.0
+"""Of who waits for the answer: a VM's start is answered before its disks are prepared."""
 
 
 class VolumeIllegal(StorageError):
@@ -82,7 +84,7 @@ class Images:
         """Raises `VolumeNotFound`, `InvalidChain`, `VolumeIllegal`, `UnsafeImage`, `BeingRemoved`; then nothing more
         is prepared."""
         domain_id = domain.domain_id
-        async with self._image_locked(domain, image_id, _who("prepare", consumer)):
+        async with self._image_locked(domain, image_id, consumer):
             chain = await domain.volumes.chain(image_id, volume_id)
             if not allow_illegal:
                 _check_legal(domain, chain)
@@ -105,7 +107,8 @@ class Images:
         """Nothing happens when this consumer had not prepared the image. Needs no storage: what is attached of a domain
         that is not open here is given back when it is opened (`storage.domain.Chains`)."""
         alone = [locks.prepared(domain_id, image_id)]
-        async with self._locks.hold(alone, who=_who("teardown", consumer), wait_s=PREPARE_WAIT_S):
+        wait_s = API_WAIT_S if consumer == PREPARE else PREPARE_WAIT_S
+        async with self._locks.hold(alone, who=_who("teardown", consumer), wait_s=wait_s):
             left = self._in_use.without(domain_id, image_id, consumer)
             if left:
                 log.info("image %s of %s stays prepared for %s", image_id, domain_id, ", ".join(sorted(left)))
@@ -128,10 +131,13 @@ class Images:
                     found |= set(self._in_use.users(domain_id, image_id))
         return sorted(found)
 
-    def _image_locked(self, domain: Domain, image_id: str, who: str) -> contextlib.AbstractAsyncContextManager[object]:
+    def _image_locked(
+        self, domain: Domain, image_id: str, consumer: str
+    ) -> contextlib.AbstractAsyncContextManager[object]:
         domain_id = domain.domain_id
         wanted = [locks.domain(domain_id), locks.image(domain_id, image_id), locks.prepared(domain_id, image_id)]
-        return self._locks.hold(wanted, who=who, wait_s=PREPARE_WAIT_S)
+        wait_s = API_WAIT_S if consumer == PREPARE else PREPARE_WAIT_S
+        return self._locks.hold(wanted, who=_who("prepare", consumer), wait_s=wait_s)
 
     def _link(self, domain: Domain, image_id: str, target: str) -> None:
         folder = os.path.join(self._links, domain.domain_id)

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from storage.earlier_writers import EarlierWriters, Writer
 from storage.locks import WAIT_S, Lock, LockTimeout, Mode, in_order
 
 TOLD = 3
@@ -72,7 +73,10 @@ class _Held:
 
 
 class Locks:
-    def __init__(self) -> None:
+    def __init__(self, earlier: EarlierWriters | None = None) -> None:
+        """``earlier``: whom this table does not know, and who is waited for all the same."""
+        self._earlier = earlier
+        self._behind: dict[Grant, _Wait] = {}
         self._held: dict[tuple[str, str], _Held] = {}
 
     @asynccontextmanager
@@ -90,12 +94,13 @@ class Locks:
         grant = Grant(who)
         try:
             async with asyncio.timeout(wait_s):
+                await self._pass_earlier(ordered, grant)
                 for lock in ordered:
                     await self._enter(lock, grant)
                     grant.locks.append(lock)
         except BaseException as e:
             missed = ordered[len(grant.locks)]
-            holders = self._holders(missed)
+            holders = [writer.who for writer in self._before(ordered)] or self._holders(missed)
             self.give_back(grant)
             if isinstance(e, TimeoutError):
                 raise LockTimeout(str(missed), missed.mode, wait_s, _listed(holders)) from None
@@ -115,7 +120,7 @@ class Locks:
     def states(self) -> list[LockState]:
         """Every lock that somebody holds, in order."""
         now = time.monotonic()
-        return [
+        return self._earlier_states(now) + [
             LockState(
                 "/".join(key),
                 held.mode,
@@ -129,6 +134,32 @@ class Locks:
     def names(self) -> list[str]:
         """Locks that somebody holds."""
         return sorted("/".join(key) for key in self._held)
+
+    def _before(self, wanted: list[Lock]) -> list[Writer]:
+        return self._earlier.before(wanted) if self._earlier is not None else []
+
+    async def _pass_earlier(self, wanted: list[Lock], grant: Grant) -> None:
+        if self._earlier is None or not self._before(wanted):
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._behind[grant] = _Wait(Mode.EXCLUSIVE, grant, turn, time.monotonic())
+        try:
+            await self._earlier.ended(wanted)
+        finally:
+            del self._behind[grant]
+
+    def _earlier_states(self, now: float) -> list[LockState]:
+        left = self._earlier.all if self._earlier is not None else []
+        waiting = [(wait.grant.who, wait.mode, now - wait.since) for wait in self._behind.values()]
+        return [
+            LockState(
+                f"images on {writer.place or writer.domain_id}",
+                Mode.EXCLUSIVE,
+                [(writer.who, now - writer.since)],
+                waiting,
+            )
+            for writer in left
+        ]
 
     async def _enter(self, lock: Lock, grant: Grant) -> None:
         held = self._held.setdefault(lock.key, _Held())

@@ -23,6 +23,7 @@ from storage.errors import StorageError
 
 WAIT_S = 120.0
 DOMAINS = "00_storage"
+PREPARED = "06_prepared_"
 
 T = TypeVar("T")
 
@@ -79,7 +80,7 @@ def volume(domain_id: str, volume_id: str, mode: Mode = Mode.EXCLUSIVE) -> Lock:
 
 def prepared(domain_id: str, image_id: str) -> Lock:
     """What this host has prepared of an image. A teardown takes no other: it waits for nobody who works on storage."""
-    return Lock(f"06_prepared_{domain_id}", image_id, Mode.EXCLUSIVE)
+    return Lock(f"{PREPARED}{domain_id}", image_id, Mode.EXCLUSIVE)
 
 
 class LockTable(Protocol):

@@ -6,7 +6,8 @@ attaching a domain leaves one behind, and so does an agent that was killed and i
 that it did not open since. Such a host can't join with its own id, and other hosts count it as alive there.
 
 Only lockspaces of domains on our own mounts are touched, by what the daemon itself says of them, without the storage.
-None is left while leases in it are in use. One leaving at a time: who is about to join waits until it has ended.
+None is left while leases in it are in use. One leaving at a time of each: who is about to join it waits until it has
+ended, and storage that is dead, which takes `LEAVE_S`, keeps no other one from being left.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+import weakref
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
 from storage.edges import LeasesOf
 from storage.errors import HostIdInUse
@@ -44,14 +46,15 @@ class Lockspaces:
     def __init__(self, mounts: str, leases_of: LeasesOf) -> None:
         self._mounts = os.path.join(mounts, "")
         self._leases_of = leases_of
-        self._turn = asyncio.Lock()
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def leave_reserved(self) -> None:
         """Whatever is joined with the id that is for a moment only: nothing of this host lasts under it."""
         await self._leave(lambda member: member.host_id == RESERVED_HOST_ID)
 
     async def leave_domain(self, domain_id: str) -> None:
-        await self._leave(lambda member: member.name == domain_id)
+        turn = self._turns.setdefault(domain_id, asyncio.Lock())
+        await self._leave(lambda member: member.name == domain_id, [turn])
 
     async def keep_only(self, domain_ids: Collection[str], host_id: int) -> None:
         """Leave all others, and these when they are joined with another host id."""
@@ -75,12 +78,14 @@ class Lockspaces:
             if not was_joined:
                 await self.leave_domain(domain_id)
 
-    async def _leave(self, which: Which) -> None:
-        """What can't be left is told, and found again the next time."""
+    async def _leave(self, which: Which, turns: Sequence[asyncio.Lock] | None = None) -> None:
+        """What can't be left is told, and found again the next time. None: it waits for all that are being left."""
         leases = self._daemon()
         if leases is None:
             return
-        async with self._turn:
+        async with contextlib.AsyncExitStack() as taken:
+            for turn in [turn for _, turn in sorted(self._turns.items())] if turns is None else turns:
+                await taken.enter_async_context(turn)
             found = await self._ours(leases) or []
             await asyncio.gather(*(_leave_one(leases, member) for member in found if which(member)))
 

@@ -84,8 +84,16 @@ class DomainMonitor:
     """Watches one domain with one host id until `stop`."""
 
     def __init__(
-        self, domain_id: str, host_id: int, opener: Opener, changed: Changed, leave: Leave, interval_s: float
+        self,
+        domain_id: str,
+        host_id: int,
+        opener: Opener,
+        changed: Changed,
+        leave: Leave,
+        interval_s: float,
+        after: asyncio.Task[None] | None = None,
     ) -> None:
+        """``after``: an earlier one of the domain that leaves the lockspace still; nothing is joined before its end."""
         self.domain_id = domain_id
         self.host_id = host_id
         now = time.monotonic()
@@ -94,6 +102,7 @@ class DomainMonitor:
         self._changed = changed
         self._leave_unopened = leave
         self._interval_s = interval_s
+        self._after = after
         self._opened: tuple[Domain, Leases] | None = None
         self._joining: Joining | None = None  # kept when the domain is closed: what was joined must be left
         self._known = asyncio.Event()
@@ -188,6 +197,8 @@ class DomainMonitor:
 
     async def _watch_host_id(self) -> None:
         await self._known.wait()
+        if self._after is not None:
+            await asyncio.wait([self._after])
         while True:
             turn = time.monotonic()
             acquired, error = await self._see_to_host_id()
@@ -243,18 +254,40 @@ class Monitors:
         self._leave = leave
         self._interval_s = interval_s
         self._monitors: dict[str, DomainMonitor] = {}
+        self._leaving: dict[str, asyncio.Task[None]] = {}
 
     def start(self, domain_id: str, host_id: int) -> DomainMonitor:
         if domain_id not in self._monitors:
             self._monitors[domain_id] = DomainMonitor(
-                domain_id, host_id, self._open, self._changed, self._leave, self._interval_s
+                domain_id,
+                host_id,
+                self._open,
+                self._changed,
+                self._leave,
+                self._interval_s,
+                self._leaving.get(domain_id),
             )
         return self._monitors[domain_id]
 
-    async def stop(self, domain_id: str) -> None:
+    def begin_to_stop(self, domain_id: str) -> asyncio.Task[None] | None:
+        """The domain is watched no more from now on; what is awaited leaves its lockspace, `LEAVE_S` at most."""
         monitor = self._monitors.pop(domain_id, None)
-        if monitor is not None:
-            await monitor.stop()
+        if monitor is None:
+            return None
+        leaving = asyncio.get_running_loop().create_task(
+            monitor.stop(), name=f"leaving {domain_id}", context=masking.outside()
+        )
+        self._leaving[domain_id] = leaving
+        leaving.add_done_callback(lambda _: self._left(domain_id, leaving))
+        return leaving
+
+    async def stop(self, domain_id: str) -> None:
+        if (leaving := self.begin_to_stop(domain_id)) is not None:
+            await asyncio.shield(leaving)
+
+    def _left(self, domain_id: str, leaving: asyncio.Task[None]) -> None:
+        if self._leaving.get(domain_id) is leaving:
+            del self._leaving[domain_id]
 
     async def stop_all(self) -> None:
         monitors, self._monitors = list(self._monitors.values()), {}

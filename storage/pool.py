@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,16 +25,17 @@ from storage.lockspaces import Lockspaces
 from storage.monitor import Monitors
 from storage.ondisk.values import DomainStatus
 from storage.pool_master import ConnectedPool, check_connectable, read_master
-from storage.spm.control import CALL_S, SpmControl, SpmStatus
+from storage.spm.control import CALL_S, CHANGE_S, SpmControl, SpmStatus
 from storage.spm.errors import (
+    DomainsChanged,
     IsSpm,
     MapMissing,
     NotThisHostId,
-    PoolConnected,
     PoolUnknown,
     WrongMaster,
 )
 from storage.turns import DomainTurns
+from storage.under_way import Step, UnderWay
 from vdsm.common.errors import AgentError
 from vdsm.common.ids import BLANK_UUID
 from vdsm.common.owners import Lane
@@ -41,8 +43,7 @@ from vdsm.common.types import Json
 
 log = logging.getLogger("vdsm.storage.pool")
 
-CREATE_S = 600.0
-ATTACH_S = 300.0
+LANE_S = 60.0
 # a domain that does not answer gets its links when it does
 LINK_S = 2.0
 
@@ -64,6 +65,7 @@ class Pool:
         spm: SpmControl,
         lockspaces: Lockspaces,
         turns: DomainTurns,
+        under_way: UnderWay,
         *,
         watch_s: float,
     ) -> None:
@@ -72,11 +74,18 @@ class Pool:
         self._monitors = monitors
         self._lockspaces = lockspaces
         self._turns = turns
+        self._under_way = under_way
         self._watch_s = watch_s
-        self.lane = Lane("the storage pool")
+        self._lane = Lane("the storage pool")
         self.spm = spm
         self.connected: ConnectedPool | None = None
         self._linking: set[asyncio.Task[None]] = set()
+
+    def lane(self, what: str) -> AbstractAsyncContextManager[None]:
+        """Changes of what is connected, one at a time. Whoever works on the storage of one domain does that before,
+        under that domain's turn: a dead one keeps no other from coming and going.
+        """
+        return self._lane(what, wait_s=LANE_S)
 
     def require(self, pool_id: str) -> ConnectedPool:
         """The connected pool. Raises `PoolUnknown`."""
@@ -85,36 +94,6 @@ class Pool:
         return self.connected
 
     # Coming and going
-
-    async def create(
-        self,
-        pool_id: str,
-        name: str,
-        master_id: str,
-        master_version: int,
-        domain_ids: list[str],
-        lease_fields: Mapping[str, str],
-    ) -> None:
-        alone = self._turns.alone({master_id, *domain_ids}, "StoragePool.create")
-        async with self.lane("create pool"), alone as grant:
-            if self.connected is not None:
-                raise PoolConnected(self.connected.pool_id)
-            for domain_id in {master_id, *domain_ids}:
-                await self._domains.get(domain_id)
-            params: dict[str, Json] = {
-                "pool_id": pool_id,
-                "name": name,
-                "master_id": master_id,
-                "master_version": master_version,
-                "domain_ids": domain_ids,
-                "lease_fields": dict(lease_fields),
-                "places": self._domains.source.known([master_id, *domain_ids]),
-            }
-            await self._lockspaces.leave_reserved()  # of a creation that was cut off: the same, but other domains
-            try:
-                await self.spm.once(grant, pool_id, "pool.create", params, timeout_s=CREATE_S)
-            finally:  # its process may have died in the middle
-                await self._lockspaces.leave_reserved()
 
     async def connect(
         self,
@@ -129,45 +108,24 @@ class Pool:
         Raises `AnotherPoolConnected`, `PoolHostIdDiffers`, `MapMissing`, `MasterNotFound`, `WrongMaster`,
         `LockTimeout`.
         """
-        async with self.lane("connect pool"):
-            check_connectable(self.connected, pool_id, host_id)
-            known = domains
-            if known is None:
-                if self.connected is not None and not self.connected.map_on_master:
-                    raise MapMissing(pool_id)
-                known = (await read_master(self._domains, pool_id, master_id)).pool_domains
-            if known.get(master_id) is not DomainStatus.ACTIVE:
-                raise WrongMaster(pool_id, master_id, "the map of the pool's domains does not name it as active")
-            async with self._turns.used(known, "StoragePool.connect"):
-                metadata = await read_master(self._domains, pool_id, master_id)
-                if domains is None and metadata.master_version != master_version:
-                    found = metadata.master_version
-                    raise WrongMaster(pool_id, master_id, f"its master version is {found}, not {master_version}")
-                pool = ConnectedPool(pool_id, host_id, master_id, master_version, known, domains is None)
-                await self._use(pool)
-
-    async def reconstruct(self, pool: ConnectedPool, name: str, lease_fields: Mapping[str, str]) -> None:
-        """Make a domain the master of the pool, whose own is lost: ``pool`` is how it is to be, and is not connected
-        here afterwards either.
-
-        Raises `PoolConnected`, `DomainHasPool`, `LockTimeout`.
-        """
-        alone = self._turns.alone([pool.master_id], "StoragePool.reconstructMaster")
-        async with self.lane("reconstruct master"), alone as grant:
-            if self.connected is not None:
-                raise PoolConnected(self.connected.pool_id)
-            await self._domains.get(pool.master_id)
-            params: dict[str, Json] = {
-                "pool_id": pool.pool_id,
-                "host_id": pool.host_id,
-                "name": name,
-                "master_id": pool.master_id,
-                "master_version": pool.master_version,
-                "domains": {domain_id: status.value for domain_id, status in pool.domains.items()},
-                "lease_fields": dict(lease_fields),
-                "places": self._domains.source.known([pool.master_id]),
-            }
-            await self.spm.once(grant, pool.pool_id, "pool.reconstruct", params, timeout_s=CREATE_S)
+        check_connectable(self.connected, pool_id, host_id)
+        known = domains
+        if known is None:
+            if self.connected is not None and not self.connected.map_on_master:
+                raise MapMissing(pool_id)
+            known = (await read_master(self._domains, pool_id, master_id)).pool_domains
+        if known.get(master_id) is not DomainStatus.ACTIVE:
+            raise WrongMaster(pool_id, master_id, "the map of the pool's domains does not name it as active")
+        async with self._turns.used(known, "StoragePool.connect"):
+            metadata = await read_master(self._domains, pool_id, master_id)
+            if domains is None and metadata.master_version != master_version:
+                found = metadata.master_version
+                raise WrongMaster(pool_id, master_id, f"its master version is {found}, not {master_version}")
+            pool = ConnectedPool(pool_id, host_id, master_id, master_version, known, domains is None)
+            async with self.lane("connect pool"):
+                check_connectable(self.connected, pool_id, host_id)  # as it is now
+                leaving = await self._use(pool)
+            await leaving
 
     async def disconnect(self, pool_id: str) -> None:
         """Leave the pool. Nothing happens when it is not connected. Raises `IsSpm`."""
@@ -175,15 +133,24 @@ class Pool:
             await self._disconnect(pool_id)
 
     async def destroy(self, pool_id: str, host_id: int) -> None:
-        """For the SPM: free all domains, end the role, leave the pool. Raises `NotThisHostId`, `LockTimeout`."""
-        async with self.lane("destroy pool"):
-            pool = self.require(pool_id)
-            if pool.host_id != host_id:
-                raise NotThisHostId(pool_id, host_id, pool.host_id)
-            async with self._turns.alone(pool.domains, "StoragePool.destroy") as grant:
-                await self.call_under(grant, pool, "pool.destroy", {"domain_ids": list(pool.domains)})
-                await self.spm.stop(pool_id)
-                await self._disconnect(pool_id)
+        """For the SPM: free all domains, end the role, leave the pool.
+
+        Raises `NotThisHostId`, `DomainsChanged`, `LockTimeout`, `ChangeUnderWay`.
+        """
+        step = Step("it waits for its turn with the pool's domains, or for their storage")
+        await self._under_way.wait(f"Ending pool {pool_id}", pool_id, step, self._destroy(pool_id, host_id))
+
+    async def _destroy(self, pool_id: str, host_id: int) -> None:
+        pool = self.require(pool_id)
+        if pool.host_id != host_id:
+            raise NotThisHostId(pool_id, host_id, pool.host_id)
+        alone = self._turns.alone(pool.domains, "StoragePool.destroy")
+        async with alone as grant, self.lane("destroy pool"):
+            if self.require(pool_id).domains.keys() != pool.domains.keys():
+                raise DomainsChanged(pool_id)
+            await self.call_under(grant, pool, "pool.destroy", {"domain_ids": list(pool.domains)})
+            await self.spm.stop(pool_id)
+            await self._disconnect(pool_id)
 
     async def _disconnect(self, pool_id: str) -> None:
         if self.connected is None or self.connected.pool_id != pool_id:
@@ -234,18 +201,19 @@ class Pool:
         return await self.spm.call(self.connected.pool_id, verb, {**params, "places": places}, timeout_s=timeout_s)
 
     async def call_under(
-        self, grant: Grant, pool: ConnectedPool, verb: str, params: Mapping[str, Any], *, timeout_s: float = ATTACH_S
+        self, grant: Grant, pool: ConnectedPool, verb: str, params: Mapping[str, Any], *, timeout_s: float = CHANGE_S
     ) -> None:
         """The same for what the SPM process does under locks of ours."""
         places = self._domains.source.known([*pool.domains, *(lock.domain_id for lock in grant.locks)])
         await self.spm.call_under(grant, pool.pool_id, verb, {**params, "places": places}, timeout_s=timeout_s)
 
-    async def change_map(self, domains: Mapping[str, DomainStatus]) -> None:
-        """For who has the lane."""
+    async def change_map(self, domains: Mapping[str, DomainStatus]) -> Awaitable[object]:
+        """For who has the lane. What is given is to be awaited without it: the lockspaces of domains that are used no
+        more are left, which takes long where their storage is dead."""
         assert self.connected is not None
         if self.connected.map_on_master:
             await self.call_spm("pool.write_map", {"domains": {d: status.value for d, status in domains.items()}})
-        await self._use(replace(self.connected, domains=dict(domains)))
+        return await self._use(replace(self.connected, domains=dict(domains)))
 
     async def master_moved(self, domain_id: str, version: int) -> None:
         """Told by the SPM process, which knows first; whoever asked it may have the lane."""
@@ -255,22 +223,25 @@ class Pool:
 
     # Links and monitors
 
-    async def _use(self, pool: ConnectedPool) -> None:
+    async def _use(self, pool: ConnectedPool) -> Awaitable[object]:
+        """Given is the end of leaving what is used no more."""
         before, self.connected = self.connected, pool
         active = {d for d, status in pool.domains.items() if status is DomainStatus.ACTIVE}
         if before is None:  # an agent that was killed left its own joined
             await self._lockspaces.keep_only(active, pool.host_id)
-        for domain_id in (before.domains if before is not None else {}).keys() - active:
-            await self._monitors.stop(domain_id)
+        given_up = (before.domains if before is not None else {}).keys() - active
+        leaving = [task for domain_id in given_up if (task := self._monitors.begin_to_stop(domain_id)) is not None]
         for domain_id in sorted(active):
             self._monitors.start(domain_id, pool.host_id)
         self._links.keep_only(pool.pool_id, active)
-        linking = [asyncio.get_running_loop().create_task(self.link_domain(domain_id)) for domain_id in active]
-        if linking:
-            _, late = await asyncio.wait(linking, timeout=LINK_S)
-            self._linking.update(late)
-            for task in late:
-                task.add_done_callback(self._linking.discard)
+        linking = {d: asyncio.get_running_loop().create_task(self.link_domain(d)) for d in active}
+        for task in linking.values():
+            self._linking.add(task)
+            task.add_done_callback(self._linking.discard)
+        used = before.domains if before is not None else {}
+        if new := [linking[d] for d in active if used.get(d) is not DomainStatus.ACTIVE]:
+            await asyncio.wait(new, timeout=LINK_S)
+        return asyncio.gather(*map(asyncio.shield, leaving))
 
     async def link_domain(self, domain_id: str) -> None:
         """Make the pool's links to a domain that answers; one that does not gets them when it does."""

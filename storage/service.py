@@ -22,6 +22,7 @@ from storage.access import Identity, qemu_identities
 from storage.catalogue import Catalogue
 from storage.connections import Connections
 from storage.domains import Domains
+from storage.earlier_writers import EarlierWriters
 from storage.edges import lease_edges
 from storage.forced_detach import ForcedDetach
 from storage.halves import halves
@@ -33,6 +34,7 @@ from storage.links import PoolLinks
 from storage.lock_table import Locks
 from storage.lockspaces import Lockspaces
 from storage.monitor import INTERVAL_S, DomainHealth, Monitors
+from storage.new_pools import NewPools
 from storage.ondisk.values import DomainStatus
 from storage.pool import Pool
 from storage.pool_domains import PoolDomains
@@ -45,6 +47,7 @@ from storage.source import MountedPlace
 from storage.spm.control import SpmControl
 from storage.spm.role import code_of
 from storage.turns import DomainTurns
+from storage.under_way import UnderWay
 from storage.volumes import VolumeReader
 from vdsm.common.errors import AgentError
 from vdsm.common.events import Events
@@ -87,7 +90,8 @@ class Storage:
         )
         qemu_users = qemu_identities() if qemu_users is None else qemu_users
         self.in_use = InUse(os.path.join(paths.run, "prepared"))
-        self.locks = Locks()
+        self._earlier = EarlierWriters(self.domains.source.hang_with)
+        self.locks = Locks(self._earlier)
         turns = DomainTurns(self.locks)
         self.images = Images(paths.storage_run, self.in_use, self.locks, self.domains.opened)
         self.connections = Connections(
@@ -115,6 +119,9 @@ class Storage:
                 "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
             },
         )
+        self._under_way = UnderWay(
+            lambda about, sentence: events.publish("storage", "change_ended", about, {"message": sentence})
+        )
         self.pool = Pool(
             self._links,
             self.domains,
@@ -122,12 +129,14 @@ class Storage:
             spm,
             self.lockspaces,
             turns,
+            self._under_way,
             watch_s=max(1.0, 2.0 * io_timeout_s),
         )
-        self.forced_detach = ForcedDetach(self.pool, self.domains, self.in_use, self.lockspaces, turns)
+        self.new_pools = NewPools(self.pool, self.domains, self.lockspaces, turns, self._under_way)
+        self.forced_detach = ForcedDetach(self.pool, self.domains, self.in_use, self.lockspaces, turns, self._under_way)
         self.versions = PoolVersions(self.pool, self.domains)
         self.iso_files = IsoFiles(self.domains, qemu_users)
-        self.pool_domains = PoolDomains(self.pool, self.domains, self.in_use, self.lockspaces, turns)
+        self.pool_domains = PoolDomains(self.pool, self.domains, self.in_use, self.lockspaces, turns, self._under_way)
         self.catalogue = Catalogue(
             self.domains,
             below.sources,
@@ -135,6 +144,7 @@ class Storage:
             self.in_use,
             self.lockspaces,
             turns,
+            self._under_way,
         )
         self.tasks = PoolTasks(self.pool, self._code_of, self.locks)
         self.volumes = VolumeReader(self.domains)
@@ -151,6 +161,7 @@ class Storage:
 
         Host ids that it held for a moment only are given back meanwhile: storage that is away delays no start.
         """
+        self._earlier.learn(self._paths.leased)
         os.makedirs(self._paths.storage_run, mode=0o755, exist_ok=True)
         self._run_beside(self.lockspaces.leave_reserved())
         await self._links.remove_stale()
@@ -159,8 +170,10 @@ class Storage:
         """Give the SPM role back. Lockspaces stay joined: running VMs may hold leases in them."""
         for task in self._beside:
             task.cancel()
+        self._earlier.stop()
         await self.connections.close()
         await self.reports.close()
+        await self._under_way.stop()
         await self.pool.spm.end()
         self.monitors.abandon_all()
         await self.domains.close()

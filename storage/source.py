@@ -14,7 +14,7 @@ moment only: it is looked at beside, and counts again when it has answered.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +36,9 @@ class MountedPlace:
 
 
 Place = MountedPlace
+
+Places = Callable[[Iterable[str]], Mapping[str, str]]
+"""What hangs as one with each domain (`DomainSource.hang_with`)."""
 
 
 class DomainSource(Protocol):

@@ -5,7 +5,7 @@ Tasks of the SPM process share the domain. A verb that changes to whom it belong
 process, and lends it what it holds: a domain is not removed by one verb while another one hands it to a pool, and no
 task runs on one that comes or goes. Who does not get its turn within `WAIT_S` is refused with the name of what has it.
 
-Order: the pool's lane first, then these, then a mount's.
+Order: these first, then the pool's lane, then a mount's.
 """
 
 from __future__ import annotations

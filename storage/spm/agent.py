@@ -19,6 +19,7 @@ from vdsm.common.link import Link, LinkClosed
 ASK_S = 30.0
 
 ODD_TASK = "odd_task"
+STEP = "step"
 
 
 class Agent(Protocol):
@@ -54,6 +55,11 @@ class AgentByLink:
     async def tell_odd_task(self, what: str) -> None:
         with suppress(LinkClosed):
             await self.link.notify(ODD_TASK, {"what": what})
+
+    async def tell_step(self, what: str) -> None:
+        """What this process is at, for who waits for it."""
+        with suppress(LinkClosed):
+            await self.link.notify(STEP, {"what": what})
 
     async def master_moved(self, domain_id: str, version: int) -> None:
         with suppress(LinkClosed):  # an agent that went is told by its engine

@@ -8,14 +8,15 @@ calls and its VMs go on. The role is never taken again by itself: the engine dec
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from storage.grants import Grants, Places
+from storage.grants import Grants
 from storage.in_use import InUse
 from storage.lock_link import GIVE_BACK, LENT, TAKE
 from storage.lock_table import Grant, Locks
+from storage.source import Places
 from storage.spm.errors import ChangeEnded, NotSpm, SpmBusy, SpmEnded, SpmStartFailed
 from storage.spm.process import Ended, LeasedProcess
 from storage.spm.removals import Moved, Removals, Told
@@ -26,7 +27,11 @@ from vdsm.common.types import Json
 log = logging.getLogger("vdsm.storage.spm")
 
 START_S = 480.0
-CALL_S = 120.0
+CALL_S = 130.0
+"""Over the 60 s that a call waits for a lock, and the 60 s of a request to storage: those say more."""
+
+CHANGE_S = 600.0
+"""Of a change under a lease, which may wait for its owner's death: longer than all of its own deadlines."""
 
 SPAWNED = crash_point("spm.start.spawned", "the SPM process runs, it was asked for nothing (agent)")
 TOLD = crash_point("spm.start.told", "the role is ours, nobody was told (agent)")
@@ -123,14 +128,24 @@ class SpmControl:
             raise NotSpm(pool_id)
         return await self.call(pool_id, verb, {**params, LENT: self._grants.lend(grant)}, timeout_s=timeout_s)
 
-    async def once(self, grant: Grant, pool_id: str, verb: str, params: Mapping[str, Json], *, timeout_s: float) -> Any:
-        """One change under a lease that is taken for it (`storage.spm.once`), also while this host is SPM.
+    async def once(
+        self,
+        grant: Grant,
+        domain_id: str,
+        pool_id: str,
+        verb: str,
+        params: Mapping[str, Json],
+        *,
+        step: Callable[[str], None],
+    ) -> Any:
+        """One change under the lease of a domain that is taken for it (`storage.spm.once`), also while this host is
+        SPM. ``step`` is told what it is at.
 
         Raises `ChangeEnded` when its process was killed, as by the lock daemon when that lease was lost.
         """
-        process, grants = await self._spawn("once", pool_id, _nothing)
+        process, grants = await self._spawn("once", pool_id, _nothing, about=domain_id, step=step)
         try:
-            return await process.call(verb, {**params, LENT: grants.lend(grant)}, timeout_s=timeout_s)
+            return await process.call(verb, {**params, LENT: grants.lend(grant)}, timeout_s=CHANGE_S)
         except SpmEnded as e:
             raise ChangeEnded(pool_id, verb, e.reason) from None
         finally:
@@ -144,9 +159,12 @@ class SpmControl:
             except AgentError as e:  # the process is a child that dies with us anyway
                 log.error("the SPM process did not end in order: %s", e)
 
-    async def _spawn(self, what: str, pool_id: str, ended: Ended) -> tuple[LeasedProcess, Grants]:
-        """Its removals end with it, its grants with its last writer."""
-        removals = Removals(self._in_use, self._told, self._moved)
+    async def _spawn(
+        self, what: str, pool_id: str, ended: Ended, *, about: str = "", step: Callable[[str], None] | None = None
+    ) -> tuple[LeasedProcess, Grants]:
+        """Its removals end with it, its grants with its last writer. ``about``: the domain whose lease it takes; there
+        is one process for each at a time."""
+        removals = Removals(self._in_use, self._told, self._moved, step)
         grants = Grants(self._locks, self._places, "an SPM process")
 
         async def serve(verb: str, params: dict[str, Any]) -> Json:
@@ -158,7 +176,12 @@ class SpmControl:
             await ended(reason)
 
         process = await LeasedProcess.spawn(
-            what, pool_id, settings=self._settings, serve=serve, notified=removals.notified, ended=ended_too
+            what,
+            pool_id,
+            settings={**self._settings, "about": about},
+            serve=serve,
+            notified=removals.notified,
+            ended=ended_too,
         )
         process.when_link_ended(grants.link_ended)
         return process, grants

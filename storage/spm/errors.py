@@ -110,6 +110,16 @@ class ChangeEnded(StorageError):
     remedy = "Ask again: what was done of it stays, the rest is done then"
 
 
+class ChangeUnderWay(StorageError):
+    """Neither done nor undone yet."""
+
+    what: str
+    seconds: float
+    state: str
+    msg = "{self.what} has not ended within {self.seconds:g} s, and goes on: {self.state}"
+    remedy = "Its end is told in the log and by the event |storage|change_ended|; what it works on is locked until then"
+
+
 class SpmEnded(StorageError):
     pool_id: str
     reason: str
@@ -170,6 +180,12 @@ class DomainNotActive(StorageError):
 class DomainIsMaster(StorageError):
     domain_id: str
     msg = "Domain {self.domain_id} is the master domain of its pool: the role must move first"
+
+
+class DomainsChanged(StorageError):
+    pool_id: str
+    msg = "The domains of pool {self.pool_id} changed just now"
+    remedy = "Ask again"
 
 
 class DomainActive(StorageError):

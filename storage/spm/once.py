@@ -13,7 +13,7 @@ and written in one change of the metadata, so nothing that is written beside it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from storage.domain import ChangeFields, Domain
@@ -38,9 +38,11 @@ ATTACH_WRITTEN = crash_point("domain.attach.written", "the domain names the pool
 
 
 class Once:
-    def __init__(self, lease: OwnLease, domains: Domains) -> None:
+    def __init__(self, lease: OwnLease, domains: Domains, tell_step: Callable[[str], Awaitable[None]]) -> None:
+        """``tell_step``: what we are at, for who waits for us."""
         self._lease = lease
         self._domains = domains
+        self._tell_step = tell_step
         self._serving: set[asyncio.Task[Any]] = set()
 
     async def serve(self, verb: str, params: dict[str, Any]) -> Json:
@@ -90,7 +92,7 @@ class Once:
             _check_free(metadata, domain_id, pool_id)
             if metadata.domain_class is DomainClass.DATA and metadata.version != master.version:
                 raise MixedDomainVersions(domain_id, int(metadata.version), int(master.version))
-        await self._lease.take(master, RESERVED_HOST_ID, timeout_s=ACQUIRE_S)
+        await self._take(master, RESERVED_HOST_ID)
         _check_free(await master.read_metadata(), master_id, pool_id)
         for domain_id in all_ids[1:]:
             await (await self._domains.get(domain_id)).change_metadata(lambda metadata: _joined(metadata, pool_id))
@@ -116,7 +118,7 @@ class Once:
         master = await self._domains.get(master_id)
         check_can_be_master(master)
         _check_free(await master.read_metadata(), master_id, pool_id)
-        await self._lease.take(master, host_id, timeout_s=ACQUIRE_S)
+        await self._take(master, host_id)
         RECONSTRUCT_TAKEN.reach()
         async with master.master_files():
             pass
@@ -140,7 +142,7 @@ class Once:
             return _joined(metadata, pool_id)
 
         domain = await self._domains.get(domain_id)
-        await self._lease.take(domain, host_id, timeout_s=ACQUIRE_S)
+        await self._take(domain, host_id)
         ATTACH_TAKEN.reach()
         await _change(domain, attached)
         ATTACH_WRITTEN.reach()
@@ -148,8 +150,14 @@ class Once:
     async def free(self, host_id: int, domain_id: str) -> None:
         """Whatever pools have the domain: it belongs to none after this."""
         domain = await self._domains.get(domain_id)
-        await self._lease.take(domain, host_id, timeout_s=ACQUIRE_S)
+        await self._take(domain, host_id)
         await _change(domain, lambda metadata: FREED if metadata.role is DomainRole.MASTER else {"POOL_UUID": ""})
+
+    async def _take(self, domain: Domain, host_id: int) -> None:
+        at = f"domain {domain.domain_id} at {domain.place}"
+        await self._tell_step(f"it joins the lockspace of {at} and takes its lease")
+        await self._lease.take(domain, host_id, timeout_s=ACQUIRE_S)
+        await self._tell_step(f"it has the lease and writes the metadata of {at}")
 
 
 async def _change(domain: Domain, change: ChangeFields) -> None:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The program of a leased process: ``python -m storage.spm <what> <socket fd>``, settings as one line of JSON on stdin.
 
-``spm`` is the SPM process, ``once`` makes one change under another domain's lease. Started by the agent only, one of a
-kind at a time: it takes a lock before anything else, and waits a little for one that is about to end. It ends when the
-agent asks for it by closing the socket (the lease is then given back in order), when the agent dies (PDEATHSIG kills
-it), or when its lease is gone.
+``spm`` is the SPM process, ``once`` makes one change under another domain's lease. Started by the agent only, one at a
+time, of ``once`` one for each domain: it takes a lock before anything else, and waits a little for one that is about to
+end. It ends when the agent asks for it by closing the socket (the lease is then given back in order), when the agent
+dies (PDEATHSIG kills it), or when its lease is gone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(what: str, fd: int) -> None:
     settings = json.loads(sys.stdin.readline())
     name = {"spm": "The SPM process", "once": "A change under a lease"}[what]
     try:
-        single.hold(settings["locks"][what], name, wait_s=LOCK_WAIT_S)
+        single.hold(settings["locks"][what] + settings["about"], name, wait_s=LOCK_WAIT_S)
     except single.AlreadyRuns as e:
         print(f"vdsm: {e}", file=sys.stderr)
         sys.exit(single.CODE)
@@ -84,7 +84,7 @@ async def _serve(what: str, fd: int, settings: dict[str, Any]) -> None:
             codes=settings["codes"],
         )
         if what == "spm"
-        else Once(new_lease(), domains)
+        else Once(new_lease(), domains, agent.tell_step)
     )
     link = agent.link = held.link = Link(reader, writer, serve=held.under_grants(server.serve), name="the agent")
     log.info("process %d (%s) started", os.getpid(), what)

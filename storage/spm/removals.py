@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from storage.in_use import InUse
-from storage.spm.agent import ODD_TASK
+from storage.spm.agent import ODD_TASK, STEP
 from vdsm.common.errors import RemoteError
 from vdsm.common.types import Json
 
@@ -25,10 +25,12 @@ Moved = Callable[[str, int], Awaitable[None]]
 
 
 class Removals:
-    def __init__(self, in_use: InUse, told: Told, moved: Moved) -> None:
+    def __init__(self, in_use: InUse, told: Told, moved: Moved, step: Callable[[str], None] | None = None) -> None:
+        """``step``: called with what the process is at."""
         self._in_use = in_use
         self._told = told
         self._moved = moved
+        self._step = step
         self._running: dict[int, ExitStack] = {}
 
     async def serve(self, verb: str, params: dict[str, Any]) -> Json:
@@ -50,6 +52,8 @@ class Removals:
     def notified(self, topic: str, params: dict[str, Any]) -> None:
         if topic == ODD_TASK:
             self._told(str(params.get("what", "")))
+        elif topic == STEP and self._step is not None:
+            self._step(str(params.get("what", "")))
 
     def end_all(self) -> None:
         while self._running:

@@ -50,6 +50,13 @@ CATALOGUE = (
     ),
     Row(
         "storage",
+        "change_ended",
+        "id of the domain or pool",
+        "a change of a domain or pool ended whose caller was told that it is under way, or went away before",
+        "`message`",
+    ),
+    Row(
+        "storage",
         "odd_task",
         "id of the pool",
         "this host became SPM and found something in the tasks' folder of the master domain that is no task it can "

@@ -77,7 +77,7 @@ class PoolCreate(Params):
 @verb("StoragePool.create", role=Role.ADMIN)
 async def pool_create(call: Call, params: PoolCreate) -> None:
     """Create a pool on existing domains."""
-    await call.agent.storage.pool.create(
+    await call.agent.storage.new_pools.create(
         params.pool_id, params.name, params.master_id, params.master_version, params.domain_ids, _lease_fields(params)
     )
 
@@ -101,7 +101,7 @@ async def pool_reconstruct_master(call: Call, params: PoolReconstruct) -> None:
     wire.check_range("hostId", params.host_id, MIN_HOST_ID, MAX_HOST_ID)
     domains = wire.domain_map("domainDict", params.domains)
     pool = ConnectedPool(params.pool_id, params.host_id, params.master_id, params.master_version, domains, True)
-    await call.agent.storage.pool.reconstruct(pool, params.name, _lease_fields(params))
+    await call.agent.storage.new_pools.reconstruct(pool, params.name, _lease_fields(params))
 
 
 def _lease_fields(params: PoolCreate | PoolReconstruct) -> dict[str, str]:

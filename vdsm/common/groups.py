@@ -75,7 +75,10 @@ def start_time(pid: int) -> int | None:
 
 
 def kill_recorded(folder: str, wait_s: float = 5.0) -> list[int]:
-    """Kill every group on record that is still ours, wait until they are gone; the killed pgids."""
+    """Kill every group on record that is still ours, wait until they are gone; the killed pgids.
+
+    One that hangs in the kernel stays on record: see `left_by_earlier`.
+    """
     killed = []
     try:
         names = os.listdir(folder)
@@ -90,23 +93,40 @@ def kill_recorded(folder: str, wait_s: float = 5.0) -> list[int]:
                 log.warning("killing process group %s that an earlier run left behind", name)
                 kill_group(int(name))
                 killed.append(int(name))
+                continue
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
     end = time.monotonic() + wait_s
-    while any(_alive(pgid) for pgid in killed) and time.monotonic() < end:
+    while (left := [pgid for pgid in killed if _alive(pgid)]) and time.monotonic() < end:
         time.sleep(0.01)
+    for pgid in set(killed) - set(left):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(folder, str(pgid)))
     return killed
+
+
+def left_by_earlier() -> list[Left]:
+    """What runs still of all that is older than this process: an earlier run of it left that, and it was not ended."""
+    ours = start_time(os.getpid()) or 0
+    older = [(pgid, started, place) for pgid, started, by, place in _recorded() if started < ours and by != os.getpid()]
+    return [Left(pid, place) for pgid, started, place in older if _is_ours(pgid, started) for pid in members(pgid)]
 
 
 def left_by(owner: int) -> list[Left]:
     """What the process ``owner``, which has ended, started and what of it runs still; nothing else stays on record."""
     left = []
-    for pgid, recorded, place in _recorded_by(owner):
+    for pgid, recorded, place in [(pgid, started, place) for pgid, started, by, place in _recorded() if by == owner]:
         running = members(pgid) if _is_ours(pgid, recorded) else []
         left += [Left(pid, place) for pid in running]
         if not running:
             forget(pgid)
     return left
+
+
+def runs(pid: int) -> bool:
+    """Also with one last thread that hangs in the kernel."""
+    fields = _stat(pid)
+    return bool(fields) and _runs(fields or [])
 
 
 def members(pgid: int) -> list[int]:
@@ -145,16 +165,15 @@ def session_members(session: int) -> list[Member]:
     return sorted(found, key=lambda member: member.pid)
 
 
-def _recorded_by(owner: int) -> list[tuple[int, int, str]]:
-    """(pgid, start time, place) of the groups that a process recorded."""
+def _recorded() -> list[tuple[int, int, int, str]]:
+    """(pgid, start time, who recorded it, place) of the groups on record."""
     found = []
     folder = _folder or ""
     for name in os.listdir(folder) if folder else []:
         with contextlib.suppress(ValueError, OSError):
             with open(os.path.join(folder, name), encoding="utf-8", errors="surrogateescape") as f:
                 start, by, place = f.read().rstrip("\n").split(" ", 2)
-            if int(by) == owner:
-                found.append((int(name), int(start), place))
+            found.append((int(name), int(start), int(by), place))
     return found
 
 

@@ -403,3 +403,18 @@ def test_an_odd_process_name_does_not_hide_its_start(start, tmp_path):
         assert child.poll() is None, comm
     assert abs(groups.start_time(child.pid) - groups.start_time(os.getpid())) < 100 * 3600 * 24
     assert groups.members(child.pid) == [child.pid]
+
+
+def test_one_that_does_not_end_stays_on_record_and_is_known_to_the_next_run(folder, start, monkeypatch):
+    hangs, ends = start("sleep", "60"), start("sleep", "60")
+    groups.record(hangs.pid, "/mnt/a")
+    groups.record(ends.pid, "/mnt/a")
+    kill = groups.kill_group
+    monkeypatch.setattr(groups, "kill_group", lambda pgid: pgid == hangs.pid or kill(pgid))
+    groups.kill_recorded(str(folder), 0.5)
+    assert os.listdir(folder) == [str(hangs.pid)]
+    code = f"from vdsm.common import groups; groups.set_folder({str(folder)!r}); print(groups.left_by_earlier())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout == f"[Left(pid={hangs.pid}, place='/mnt/a')]\n"
+    assert groups.left_by_earlier() == []  # its own, of which it knows by itself
+    kill(hangs.pid)

@@ -43,7 +43,7 @@ class LinkedProcess:
         def new_lease() -> OwnLease:
             return OwnLease(self._domains, self._pools, kept, settings["leased"])
 
-        self.server: Serving = Once(new_lease(), self._domains)
+        self.server: Serving = Once(new_lease(), self._domains, self.agent.tell_step)
         if what == "spm":
             named = {name: settings[name] for name in ("repository", "codes")}
             self.server = Server(new_lease, self._domains, self.agent, self.held, readers=STEPS_BACK, **named)

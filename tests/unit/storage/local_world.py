@@ -100,7 +100,7 @@ class World:
 
     async def create_pool(self, **changes: Any) -> None:
         await self.create_domain(self.domain_id, self.folder, **changes)
-        await self.storage.pool.create(self.pool_id, "the pool", self.domain_id, 1, [self.domain_id], {})
+        await self.storage.new_pools.create(self.pool_id, "the pool", self.domain_id, 1, [self.domain_id], {})
 
     def take(self, made: World) -> None:
         """The domain of another world, as if it had been created here: that takes most of a second."""

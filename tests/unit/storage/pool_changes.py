@@ -122,8 +122,12 @@ def _is_locked(path: Path) -> bool:
     return False
 
 
+async def _unheard(_step: str) -> None:
+    return
+
+
 async def _once(spm: Spm, verb: str, params: dict[str, Any]) -> None:
-    once = Once(OwnLease(spm.domains, spm.pools, spm.kept, spm.world.paths.leased), spm.domains)
+    once = Once(OwnLease(spm.domains, spm.pools, spm.kept, spm.world.paths.leased), spm.domains, _unheard)
     try:
         await once.serve(verb, params)
     finally:
@@ -268,7 +272,7 @@ class Reconstruct(Change):
         wanted = ConnectedPool(
             self.world.pool_id, 1, self.second, 7, {self.world.domain_id: ATTACHED, self.second: ACTIVE}, True
         )
-        await self.world.storage.pool.reconstruct(wanted, "again", {})
+        await self.world.storage.new_pools.reconstruct(wanted, "again", {})
 
     async def inside(self, spm: Spm) -> None:
         params = {"pool_id": spm.pool_id, "host_id": 1, "name": "again", "master_id": self.second, "master_version": 7}

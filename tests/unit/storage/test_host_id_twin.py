@@ -30,7 +30,7 @@ async def main():
     spec = str(world.folder)
     await world.storage.catalogue.create(world.domain_id, DomainKind.POSIXFS, spec, "name",
         domain_class=DomainClass.DATA, version=5, block_size=512, max_hosts=250)
-    await world.storage.pool.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id], {{}})
+    await world.storage.new_pools.create(world.pool_id, "pool", world.domain_id, 1, [world.domain_id], {{}})
     say(domain=world.domain_id, ids=str(world.domain / "dom_md" / "ids"))
     await asyncio.to_thread(sys.stdin.readline)  # host two has joined with our id
     await world.connect()

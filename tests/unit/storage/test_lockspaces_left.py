@@ -45,7 +45,7 @@ async def start():
     await world.storage.connections.connect([LocalFolder("d", str(second))])
 
 async def create():
-    await world.storage.pool.create(pool_id, "pool", master, 1, [master, other], {})
+    await world.storage.new_pools.create(pool_id, "pool", master, 1, [master, other], {})
 
 async def connect(**statuses):
     await world.storage.pool.connect(pool_id, 1, master, 1,

@@ -265,7 +265,7 @@ async def _lost(world: World, second: Second) -> None:
 
 async def test_a_pool_is_made_anew_on_another_of_its_domains(spm: World, second: Second) -> None:
     await _lost(spm, second)
-    await spm.storage.pool.reconstruct(_wanted(spm, second.domain_id), "again", {"LOCKPOLICY": "ON"})
+    await spm.storage.new_pools.reconstruct(_wanted(spm, second.domain_id), "again", {"LOCKPOLICY": "ON"})
     found = _fields(second.path)
     assert (found["ROLE"], found["MASTER_VERSION"], found["POOL_DESCRIPTION"]) == ("Master", "7", "again")
     assert sorted(found["POOL_DOMAINS"].split(",")) == sorted(
@@ -278,7 +278,7 @@ async def test_a_pool_is_made_anew_on_another_of_its_domains(spm: World, second:
 
 async def test_a_pool_is_made_anew_by_a_host_that_is_in_none(spm: World, second: Second) -> None:
     with pytest.raises(PoolConnected):
-        await spm.storage.pool.reconstruct(_wanted(spm, second.domain_id), "again", {})
+        await spm.storage.new_pools.reconstruct(_wanted(spm, second.domain_id), "again", {})
     assert _fields(second.path)["ROLE"] == "Regular"
 
 
@@ -286,5 +286,5 @@ async def test_the_domain_of_another_pool_is_no_new_master(spm: World, second: S
     await _lost(spm, second)
     wanted = ConnectedPool(new_uuid(), 1, second.domain_id, 7, {second.domain_id: DomainStatus.ACTIVE}, True)
     with pytest.raises(DomainHasPool):
-        await spm.storage.pool.reconstruct(wanted, "thief", {})
+        await spm.storage.new_pools.reconstruct(wanted, "thief", {})
     assert _fields(second.path)["ROLE"] == "Regular"

@@ -82,7 +82,7 @@ async def test_a_map_on_the_master_is_written_while_a_domain_is_attached(spm: Wo
 async def test_a_pool_is_made_and_destroyed(spm: World) -> None:
     pool = spm.storage.pool
     await pool.destroy(spm.pool_id, 1)
-    await pool.create(spm.pool_id, "again", spm.domain_id, 1, [spm.domain_id], {})
+    await spm.storage.new_pools.create(spm.pool_id, "again", spm.domain_id, 1, [spm.domain_id], {})
     assert spm.storage.locks.names == []
 
 

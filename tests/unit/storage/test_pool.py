@@ -130,7 +130,7 @@ async def test_a_second_pool_cannot_take_the_domain(world: World) -> None:
     await world.storage.pool.disconnect(world.pool_id)
     before = _metadata(world)
     with pytest.raises(DomainHasPool, match=world.pool_id):
-        await world.storage.pool.create(new_uuid(), "thief", world.domain_id, 1, [world.domain_id], {})
+        await world.storage.new_pools.create(new_uuid(), "thief", world.domain_id, 1, [world.domain_id], {})
     assert _metadata(world) == before
 
 

@@ -27,7 +27,7 @@ async def old(tmp_path):
     world.folder.mkdir()
     await world.start()
     await world.create_domain(world.domain_id, world.folder, version=3)
-    await world.storage.pool.create(world.pool_id, "old", world.domain_id, 1, [world.domain_id], {})
+    await world.storage.new_pools.create(world.pool_id, "old", world.domain_id, 1, [world.domain_id], {})
     await world.connect()
     yield world
     await world.stop()
@@ -140,7 +140,7 @@ async def test_a_pool_is_made_of_data_domains_of_one_version(old):
     new_id, _ = await second(old, version=5)
     iso_id, _ = await second(old, **ISO)
     backup_id, _ = await second(old, **BACKUP)
-    create = old.storage.pool.create
+    create = old.storage.new_pools.create
     with pytest.raises((MixedDomainVersions, RemoteError), match="version 4, its pool's master has 5"):
         await create(new_uuid(), "mixed", new_id, 1, [new_id, old_id], {})
     for domain_id, refused in ((iso_id, IsoMaster), (backup_id, BackupMaster)):

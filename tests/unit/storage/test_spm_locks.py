@@ -206,7 +206,12 @@ async def test_two_changes_of_a_domains_metadata_lose_nothing(inside: Spm) -> No
 async def test_attaching_needs_the_lease_of_the_domain(inside: Spm, monkeypatch: pytest.MonkeyPatch) -> None:
     other, folder = ids(1)[0], inside.world.top / "other"
     await inside.world.create_domain(other, folder)
-    once = Once(OwnLease(inside.domains, inside.pools, Kept(), inside.world.paths.leased), inside.domains)
+    steps: list[str] = []
+
+    async def told(step: str) -> None:
+        steps.append(step)
+
+    once = Once(OwnLease(inside.domains, inside.pools, Kept(), inside.world.paths.leased), inside.domains, told)
     domain = await inside.domains.get(other)
     held: list[bool] = []
     write = DomainFiles.write_metadata

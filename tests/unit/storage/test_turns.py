@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from local_world import World
 
-from storage import turns
+from storage import monitor, turns
 from storage.file import source
 from storage.file.domain import FileDomain
 from storage.file.files import METADATA
@@ -112,7 +113,7 @@ async def test_a_pool_is_not_made_of_a_domain_that_is_being_formatted(
     formatting = asyncio.ensure_future(storage.catalogue.format(second))
     await gate.reached.wait()
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
-        await storage.pool.create(new_uuid(), "another", second, 1, [second], {})
+        await storage.new_pools.create(new_uuid(), "another", second, 1, [second], {})
     wanted = {world.domain_id: DomainStatus.ACTIVE, second: DomainStatus.ATTACHED}
     with pytest.raises(LockTimeout, match=r"StorageDomain\.format had it"):
         await storage.pool.connect(world.pool_id, 1, world.domain_id, 1, wanted)
@@ -157,3 +158,61 @@ async def test_other_domains_wait_for_nothing(world: World, monkeypatch: pytest.
     await world.connect()
     gate.go.set()
     await formatting
+
+
+async def test_a_domain_that_hangs_keeps_no_other_from_coming_and_going(
+    spm: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, well, domains = new_uuid(), new_uuid(), spm.storage.pool_domains
+    for domain_id in (dead, well):
+        await spm.create_domain(domain_id, spm.top / domain_id)
+    once, reached, go = spm.storage.pool.spm.once, asyncio.Event(), asyncio.Event()
+
+    async def hangs(grant: Any, domain_id: str, *rest: Any, **options: Any) -> Any:
+        if domain_id == dead:
+            reached.set()
+            await go.wait()
+        return await once(grant, domain_id, *rest, **options)
+
+    monkeypatch.setattr(spm.storage.pool.spm, "once", hangs)
+    attaching = asyncio.ensure_future(domains.attach(spm.pool_id, dead))
+    await reached.wait()
+    async with asyncio.timeout(20):
+        await domains.attach(spm.pool_id, well)
+        await domains.activate(spm.pool_id, well)
+        await domains.deactivate(spm.pool_id, well)
+        await domains.detach(spm.pool_id, well)
+        await spm.connect()  # as an engine does whenever the map changes
+    go.set()
+    await attaching
+    assert spm.storage.pool.connected is not None
+    assert spm.storage.pool.connected.domains == {
+        spm.domain_id: DomainStatus.ACTIVE,
+        dead: DomainStatus.ATTACHED,
+    }
+
+
+async def test_a_lockspace_that_is_not_left_in_time_keeps_no_other_domain_waiting(
+    spm: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, well, domains = new_uuid(), new_uuid(), spm.storage.pool_domains
+    for domain_id in (dead, well):
+        await spm.create_domain(domain_id, spm.top / domain_id)
+        await domains.attach(spm.pool_id, domain_id)
+        await domains.activate(spm.pool_id, domain_id)
+    gate, stop = Gate(), monitor.DomainMonitor.stop
+
+    async def leaves_late(watched: monitor.DomainMonitor) -> None:
+        if watched.domain_id == dead:
+            await gate()
+        await stop(watched)
+
+    monkeypatch.setattr(monitor.DomainMonitor, "stop", leaves_late)
+    leaving = asyncio.ensure_future(domains.deactivate(spm.pool_id, dead))
+    await gate.reached.wait()
+    async with asyncio.timeout(20):
+        await domains.deactivate(spm.pool_id, well)
+        await domains.activate(spm.pool_id, well)
+    assert not leaving.done()
+    gate.go.set()
+    await leaving

@@ -90,6 +90,7 @@ CODES: dict[type[AgentError], int] = {
     pool.SpmLeaseNotAcquired: 651,
     pool.WritersLeft: 651,
     pool.ChangeEnded: 350,
+    pool.ChangeUnderWay: 350,
     pool.DomainVersionTooNew: 395,
     pool.MixedDomainVersions: 398,
     pool.UpgradeRunning: 396,
@@ -100,6 +101,7 @@ CODES: dict[type[AgentError], int] = {
     pool.DomainNotActive: 369,
     pool.DomainIsMaster: 383,
     pool.DomainActive: 347,
+    pool.DomainsChanged: 40,
     pool.DomainInConnectedPool: 392,
     pool.DomainHasPool: 380,
     # tasks and locks
