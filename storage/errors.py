@@ -108,7 +108,7 @@ class StorageNotResponding(StorageError):
     path: str
     operation: str
     seconds: float
-    msg = "Storage at {self.path} did not answer: {self.operation} took more than {self.seconds:g} s"
+    msg = "Storage at {self.path} did not answer: {self.operation} took more than {self.seconds:.3g} s"
 
 
 class AccessLost(StorageError):
@@ -128,8 +128,11 @@ class NotWritable(StorageError):
 class StorageReplaced(StorageError):
     domain_id: str
     reason: str
-    msg = "What domain {self.domain_id} lies on is not what was mounted: {self.reason}"
-    remedy = "The server made its file system anew or exports another: put back what was there, or connect it again"
+    msg = "What domain {self.domain_id} lies on is not there as it was mounted: {self.reason}"
+    remedy = (
+        "The server withdrew the export from this host, made its file system anew or exports another: "
+        "put back what was there, or connect it again"
+    )
 
 
 class DirectIoUnsupported(StorageError):

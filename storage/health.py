@@ -4,8 +4,7 @@
 A data domain that can't be written is bad, however well it is read: its VMs are about to stop. One that is full is not:
 what it holds is used as before. So that is told beside.
 
-Whether writing is refused is asked by opening, without a write. A server of NFS 4 is asked each time; for version 3
-the client answers from what it knows, for up to a minute.
+Whether writing is refused is asked of the server (`storage.file.iohelper.rights`), without a write.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from storage.attached import AttachedChain, Payload
@@ -24,7 +25,7 @@ class FileChains:
         self._files = files
 
     async def attach(self, image_id: str, volume_ids: Sequence[str], holder: str) -> AttachedChain:
-        """QEMU's group may do with a payload what its owner may."""
+        """QEMU's group may do with a payload what its owner may, and asks the server whether it may."""
         payloads = await asyncio.gather(*(self._attach(image_id, volume_id) for volume_id in volume_ids))
         return AttachedChain(self._files.image(image_id), dict(zip(volume_ids, payloads, strict=True)))
 
@@ -35,6 +36,8 @@ class FileChains:
         return (await self._look(image_id, volume_id))[0]
 
     async def _attach(self, image_id: str, volume_id: str) -> Payload:
+        with contextlib.suppress(IoFailed):  # to open it is what tells
+            await self._files.io.forget_refusals(self._files.volume(image_id, volume_id))
         payload, mode = await self._look(image_id, volume_id)
         wanted = mode | (mode & 0o700) >> 3
         if wanted != mode:

@@ -33,7 +33,7 @@ from storage.leases import HostIdOwner, Lease, Leases
 from storage.new_domain import NewDomain
 from storage.ondisk import domain_fields
 from storage.ondisk.domain_fields import DomainMetadata
-from storage.ondisk.values import DomainKind, FormatVersion
+from storage.ondisk.values import DomainClass, DomainKind, FormatVersion
 from storage.tasks.files import MasterFolders
 
 __all__ = [
@@ -194,7 +194,9 @@ class FileDomain:
         return took_s
 
     async def space(self) -> Space:
-        found = await self.files.io.space(self.folder, writes=self.files.place("dom_md/ids"))
+        """Of what the lock daemon opens."""
+        opened = (self.lockspace.path, self.sdm_lease.path)
+        found = await self.files.io.space(self.folder, writes=opened if self.domain_class is DomainClass.DATA else ())
         return Space(found.total, found.free, found.refused)
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,9 +118,9 @@ class FileIo:
         """For each folder in ``path``: sorted names of its entries that end with ``suffix``, in one request."""
         return dict(await self._ask("list_matching", path=path, suffix=suffix))
 
-    async def space(self, path: str, *, writes: str = "") -> SpaceStatus:
-        """``writes``: a file that is opened for writing, and not written."""
-        return SpaceStatus(**await self._ask("space", Lane.HEALTH, path=path, writes=writes))
+    async def space(self, path: str, *, writes: Sequence[str] = ()) -> SpaceStatus:
+        """``writes``: files of which the server is asked whether we may write them; nothing is written."""
+        return SpaceStatus(**await self._ask("space", Lane.HEALTH, path=path, writes=list(writes)))
 
     async def block_size(self, folder: str) -> int:
         """1 (any), 512 or 4096: what direct writes into ``folder`` need, found with a probe file."""
@@ -144,6 +145,10 @@ class FileIo:
 
     async def chmod(self, path: str, mode: int) -> None:
         await self._change("chmod", (path,), path=path, mode=mode)
+
+    async def forget_refusals(self, path: str) -> None:
+        """Whoever opens the file next asks the server, whatever the client was told about it before."""
+        await self._ask("forget_refusals", path=path)
 
     async def make_folder(self, path: str, *, mode: int = 0o755) -> None:
         """EEXIST when it exists."""

@@ -17,6 +17,8 @@ import stat
 import time
 from typing import Any
 
+from storage.file.iohelper import rights
+
 PAGE = 4096
 NEW = ".new"
 
@@ -87,15 +89,10 @@ def list_matching(path: str, suffix: str) -> dict[str, list[str]]:
     return result
 
 
-def space(path: str, writes: str) -> dict[str, Any]:
+def space(path: str, writes: list[str]) -> dict[str, Any]:
+    rights.learn_anew(path)
     found = os.statvfs(path)
-    refused = ""
-    try:
-        if writes:
-            os.close(os.open(writes, os.O_WRONLY))
-    except OSError as e:
-        if e.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            refused = os.strerror(e.errno)
+    refused = next(filter(None, map(rights.refused, writes)), "")
     return {"total": found.f_blocks * found.f_frsize, "free": found.f_bavail * found.f_frsize, "refused": refused}
 
 
@@ -190,6 +187,10 @@ def truncate(path: str, size: int) -> None:
 
 def chmod(path: str, mode: int) -> None:
     os.chmod(path, mode)
+
+
+def forget_refusals(path: str) -> None:
+    rights.forget_refusals(path)
 
 
 def make_folder(path: str, mode: int) -> None:

@@ -7,7 +7,7 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from storage.file.iohelper import long, requests
+from storage.file.iohelper import long, requests, rights
 from vdsm.common import framing
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _CHANGING = (
     requests.create,
     requests.truncate,
     requests.chmod,
+    requests.forget_refusals,
     requests.make_folder,
     requests.make_folders,
     requests.rename,
@@ -64,9 +65,19 @@ def serve(incoming: BinaryIO, answers: BinaryIO) -> None:
             if op in LONG:
                 result = LONG[op](**request, say=lambda done, size: send({"progress": [done, size]}))
             else:
-                result = OPERATIONS[op](**request)
+                result = _small(OPERATIONS[op], request)
         except OSError as e:
             text = os.strerror(e.errno) if e.errno else str(e)
             send({"errno": e.errno or errno.EIO, "text": text, "path": e.filename or request.get("path", "")})
         else:
             send({"result": result})
+
+
+def _small(call: Callable[..., Any], request: dict[str, Any]) -> Any:
+    try:
+        return call(**request)
+    except PermissionError:
+        if call not in _READING:
+            raise
+        rights.ask_anew(request["path"])
+        return call(**request)

@@ -306,11 +306,11 @@ async def test_space_says_whether_a_file_may_be_written(io, tmp_path):
     mine = tmp_path / "ids"
     mine.write_bytes(b"as it was")
     before = mine.stat()
-    assert (await io.space(str(tmp_path), writes=str(mine))).refused == ""
+    assert (await io.space(str(tmp_path), writes=[str(mine)])).refused == ""
     assert (mine.read_bytes(), mine.stat().st_mtime_ns) == (b"as it was", before.st_mtime_ns)
-    assert (await io.space(str(tmp_path), writes=str(tmp_path / "none"))).refused == ""  # which another look tells
+    assert (await io.space(str(tmp_path), writes=[str(tmp_path / "none")])).refused == ""  # which another look tells
     # not even root opens it for writing
-    assert (await io.space("/sys", writes="/sys/kernel/uevent_seqnum")).refused == "Permission denied"
+    assert (await io.space("/sys", writes=[str(mine), "/sys/kernel/uevent_seqnum"])).refused == "Permission denied"
 
 
 async def test_allocate_takes_space_and_tells_its_progress(io, tmp_path):

@@ -141,6 +141,31 @@ async def test_a_hanging_check_is_waited_for_and_never_doubled(host: Host) -> No
     assert ("bad", True) in host.changes
 
 
+async def test_a_silence_is_told_before_the_next_check_is_due() -> None:
+    """A look every 10 s and a silence of 4 s: whatever happens is told within 15 s."""
+    made = Host()
+    made.monitors = Monitors(made.open, made.changed, made.leave, 1.0)
+    made.monitors.start("good", 1)
+    await made.until("good", valid=True)
+    made.domains["good"].answers.clear()
+    await seen(lambda: made.domains["good"].probes == 2)
+    began = asyncio.get_running_loop().time()
+    await made.until("good", valid=False)
+    assert 0.3 < asyncio.get_running_loop().time() - began < 0.6
+    made.monitors.abandon_all()
+
+
+async def test_the_first_check_opens_the_domain_and_has_longer() -> None:
+    made = Host()
+    made.monitors = Monitors(made.open, made.changed, made.leave, 0.5)
+    made.domains["bad"].answers.clear()
+    made.monitors.start("bad", 1)
+    began = asyncio.get_running_loop().time()
+    await made.until("bad", valid=False)
+    assert asyncio.get_running_loop().time() - began > 0.45
+    made.monitors.abandon_all()
+
+
 async def test_before_the_first_check_nothing_is_claimed() -> None:
     made = Host()
     made.domains["bad"].answers.clear()
