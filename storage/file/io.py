@@ -124,7 +124,7 @@ class FileIo:
 
     async def block_size(self, folder: str) -> int:
         """1 (any), 512 or 4096: what direct writes into ``folder`` need, found with a probe file."""
-        return int(await self._ask("block_size", folder=folder))
+        return int(await self._change("block_size", (folder,), folder=folder))
 
     # Changing
 
@@ -179,6 +179,7 @@ class FileIo:
         await self._change("remove_tree", (path,), path=path)
 
     async def sync_folder(self, path: str) -> None:
+        """What was done there lasts from here on. It changes nothing itself: one that lands late harms nobody."""
         await self._ask("sync_folder", path=path)
 
     async def allocate(

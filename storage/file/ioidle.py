@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Helpers of a mount that have nothing to do: whoever needs one takes it from here.
 
-One waits for the next request as long as somebody has the mount open and asks now and then: the monitor does, every
-10 s. All others, and the last one when nobody has it open, end soon: each costs memory.
+There are two kinds where a lease is held: those that hold a copy of it, for writes, and those that do not, for reads.
+One of those that serve writes waits for the next request as long as somebody has the mount open and asks now and then:
+the monitor does, every 10 s (no lease is held there, so all are of one kind). All others, and the last one when nobody
+has it open, end soon: each costs memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 
 from storage.file.ioprocess import Helper
 
@@ -18,6 +21,8 @@ SPARE_S = 1.0
 class Idle:
     def __init__(self) -> None:
         self.kept_s = SPARE_S
+        self.kept: tuple[int, ...] = ()
+        """What those hold that serve writes."""
         self._waiting: list[tuple[float, Helper]] = []  # who has waited longest comes first
         self._ending: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -26,11 +31,14 @@ class Idle:
     def helpers(self) -> list[Helper]:
         return [helper for _, helper in self._waiting]
 
-    def take(self) -> Helper | None:
-        while self._waiting:
-            _, helper = self._waiting.pop()
-            if helper.alive:
-                return helper
+    def take(self, kept: tuple[int, ...]) -> Helper | None:
+        """One that holds these, and nothing else."""
+        for waiting in reversed(self._waiting):
+            helper = waiting[1]
+            if helper.kept == kept:
+                self._waiting.remove(waiting)
+                if helper.alive:
+                    return helper
         return None
 
     def put(self, helper: Helper) -> None:
@@ -43,6 +51,11 @@ class Idle:
         if helper.alive:
             self._ending.add(helper.end)
             helper.end.add_done_callback(self._ending.discard)
+
+    def end_first(self) -> None:
+        """Whoever has waited longest makes room for one of the other kind."""
+        if self._waiting:
+            self.end(self._waiting.pop(0)[1])
 
     def end_all(self) -> None:
         while self._waiting:
@@ -60,11 +73,18 @@ class Idle:
             self._timer.cancel()
             self._timer = None
         loop = asyncio.get_running_loop()
-        while self._waiting:
-            since, helper = self._waiting[0]
-            over = since + (self.kept_s if len(self._waiting) == 1 else SPARE_S)
+        next_s = math.inf
+        for waiting in list(self._waiting):
+            since, helper = waiting
+            over = since + (self.kept_s if self._is_to_wait(helper) else SPARE_S)
             if loop.time() < over:
-                self._timer = loop.call_at(over, self.see)
-                return
-            del self._waiting[0]
-            self.end(helper)
+                next_s = min(next_s, over)
+            else:
+                self._waiting.remove(waiting)
+                self.end(helper)
+        if next_s < math.inf:
+            self._timer = loop.call_at(next_s, self.see)
+
+    def _is_to_wait(self, helper: Helper) -> bool:
+        """The last of those that serve writes."""
+        return helper.kept == self.kept and sum(other.kept == self.kept for other in self.helpers) == 1

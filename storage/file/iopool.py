@@ -9,8 +9,8 @@
   is begun on it, and who waits is refused. So there are never more than `iolanes.MOST_HELPERS`.
 - Who is cancelled leaves at once. A small write that has begun goes on to its end or deadline, and what became of it is
   logged; a read, and what takes long, is given up.
-- Whatever descriptors are to be `kept` as long as something may still be written, each helper holds copies of: until
-  its process is gone, however it ends.
+- Whatever descriptors are to be `kept` as long as something may still be written, each helper that writes holds copies
+  of: until its process is gone, however it ends. One that only reads holds none: it may hang without keeping a lease.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from storage.errors import IoFailed, StorageError, StorageNotResponding
 from storage.file.ioclaims import Claim, Claims, EarlierWriteHangs
 from storage.file.ioidle import KEPT_S, SPARE_S, Idle
-from storage.file.iolanes import WIDTHS, Lane, Turns
+from storage.file.iolanes import MOST_HELPERS, WIDTHS, Lane, Turns
 from storage.file.ionursery import Nursery
 from storage.file.ioprocess import HELPER_ENDED, Helper, Progress
 from vdsm.common import hanging, masking, metrics
@@ -65,7 +65,7 @@ class Request:
     limit_s: float
     """In all, its wait included; in the bulk lane the longest silence."""
     writes: tuple[str, ...] = ()
-    """The paths that it changes."""
+    """The paths that it changes; none of what only reads."""
     replaces: bool = False
     progress: Progress = _unheard
     begun: bool = field(default=False, init=False)
@@ -77,17 +77,18 @@ class IoPool:
     def __init__(self, mount: str, nursery: Nursery, kept: Sequence[int] = ()) -> None:
         self.mount = mount
         self._nursery = nursery
-        self._kept = tuple(kept)
         self._lanes = {lane: Turns(mount, width) for lane, width in WIDTHS.items()}
         self._claims = Claims()
         self._idle = Idle()
+        self._idle.kept = tuple(kept)
         self._busy: set[Helper] = set()
+        self._starting = 0
         self._running: dict[asyncio.Task[Any], Request] = {}
         self._users: set[User] = set()
 
     @property
     def kept(self) -> tuple[int, ...]:
-        return self._kept
+        return self._idle.kept
 
     @property
     def in_use(self) -> bool:
@@ -104,8 +105,9 @@ class IoPool:
         return [helper.pid for helper in (*self._busy, *self._idle.helpers)] + hanging.pids(self.mount)
 
     def keep(self, descriptors: Sequence[int]) -> None:
-        """Helpers hold copies of these from now on; one that holds others ends with the request that it has."""
-        self._kept = tuple(descriptors)
+        """Helpers that write hold copies of these from now on; one that holds others ends with the request that it
+        has."""
+        self._idle.kept = tuple(descriptors)
         self._idle.end_all()
 
     def join(self, user: User) -> None:
@@ -184,7 +186,7 @@ class IoPool:
             return await self._exchange(request, claim, max(0.01, left_s))
 
     async def _exchange(self, request: Request, claim: Claim, left_s: float) -> Any:
-        helper = self._idle.take() or await self._start()
+        helper = self._idle.take(self._kept_by(request)) or await self._start(request)
         self._busy.add(helper)
         request.begun = True
         answered = False
@@ -204,12 +206,29 @@ class IoPool:
             else:
                 self._give_up(helper, claim)
 
-    async def _start(self) -> Helper:
-        while True:
-            helper = await Helper.start(self._nursery, self.mount, self._kept)
-            if helper.kept == self._kept:
-                return helper
-            self._idle.end(helper)  # other descriptors are to be kept by now
+    def _kept_by(self, request: Request) -> tuple[int, ...]:
+        return self.kept if request.writes else ()
+
+    async def _start(self, request: Request) -> Helper:
+        self._starting += 1
+        try:
+            await self._make_room()
+            while True:
+                helper = await Helper.start(self._nursery, self.mount, self._kept_by(request))
+                if helper.kept == self._kept_by(request):
+                    return helper
+                self._idle.end(helper)  # other descriptors are to be kept by now
+        finally:
+            self._starting -= 1
+
+    async def _make_room(self) -> None:
+        """Idle ones of the other kind give way."""
+        ended = False
+        while self._idle.helpers and self._starting + len(self.pids) > MOST_HELPERS:
+            self._idle.end_first()
+            ended = True
+        if ended:
+            await self._idle.ended(CLOSE_S)
 
     def _told(self, request: Request) -> Progress:
         def tell(done: int, size: int) -> None:
@@ -222,7 +241,7 @@ class IoPool:
         if request.lane is Lane.BULK:  # it has grown with its work
             self._lanes[Lane.BULK].goes_forward()
             self._idle.end(helper)
-        elif helper.kept != self._kept:
+        elif helper.kept and helper.kept != self.kept:
             self._idle.end(helper)
         else:
             self._idle.put(helper)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The lease of a leased process, seen from inside: taken, kept while the process has writers, given back.
 
-A leased process (`storage.spm.process`) changes shared metadata under one lease. Its writers (I/O helpers, qemu-img)
-have copies of the lease's descriptor (`storage.leases.kept`), so the lock daemon frees the lease when this process has
-ended *and* its last writer. One that hangs in the kernel keeps it, however this process ended:
+A leased process (`storage.spm.process`) changes shared metadata under one lease. Its writers (I/O helpers that write,
+qemu-img) have copies of the lease's descriptor (`storage.leases.kept`), so the lock daemon frees the lease when this
+process has ended *and* its last writer. One that hangs in the kernel keeps it, however this process ended; one that
+only reads has none, and keeps nothing:
 
 - killed: idle writers die with it within milliseconds, and the lease is free; one that hangs keeps it until it ends;
 - in order: the lease is released when no writer is left. While one is, nothing is released, and this process ends.
@@ -90,8 +91,9 @@ class OwnLease:
         domain, self._domain = self._domain, None
         if domain is None:
             return
-        if left := hanging.pids(domain.place):
-            log.error("lease %s is not released: writers hang: %s", domain.sdm_lease, ", ".join(map(str, left)))
+        ours = {member.pid for member in groups.session_members(os.getsid(0))}  # who only reads is none of us
+        if left := [str(pid) for pid in hanging.pids(domain.place) if pid in ours]:
+            log.error("lease %s is not released: writers hang: %s", domain.sdm_lease, ", ".join(left))
             return
         await domain.leases.release(domain.sdm_lease)
         self._writers.keep(self._kept.descriptors)

@@ -22,6 +22,8 @@ _READING = (
     requests.list_folder,
     requests.list_matching,
     requests.space,
+    requests.sync_folder,
+    requests.forget_refusals,
 )
 _CHANGING = (
     requests.block_size,
@@ -30,14 +32,12 @@ _CHANGING = (
     requests.create,
     requests.truncate,
     requests.chmod,
-    requests.forget_refusals,
     requests.make_folder,
     requests.make_folders,
     requests.rename,
     requests.relink,
     requests.remove,
     requests.remove_folder,
-    requests.sync_folder,
     long.remove_tree,
 )
 

@@ -3,7 +3,9 @@
 
 import asyncio
 import base64
+import contextlib
 import errno
+import inspect
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import IoFailed, StorageNotResponding
-from storage.file import ionursery, ioprocess
+from storage.file import ionursery, iopool, ioprocess
 from storage.file.io import FileIo
 from storage.file.iohelper import long, requests, serving
 from vdsm.common import hanging as hanging_module
@@ -632,3 +634,26 @@ async def test_health_beside_a_slow_request_has_its_deadline(io, tmp_path, hangi
         await io.read_timed(str(other))
     os.close(os.open(hanging, os.O_WRONLY))
     await slow
+
+
+async def test_what_changes_something_says_which_paths_and_what_only_reads_names_none(tmp_path, monkeypatch):
+    """By that the pool knows whose helper holds a lease."""
+    asked = {}
+
+    async def ask(_pool, request):
+        asked[request.op] = bool(request.writes)
+        return {} if request.op in ("list_matching", "list_folder") else base64.b64encode(b"1").decode()
+
+    monkeypatch.setattr(iopool.IoPool, "ask", ask)
+    io = FileIo(str(tmp_path))
+    for name, call in vars(FileIo).items():
+        if inspect.iscoroutinefunction(call) and name not in ("close", "_ask", "_change"):
+            given = {"path": "/f", "folder": "/f", "source": "/a", "target": "/b", "data": b"", "size": 1, "mode": 0}
+            given |= {"suffix": ".x", "timeout_s": 1.0}
+            wanted = inspect.signature(call).parameters
+            required = {n: given[n] for n, one in wanted.items() if n != "self" and one.default is one.empty}
+            with contextlib.suppress(TypeError, ValueError):  # of the answer, which is none of its own
+                await call(io, **required)
+    await io.close()
+    changing = {call.__name__ for call in serving._CHANGING} | set(serving.LONG)
+    assert asked == dict.fromkeys(serving.OPERATIONS | serving.LONG, False) | dict.fromkeys(changing, True)

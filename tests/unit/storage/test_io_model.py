@@ -40,6 +40,10 @@ class User:
     closed: bool = False
 
 
+KEPT = (7,)
+"""What is to be kept; nobody looks at it here."""
+
+
 @dataclass(frozen=True)
 class Ask:
     lane: Lane
@@ -84,6 +88,7 @@ class Process:
         assert not self.killed
         self.dies_s = request["dies_s"]
         path = request["path"]
+        assert self.kept == (KEPT if path else ()), "who reads keeps a lease, or who writes none"
         if path:
             self.world.begins(path, request["whose"], request["number"], self)
         left = request["takes_s"]
@@ -97,6 +102,7 @@ class Process:
                 await asyncio.sleep(left)
         if path:
             self.world.ends(path)
+        self.dies_s = 0.01  # it does nothing any more
         return "done"
 
     def kill(self) -> None:
@@ -119,6 +125,7 @@ class World:
         self.under_way: dict[str, Process] = {}
         self.begun: dict[tuple[str, str], int] = {}
         self.pools = IoPools()
+        self.pools.keep(KEPT)
         self.pool = self.pools.of(MOUNT)
         self.users = [User(f"domain{n}") for n in range(3)]
         for user in self.users:
@@ -258,5 +265,23 @@ def test_who_waits_behind_bulk_that_goes_forward_is_patient(monkeypatch: pytest.
             for n in range(3 * WIDTHS[Lane.BULK])
         ]
         assert await asyncio.gather(*asks) == ["done"] * len(asks)
+
+    _run(monkeypatch, live)
+
+
+def test_who_is_idle_after_reading_makes_room_for_who_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each `Process` counts those that live."""
+
+    async def live(world: World) -> None:
+        lanes = [lane for lane, width in WIDTHS.items() for _ in range(width)]
+        users = itertools.cycle(world.users)
+        for paths in ([""] * len(lanes), [f"path{n}" for n in range(len(lanes))]):
+            asks = [
+                world.pool.ask(
+                    Request(next(users), lane, "request", _params(0.5, n, path), LIMIT_S, (path,)[: len(path)])
+                )
+                for n, (lane, path) in enumerate(zip(lanes, paths, strict=True), 1)
+            ]
+            assert await asyncio.gather(*asks) == ["done"] * len(asks)
 
     _run(monkeypatch, live)

@@ -558,11 +558,47 @@ async def test_a_write_that_runs_keeps_it_though_it_is_not_to_be_kept_any_more(m
             await asyncio.sleep(0.01)
 
 
+def holds(pid: int, descriptor: int) -> bool:
+    """A copy of what is ours."""
+    held = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    return os.readlink(f"/proc/self/fd/{descriptor}") in held
+
+
+async def test_who_only_reads_keeps_nothing_and_is_not_of_the_session_of_those_that_do(mount, kept):
+    """So one that hangs is no reason to take its lease for held."""
+    _, writer = kept
+    mount.pools.keep([writer])
+    io, fifo = mount.io(), mount.fifo("fifo")
+    for ask, keeps in ((lambda: io.read(fifo), False), (lambda: io.truncate(fifo, 1), True)):
+        (asked,) = begin(ask())
+        await begun(mount)
+        (helper,) = mount.helpers
+        assert (holds(helper, writer), os.getsid(helper) == os.getsid(0)) == (keeps, keeps)
+        await end(asked)
+        os.kill(helper, signal.SIGKILL)
+        await gone(helper)
+    os.close(writer)
+
+
+async def test_of_those_that_wait_for_nothing_one_that_writes_stays(mount, kept, monkeypatch):
+    monkeypatch.setattr("storage.file.ioidle.SPARE_S", 0.1)
+    _, writer = kept
+    mount.pools.keep([writer])
+    io = mount.io()
+    await io.write_atomic(str(mount.path / "f"), b"x")
+    (writing,) = mount.helpers
+    await io.read(str(mount.path / "f"))
+    _, reading = sorted(mount.helpers, key=lambda pid: pid != writing)
+    await gone(reading)
+    assert mount.helpers == [writing]
+    os.close(writer)
+
+
 async def test_pools_of_mounts_that_come_later_keep_it_too(mount, kept, tmp_path):
     reader, writer = kept
     mount.pools.keep([writer])
     later = FileIo(str(tmp_path), pools=mount.pools)
-    await later.exists(str(tmp_path))
+    await later.make_folder(str(tmp_path / "folder"))
     os.close(writer)
     assert open_at_the_other_end(reader)
     await later.close()
@@ -580,8 +616,7 @@ async def test_what_is_to_be_kept_from_now_on_is_held_by_a_helper_that_starts_ju
     mount.pools.keep([writer])
     await writing
     (pid,) = mount.helpers
-    held = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
-    assert os.readlink(f"/proc/self/fd/{writer}") in held
+    assert holds(pid, writer)
     os.close(writer)
 
 
@@ -693,7 +728,7 @@ def test_a_helper_loads_nothing_of_an_environment():
         [ionursery._python(), "-I", "-S", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True
     )
     loaded = done.stdout.decode(errors="replace").splitlines()[-1].split()
-    apart = {"nursery", "serving", "long", "requests"}
+    apart = {"nursery", "serving", "long", "requests", "rights"}
     assert set(loaded) - {"vdsm", "vdsm.version", "vdsm.common", "vdsm.common.framing", "storage", "storage.file"} == {
         "__main__",
         "storage.file.iohelper",
