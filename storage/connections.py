@@ -78,11 +78,13 @@ class Connections:
     def mount_path(self, spec: str) -> str:
         return os.path.join(self._mounts, mount_name(spec))
 
-    async def connect(self, connections: Sequence[Connection]) -> list[ConnectionResult]:
-        return await self._each("connect", connections, self._connect, self._records.connected)
+    def connect(self, connections: Sequence[Connection]) -> Awaitable[list[ConnectionResult]]:
+        """What is asked has its place in the order of its folders when this returns."""
+        return self._each("connect", connections, self._connect, self._records.connected)
 
-    async def disconnect(self, connections: Sequence[Connection]) -> list[ConnectionResult]:
-        return await self._each("disconnect", connections, self._disconnect, self._records.disconnected)
+    def disconnect(self, connections: Sequence[Connection]) -> Awaitable[list[ConnectionResult]]:
+        """As `connect`."""
+        return self._each("disconnect", connections, self._disconnect, self._records.disconnected)
 
     async def close(self) -> None:
         """Cancel what runs; who waits is cancelled with it."""
@@ -91,20 +93,21 @@ class Connections:
             work.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _each(
+    def _each(
         self,
         what: str,
         connections: Sequence[Connection],
         action: Callable[[Connection], Awaitable[None]],
         record: Callable[[Connection, str], None],
-    ) -> list[ConnectionResult]:
-        async def one(connection: Connection) -> ConnectionResult:
-            error = await asyncio.shield(self._joined(what, connection, action))
+    ) -> Awaitable[list[ConnectionResult]]:
+        async def one(connection: Connection, work: asyncio.Task[AgentError | None]) -> ConnectionResult:
+            error = await asyncio.shield(work)
             if not kinds.refused(connection):
                 record(connection, masking.hide(str(error)) if error else "")
             return ConnectionResult(connection.connection_id, error)
 
-        return await asyncio.gather(*map(one, connections))
+        works = [self._joined(what, connection, action) for connection in connections]
+        return asyncio.gather(*map(one, connections, works))
 
     def _joined(
         self, what: str, connection: Connection, action: Callable[[Connection], Awaitable[None]]

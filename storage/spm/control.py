@@ -39,6 +39,10 @@ STOP_ASKED = crash_point("spm.stop.asked", "a stop was asked for, the process ha
 STOP_ENDED = crash_point("spm.stop.ended", "the SPM process is gone, nobody was told (agent)")
 
 
+PROCESSES = {"spm": "an SPM process", "once": "a process for one change"}
+"""By the program's word, for people."""
+
+
 class SpmStatus(StrEnum):
     FREE = "Free"
     CONTEND = "Contend"
@@ -165,7 +169,7 @@ class SpmControl:
         """Its removals end with it, its grants with its last writer. ``about``: the domain whose lease it takes; there
         is one process for each at a time."""
         removals = Removals(self._in_use, self._told, self._moved, step)
-        grants = Grants(self._locks, self._places, "an SPM process")
+        grants = Grants(self._locks, self._places, PROCESSES[what])
 
         async def serve(verb: str, params: dict[str, Any]) -> Json:
             return await (grants if verb in (TAKE, GIVE_BACK) else removals).serve(verb, params)

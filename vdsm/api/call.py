@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,9 +38,16 @@ class Agent:
     root: Root
 
 
+def _nothing() -> None:
+    return
+
+
 @dataclass
 class Call:
     agent: Agent
     identity: Identity
     flow_id: str
     transport: str
+    in_order: Callable[[], None] = _nothing
+    """For a verb whose work keeps its order where it is done, once it has its place there: who stands behind this call
+    in a line (`vdsm.api.lines`) begins then, and need not wait for its end."""

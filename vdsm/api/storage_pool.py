@@ -33,16 +33,18 @@ async def connect_storage_server(call: Call, params: Servers) -> JsonList:
     if not params.connections:
         raise InvalidParameter("connectionParams", "[]", "it names no storage")
     wanted = connections_of(wire.kind_of("domainType", params.domain_type), params.connections)
-    results = await call.agent.storage.connections.connect(wanted)
-    return _results("StoragePool.connectStorageServer", results)
+    results = call.agent.storage.connections.connect(wanted)
+    call.in_order()
+    return _results("StoragePool.connectStorageServer", await results)
 
 
 @verb("StoragePool.disconnectStorageServer", role=Role.ADMIN, lacks="iSCSI, FC, GlusterFS")
 async def disconnect_storage_server(call: Call, params: Servers) -> JsonList:
     """Disconnect storage: each connection has its own result, 0 or an error code."""
     known = connections_of(wire.kind_of("domainType", params.domain_type), params.connections)
-    results = await call.agent.storage.connections.disconnect(known)
-    return _results("StoragePool.disconnectStorageServer", results)
+    results = call.agent.storage.connections.disconnect(known)
+    call.in_order()
+    return _results("StoragePool.disconnectStorageServer", await results)
 
 
 def _results(verb: str, results: list[ConnectionResult]) -> JsonList:

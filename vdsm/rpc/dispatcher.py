@@ -306,8 +306,11 @@ class Dispatcher:
             await asyncio.wait([context.unread])
         order = caller.order
         lines = entry.line(params) if order is not None and entry.line is not None else ()
+        place: contextlib.AbstractAsyncContextManager[None] = _FREE
+        if order is not None and lines:
+            place = in_line = order.place(lines, entry.name, overtakes=entry.overtakes)
+            about.in_order = in_line.give_up
         try:
-            place = order.place(lines, entry.name, overtakes=entry.overtakes) if order is not None and lines else _FREE
             async with place, self._turn(entry, caller.identity.client, params):
                 return await entry.run(about, params)
         except LineFull as full:

@@ -2,7 +2,8 @@
 """The order of one connection's calls: who sends two changes of one thing one after the other gets them in that order.
 
 Verbs that must not pass each other stand in one line (`vdsm.api.lines`), each thing (a VM, an image) with lines of its
-own. The later call begins when every earlier one of its line has ended, or has given up its place. A call that
+own. The later call begins when every earlier one of its line has ended, or has given up its place: a verb does so
+whose work keeps the order itself from then on (`vdsm.api.call.Call.in_order`). A call that
 overtakes waits for none; those behind it wait for it. A call may stand in several lines at once (a list of servers);
 places are taken in one step, so no two calls wait for each other.
 
@@ -32,7 +33,7 @@ MAX_IN_LINE = 100  # as many as a batch has members
 class Place:
     """One call's, the last in each of its lines: `async with` waits until it may begin. Raises `LineFull`."""
 
-    __slots__ = ("_order", "ahead", "began", "behind", "lines", "may_begin", "overtakes", "verb")
+    __slots__ = ("_order", "ahead", "began", "behind", "has_place", "lines", "may_begin", "overtakes", "verb")
 
     began: float
 
@@ -43,6 +44,7 @@ class Place:
         self.overtakes = overtakes
         self.ahead = 0
         self.behind: list[Place] = []
+        self.has_place = False
         self.may_begin: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> None:
@@ -53,14 +55,19 @@ class Place:
         try:
             await self.may_begin
         except asyncio.CancelledError:
-            self._order._leave(self)
+            self.give_up()
             raise
         self.began = self._order._clock()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._order._leave(self)
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Nobody waits behind it any more."""
+        if self.has_place:
+            self._order._leave(self)
 
 
 class Order:
@@ -82,6 +89,7 @@ class Order:
             for name in place.lines:
                 self._check_room(name)
         place.began = self._clock()
+        place.has_place = True
         for name in place.lines:
             line = self._lines.setdefault(name, {})
             if not place.overtakes:
@@ -100,6 +108,7 @@ class Order:
             raise LineFull(len(line) - 1, name, first.verb, for_s)
 
     def _leave(self, place: Place) -> None:
+        place.has_place = False
         for name in place.lines:
             line = self._lines[name]
             del line[place]

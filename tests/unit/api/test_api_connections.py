@@ -5,6 +5,10 @@ import pytest
 
 from storage.connections import ConnectionResult
 from storage.servers.kinds import LocalFolder, NfsExport, NfsVersion, PosixMount
+from vdsm.api import registry
+from vdsm.api.call import Call
+from vdsm.api.params import Unknown, convert
+from vdsm.api.roles import Identity, Role
 from vdsm.common.ids import BLANK_UUID
 
 # as engines send it: all of it, most of it empty
@@ -82,3 +86,25 @@ async def test_a_kind_that_is_not_built_fails_the_whole_call(api, asked, number)
 async def test_an_empty_list_is_refused_to_connect_and_nothing_to_disconnect(api, asked):
     assert (await api.ask(CONNECT, params(1)))["error"]["code"] == 1000
     assert (await api.ask(DISCONNECT, params(1)))["result"] == []
+
+
+@pytest.mark.parametrize("verb", [CONNECT, DISCONNECT])
+async def test_a_server_that_is_dead_keeps_no_later_call_of_its_connection_waiting(api, verb):
+    """The work has its place in the order when it was asked for, before anything of it is done."""
+    steps = []
+
+    def asked(connections):
+        steps.append("asked")
+
+        async def results():
+            steps.append("done")
+            return []
+
+        return results()
+
+    api.agent.storage.connections.connect = api.agent.storage.connections.disconnect = asked
+    identity = Identity("engine", Role.ADMIN)
+    entry = registry.load()[verb]
+    call = Call(api.agent, identity, "flow", "test", in_order=lambda: steps.append("in order"))
+    await entry.run(call, convert(verb, entry.params, params(1, {"connection": "s:/x"}), Unknown.REFUSE))
+    assert steps == ["asked", "in order", "done"]

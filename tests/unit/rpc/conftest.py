@@ -41,6 +41,7 @@ class Server:
     def __init__(self, folder: str) -> None:
         self.done: list[Any] = []
         self.gate = asyncio.Event()
+        self.in_order: set[str] = set()  # verbs that have their order where they work
         self.held: dict[str, asyncio.Event] = {}  # verbs of VMs that wait until somebody sets theirs
         self.flows: list[str] = []
         self.is_ready = True
@@ -177,6 +178,8 @@ def of_vm(server: Server, table: Verbs, name: str) -> None:
     @verb(name, role=role, into=table)
     async def run(call: Call, params: OfVm) -> None:
         server.done.append(f"{name} begins")
+        if name in server.in_order:
+            call.in_order()
         if name in server.held:
             await server.held[name].wait()
         server.done.append(f"{name} ends")

@@ -100,6 +100,16 @@ async def test_the_later_of_two_changes_of_one_vm_begins_when_the_earlier_has_en
     assert server.done == IN_ORDER
 
 
+async def test_nobody_waits_behind_a_call_whose_work_is_in_order_already(connection, server):
+    hold(server, "VM.pause")
+    server.in_order.add("VM.pause")
+    await connection.send(call("VM.pause"), call("VM.cont"))
+    await replies(connection, "VM.cont")
+    assert server.done == ["VM.pause begins", "VM.cont begins", "VM.cont ends"]
+    server.held["VM.pause"].set()
+    await replies(connection, "VM.pause")
+
+
 async def test_a_batch_counts_in_its_order(connection, server):
     hold(server, "VM.pause")
     await connection.send(b"[" + call("VM.pause") + b"," + call("VM.cont", identifier="one") + b"]")

@@ -229,6 +229,19 @@ async def test_what_was_asked_last_is_how_it_ends(host: Host) -> None:
     assert verbs == ["Mount.mount", "Mount.unmount", "Mount.mount"]
 
 
+async def test_the_order_is_that_of_asking_whoever_waits_first(host: Host) -> None:
+    """So who asks in order need not wait for answers: a dead server keeps what comes behind it from no other."""
+    host.root.dead = {mount_name("a:/dead")}
+    dead, good = (PosixMount("c", spec, "nfs") for spec in ("a:/dead", "b:/good"))
+    first, second = host.connections.connect([dead, good]), host.connections.disconnect([good])
+    async with asyncio.timeout(5):
+        assert [result.error for result in await second] == [None]
+    of_good = [verb for verb, name in host.root.calls if name == mount_name("b:/good")]
+    assert of_good == ["Mount.mount", "Mount.unmount"]
+    host.root.answers.set()
+    assert [result.error is None for result in await first] == [False, True]
+
+
 async def test_a_caller_that_goes_away_takes_nothing_along(host: Host) -> None:
     host.root.dead = {mount_name("a:/x")}
     gone, stays = (asyncio.ensure_future(host.connect("a:/x")) for _ in range(2))

@@ -7,7 +7,7 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +15,11 @@ import pytest
 
 from storage import grants, locks
 from storage.grants import Grants
+from storage.in_use import InUse
 from storage.lock_table import Locks
 from storage.locks import Lock, LockTimeout
+from storage.spm import control
+from storage.spm.errors import SpmEnded
 from vdsm.common import commands, ends, groups
 from vdsm.common.link import Link
 
@@ -199,3 +202,56 @@ async def test_a_dead_job_takes_nothing_more(held: Locks) -> None:
 async def test_the_end_of_one_that_is_gone_is_told_at_once() -> None:
     async with asyncio.timeout(SOON_S):
         await ends.first_end([os.getpid(), 1 << 22])
+
+
+@pytest.mark.parametrize(("what", "named"), [("spm", "an SPM process"), ("once", "a process for one change")])
+async def test_a_writer_that_is_left_is_told_with_what_its_process_was(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str, named: str
+) -> None:
+    class Ended:
+        pid = os.getpid()  # it had one writer: us
+
+        @classmethod
+        async def spawn(cls, *_: object, ended: Callable[[str], Awaitable[None]], **__: object) -> Ended:
+            made = cls()
+            made.ended = ended
+            return made
+
+        def when_link_ended(self, tell: Callable[[], None]) -> None:
+            return
+
+        async def call(self, *_: object, **__: object) -> None:
+            await self.ended("killed")
+            raise SpmEnded("pool", "killed")
+
+        async def end(self) -> None:
+            return
+
+    monkeypatch.setattr(control, "LeasedProcess", Ended)
+    left = [groups.Left(os.getpid(), "")]
+    monkeypatch.setattr(groups, "left_by", lambda _: left)
+    over = asyncio.Event()
+    monkeypatch.setattr(ends, "first_end", lambda _: over.wait())
+    table = Locks()
+    in_use = InUse(str(tmp_path))
+    spm = control.SpmControl(in_use, table, lambda _: {}, lambda _: None, unmoved, {})
+    grant = await table.take([NEAR], who="the change", wait_s=1)
+    spawned = spm._spawn(what, "pool", unmoved_too)
+    process, lent = await spawned
+    lent.lend(grant)
+    table.give_back(grant)
+    with pytest.raises(SpmEnded):
+        await process.call("change", {}, timeout_s=1)
+    with pytest.raises(LockTimeout, match=f"the change of {named} that ended, whose writer {os.getpid()} still runs"):
+        await table.take([NEAR], who="another", wait_s=0.05)
+    left.clear()
+    over.set()
+    table.give_back(await table.take([NEAR], who="another", wait_s=SOON_S))
+
+
+async def unmoved(_domain_id: str, _version: int) -> None:
+    return
+
+
+async def unmoved_too(_reason: str) -> None:
+    return
