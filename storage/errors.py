@@ -72,6 +72,20 @@ class DescriptionTooLong(StorageError):
     )
 
 
+class DomainNameTooLong(DescriptionTooLong):
+    msg = (
+        "The name of a domain has {self.characters} characters and {self.utf8_bytes} bytes, "
+        "the limits are {self.max_characters} and {self.max_bytes}"
+    )
+
+
+class PoolNameTooLong(DescriptionTooLong):
+    msg = (
+        "The name of a pool has {self.characters} characters and {self.utf8_bytes} bytes, "
+        "the limits are {self.max_characters} and {self.max_bytes}"
+    )
+
+
 class NameNotAscii(StorageError):
     name: str
     msg = "Parameter 'name' is invalid: domains of this format version have ASCII names, got {self.name!r}"

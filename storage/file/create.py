@@ -51,7 +51,7 @@ async def write_domain(wanted: NewDomain, mount: str, io: FileIo, leases: Leases
     ``leases``: the edge for a domain of this kind that has them.
 
     Raises `InvalidParameter`, `DomainExists`, `BlockSizeUnsupported`, `DirectIoUnsupported`, `UnsupportedAlignment`,
-    `DescriptionTooLong`, `NameNotAscii`, `IoFailed`.
+    `DomainNameTooLong`, `NameNotAscii`, `IoFailed`.
     """
     if wanted.kind not in (DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS):
         raise DomainUnsupported(wanted.domain_id, f"domains of type {wanted.kind} cannot be made here")

@@ -12,11 +12,13 @@ from storage.errors import DescriptionTooLong, InvalidContent
 WHERE = "Parameter 'description'"
 
 
-def check(text: str, max_characters: int, max_bytes: int) -> str:
-    """Raises `DescriptionTooLong` naming both limits, `InvalidContent`."""
+def check(
+    text: str, max_characters: int, max_bytes: int, too_long: type[DescriptionTooLong] = DescriptionTooLong
+) -> str:
+    """Raises ``too_long`` naming both limits, `InvalidContent`."""
     size = len(text.encode("utf-8", "surrogatepass"))
     if len(text) > max_characters or size > max_bytes:
-        raise DescriptionTooLong(len(text), size, max_characters, max_bytes)
+        raise too_long(len(text), size, max_characters, max_bytes)
     for character in text:
         if not fits_line(character) or "\ud800" <= character <= "\udfff":
             raise InvalidContent(WHERE, f"it holds the character {character!a}")

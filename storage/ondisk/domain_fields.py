@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from storage.errors import InvalidContent, NameNotAscii, UnsupportedVersion
+from storage.errors import (
+    DescriptionTooLong,
+    DomainNameTooLong,
+    InvalidContent,
+    NameNotAscii,
+    PoolNameTooLong,
+    UnsupportedVersion,
+)
 from storage.ondisk import description as description_rules
 from storage.ondisk import domain_metadata
 from storage.ondisk.layout import BLOCK_SIZE_512
@@ -193,7 +200,7 @@ def new_file_domain(
     alignment: int,
     domain_class: DomainClass = DomainClass.DATA,
 ) -> DomainMetadata:
-    """Metadata of a new file domain. Raises `DescriptionTooLong`, `InvalidContent`, `NameNotAscii`."""
+    """Metadata of a new file domain. Raises `DomainNameTooLong`, `InvalidContent`, `NameNotAscii`."""
     made = DomainMetadata(
         {
             **(geometry_fields(block_size, alignment) if version.states_geometry else {}),
@@ -230,7 +237,7 @@ def master_fields(
     return {
         "ROLE": DomainRole.MASTER.value,
         "POOL_UUID": pool_id,
-        "POOL_DESCRIPTION": check_description(pool_description),
+        "POOL_DESCRIPTION": _check_length(pool_description, PoolNameTooLong),
         "POOL_DOMAINS": encode_pool_domains(domains),
         "POOL_SPM_ID": str(spm_id),
         "POOL_SPM_LVER": str(spm_lver),
@@ -248,13 +255,15 @@ def encode_pool_domains(domains: Mapping[str, DomainStatus]) -> str:
     return ",".join(f"{domain_id}:{status.value}" for domain_id, status in domains.items())
 
 
-def check_description(text: str) -> str:
-    """A name of a domain or a pool: at most 50 characters. Raises `DescriptionTooLong`, `InvalidContent`."""
-    return description_rules.check(text, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES)
-
-
 def check_name(text: str, version: FormatVersion) -> str:
-    """As `check_description`; domains of V0 have ASCII names only. Raises `NameNotAscii` too."""
+    """The name of a domain: at most 50 characters, in V0 of ASCII only.
+
+    Raises `DomainNameTooLong`, `NameNotAscii`, `InvalidContent`.
+    """
     if version < FormatVersion.V3 and not text.isascii():
         raise NameNotAscii(text)
-    return check_description(text)
+    return _check_length(text, DomainNameTooLong)
+
+
+def _check_length(text: str, too_long: type[DescriptionTooLong]) -> str:
+    return description_rules.check(text, MAX_DESCRIPTION_CHARACTERS, MAX_DESCRIPTION_BYTES, too_long)

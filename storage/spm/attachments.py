@@ -76,7 +76,7 @@ class Attachments:
         await self._write(master_id, {"POOL_DOMAINS": encode_pool_domains(statuses)})
 
     async def rename(self, domain_id: str, description: str) -> None:
-        """Raises `DescriptionTooLong`, `NameNotAscii`, `InvalidContent`."""
+        """Raises `DomainNameTooLong`, `NameNotAscii`, `InvalidContent`."""
         domain = await self._domains.get(domain_id)
         await domain.change_metadata(lambda metadata: {"DESCRIPTION": check_name(description, metadata.version)})
 

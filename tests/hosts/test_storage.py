@@ -129,6 +129,31 @@ async def test_the_domains_health_is_told_as_engines_read_it(client: Client, poo
     assert info["info"]["spm_id"] == engine.HOST_ID
 
 
+async def test_who_holds_what_is_told_as_sanlock_has_it(
+    agent_host: PrivateHost, client: Client, pool: engine.Pool
+) -> None:
+    told = agent_host.run(["sanlock", "client", "status"]).stdout.decode().splitlines()
+    (name,) = [line.split()[1] for line in told if line.startswith("daemon")]
+    holder = next(line.split()[-1] for line in told if line.startswith("r ") and ":SDM:" in line)
+    (hosts,) = await client.call("storage.getHosts")
+    (host,) = hosts["hosts"]
+    assert (host["hostId"], host["status"], host["here"]) == (engine.HOST_ID, "live", True)
+    assert name.startswith(host["name"])
+    assert host["renewedSeconds"] < hosts["limitSeconds"]
+    (leases,) = await client.call("storage.getLeases")
+    (lease,) = leases["leases"]
+    assert (lease["hostId"], lease["here"], lease["pid"]) == (engine.HOST_ID, True, int(holder))
+    (shown,) = await client.call("storage.getPools")
+    assert (shown["id"], shown["spmStatus"], shown["spmLease"]["pid"]) == (pool.pool_id, "SPM", lease["pid"])
+
+
+async def test_the_whole_storage_is_shown_on_one_screen(agent_host: PrivateHost, pool: engine.Pool) -> None:
+    done = agent_host.run(["vdsm", "storage"], check=False)
+    told = done.stdout.decode()
+    assert (done.returncode, told.startswith("✔ nothing is wrong")) == (0, True), told
+    assert f"{pool.domain_id}  data master  valid" in told
+
+
 WRONG = [
     ("volumeID", "../../../etc/passwd"),
     ("imageID", "A" * 36),

@@ -35,9 +35,10 @@ class DomainCreate(Params):
     type_args: Text = field(name="typeArgs")
     name: Text
     domain_class: WireInt = field(name="domainClass")
-    version: WireInt = 5
+    # the field's defaults: who names no version makes an ISO or export domain
+    version: WireInt = 0
     block_size: WireInt = field(name="blockSize", default=512)
-    max_hosts: WireInt = field(name="maxHosts", default=250)
+    max_hosts: WireInt = field(name="maxHosts", default=MAX_HOSTS)
 
 
 @verb("StorageDomain.create", role=Role.ADMIN, lacks="block domains")

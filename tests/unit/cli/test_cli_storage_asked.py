@@ -188,7 +188,7 @@ def lines(*words):
 def test_a_pool_is_shown_with_its_spm_and_its_domains(agent):
     agent.answers["storage.getDomains"] = [DOMAIN, FOREIGN]
     shown = lines("pools")
-    assert shown[1] == f"{POOL} first this host, host id 1 V5 3 host id 1"
+    assert shown[1] == f"{POOL} first this host V5 3 host id 1"
     assert shown[3:] == [f"{DATA} data [1] active master", f"{OTHER} other attached"]
 
 
@@ -223,7 +223,7 @@ def test_a_domain_that_is_bad_is_shown_with_since_when_and_why(agent):
     bad = {**HEALTH, "valid": False, "code": 200, "reason": "It [x] did not answer", "sinceSeconds": 61.0}
     agent.answers["storage.getDomains"] = [{**DOMAIN, "health": bad}]
     (shown,) = lines("domains")[1:]
-    assert "bad (code 200) for 1 min" in shown
+    assert "bad (200) for 1 min" in shown
     assert shown.endswith("It [x] did not answer")
 
 
@@ -434,10 +434,11 @@ def test_a_domain_that_was_not_looked_at_yet_is_no_fault():
     assert of_domain(checked=False, valid=False) == []
 
 
-def test_what_to_do_about_a_local_folder_names_no_server():
-    bad = {**HEALTH, "valid": False, "code": 200}
-    (told,) = faults.of_domains([{**DOMAIN, "kind": "LOCALFS", "health": bad}])
-    assert "server" not in told.do
+@pytest.mark.parametrize("code", [200, 384, 385, 469])
+@pytest.mark.parametrize("kind", ["NFS", "POSIXFS", "LOCALFS"])
+def test_what_to_do_names_a_server_where_there_is_one(kind, code):
+    (told,) = faults.of_domains([{**DOMAIN, "kind": kind, "health": {**HEALTH, "valid": False, "code": code}}])
+    assert ("server" in told.do) is (kind == "NFS")
 
 
 def test_a_lease_that_left_over_writers_keep_is_a_fault():

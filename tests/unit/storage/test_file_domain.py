@@ -16,6 +16,7 @@ from storage.errors import (
     DirectIoUnsupported,
     DomainExists,
     DomainMismatch,
+    DomainNameTooLong,
     DomainNotFound,
     InvalidContent,
     InvalidVolume,
@@ -109,7 +110,7 @@ async def test_domain_under_a_foreign_name_is_refused(domain, tmp_path, io):
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"description": "d" * 51}, DescriptionTooLong),
+        ({"description": "d" * 51}, DomainNameTooLong),
         ({"block_size": 1024}, InvalidParameter),
         ({"kind": DomainKind.POSIXFS, "block_size": 0}, InvalidParameter),
         ({"kind": DomainKind.POSIXFS, "block_size": 4096}, InvalidParameter),

@@ -410,6 +410,21 @@ def test_a_large_file_is_removed_piece_by_piece(tmp_path, monkeypatch):
     assert not path.exists()
 
 
+def test_a_large_file_that_may_not_be_written_is_removed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(long, "CUT", 1 << 20)
+    path, opened = tmp_path / "people.iso", os.open
+
+    def refuse(name, flags, *rest, **keywords):
+        if name == str(path) and flags & os.O_WRONLY:
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        return opened(name, flags, *rest, **keywords)
+
+    path.write_bytes(bytes(4 << 20))
+    monkeypatch.setattr(os, "open", refuse)
+    long.discard(str(path), lambda _done, _left: None)
+    assert not path.exists()
+
+
 def test_a_large_file_with_another_link_keeps_its_content_there(tmp_path, monkeypatch):
     monkeypatch.setattr(long, "CUT", 1 << 20)
     path, other = tmp_path / "volume", tmp_path / "shared"

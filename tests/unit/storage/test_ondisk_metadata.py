@@ -13,9 +13,11 @@ from storage.errors import (
     ChecksumMismatch,
     ContentTooLong,
     DescriptionTooLong,
+    DomainNameTooLong,
     InvalidContent,
     MetadataCleared,
     NameNotAscii,
+    PoolNameTooLong,
     StorageError,
     UnsupportedVersion,
 )
@@ -235,7 +237,7 @@ def vdsm_reads(data):
 def test_what_is_taken_as_a_name_is_read_by_vdsm(text):
     metadata = domain_fields.DomainMetadata(VECTOR)
     try:
-        name = domain_fields.check_description(text)
+        name = domain_fields.check_name(text, FormatVersion.V5)
     except InvalidContent:
         assert set(text) & {*SPLITTERS, "\0"} or any("\ud800" <= c <= "\udfff" for c in text)
         return
@@ -328,9 +330,16 @@ def test_unknown_version_is_refused(version):
 
 
 def test_domain_description_limit():
-    domain_fields.check_description("d" * 50)
-    with pytest.raises(DescriptionTooLong, match="51 characters"):
-        domain_fields.check_description("d" * 51)
+    domain_fields.check_name("d" * 50, FormatVersion.V5)
+    with pytest.raises(DomainNameTooLong, match="51 characters"):
+        domain_fields.check_name("d" * 51, FormatVersion.V5)
+
+
+def test_the_name_of_a_pool_has_the_same_limit_and_its_own_error():
+    fields = {"pool_id": "p", "domains": {}, "master_version": 1}
+    assert domain_fields.master_fields(pool_description="d" * 50, **fields)["POOL_DESCRIPTION"] == "d" * 50
+    with pytest.raises(PoolNameTooLong, match="51 characters"):
+        domain_fields.master_fields(pool_description="d" * 51, **fields)
 
 
 def encode(metadata, version=FormatVersion.V5):
@@ -629,6 +638,6 @@ def test_generation_wraps():
 @pytest.mark.parametrize("character", [*SPLITTERS, "\0", "\ud800"])
 @pytest.mark.parametrize("form", ["a{}b", "{}", "a{}", "{}b"])
 def test_descriptions_are_one_line_of_real_characters(character, form):
-    for check in (domain_fields.check_description, volume_metadata.check_description):
+    for check in (lambda name: domain_fields.check_name(name, FormatVersion.V5), volume_metadata.check_description):
         with pytest.raises(InvalidContent, match="'description'"):
             check(form.format(character))

@@ -25,6 +25,8 @@ CODES: dict[type[AgentError], int] = {
     conversion.ConversionUnsupported: 394,
     errors.UnsupportedAlignment: 1000,
     errors.DescriptionTooLong: 1000,
+    errors.DomainNameTooLong: 387,
+    errors.PoolNameTooLong: 327,
     errors.NameNotAscii: 4900,
     errors.BlockSizeUnsupported: 348,
     errors.DirectIoUnsupported: 399,

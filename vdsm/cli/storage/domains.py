@@ -11,7 +11,7 @@ from rich.table import Table
 from vdsm.cli.connection import connect
 from vdsm.cli.output import console, duration, plain, print_json, show
 from vdsm.cli.storage.asked import Row, about
-from vdsm.cli.storage.words import health, host_id, room, status
+from vdsm.cli.storage.words import health, host_id, room, status, unfolded
 
 
 async def show_domains(word: str, as_json: bool) -> None:
@@ -46,7 +46,7 @@ def table(domains: Sequence[Row]) -> Table:
             escape(domain["mount"]),
             wrong(domain),
         )
-    return table
+    return unfolded(table, "is", "health", "host id", "used", "read in", "checked", "mount")
 
 
 def kind(domain: Row) -> str:

@@ -16,15 +16,20 @@ from vdsm.cli.storage.connections import Seen
 LONG_S = 60.0
 """Nobody waits as long for a lock, but behind what is stuck or has much to do."""
 
-_BAD = {
-    200: "look at the server and the network on the way: what waits goes on when it answers",
-    358: "connect its storage again; was it removed there?",
+_SILENT = 200
+_OF_NFS = {
+    _SILENT: "look at the server and the network on the way: what waits goes on when it answers",
     384: "on the server: exportfs -ra; then disconnect the storage and connect it again",
     385: "on the server: rw for this host in the exports line, and is its file system read-only?",
     469: "on the server: is this host in the exports line, and does the folder belong to 36:36?",
-    752: "restore the file from a backup",
 }
-_LOCAL = "look at the disk: journalctl -k"
+_OF_ANY = {
+    _SILENT: "look at what it lies on: journalctl -k",
+    358: "connect its storage again; was it removed there?",
+    384: "disconnect the storage and connect it again",
+    385: "is its file system mounted read-only, after an error? journalctl -k",
+    469: "user 36:36 must own the folder and be able to enter it: chown, chmod",
+}
 
 
 @dataclass(frozen=True)
@@ -39,19 +44,23 @@ def of_domains(domains: Iterable[Row]) -> Iterator[Fault]:
         health, name = domain["health"], titled(domain)
         if health is None:
             if domain["trouble"] and domain["status"] is not None:
-                yield Fault(f"{name}: {domain['trouble']}", _BAD[200], is_warning=True)
+                yield Fault(f"{name}: {domain['trouble']}", _remedy(domain, _SILENT), is_warning=True)
             continue
         if not health["checked"]:
             continue
         if not health["valid"]:
             where = f" ({domain['server']})" if domain.get("server") else ""
             bad = f"{name}{where} is bad for {duration(health['sinceSeconds'])}: {health['reason']}"
-            local = domain.get("kind") == "LOCALFS" and health["code"] == 200
-            yield Fault(bad, _LOCAL if local else _BAD.get(health["code"], _BAD[200]))
+            yield Fault(bad, _remedy(domain, health["code"]))
         elif not health["hostIdHeld"]:
             yield _not_held(domain, name)
         elif health["reason"]:
             yield Fault(f"{name}: {health['reason']}", "make room: remove what nobody needs, or enlarge it")
+
+
+def _remedy(domain: Row, code: int) -> str:
+    known = {**_OF_ANY, **(_OF_NFS if domain.get("kind") == "NFS" else {})}
+    return known.get(code, known[_SILENT])
 
 
 def _not_held(domain: Row, name: str) -> Fault:

@@ -17,10 +17,10 @@ from rich.table import Table
 
 from vdsm.cli.connection import connect
 from vdsm.cli.output import count, fitted, plain, print_json, show
-from vdsm.cli.storage import connections, domains, faults, pools, tasks
+from vdsm.cli.storage import connections, faults, pools, tasks
 from vdsm.cli.storage.asked import Row, rows
 from vdsm.cli.storage.faults import Fault
-from vdsm.cli.storage.words import health, room, status
+from vdsm.cli.storage.words import health, room, status, unfolded
 from vdsm.client import Client, ConnectionLost, RpcError
 from vdsm.common.paths import Paths
 
@@ -124,12 +124,12 @@ def _hanging(mark: str, text: str) -> Table:
 
 
 def _domains(found: Sequence[Row]) -> Table:
-    table = plain("domain", "name", "is", "status", "health", "used")
+    table = plain("domain", "name", "health", "used")
     for one in found:
-        table.add_row(
-            one["id"], escape(one["name"] or ""), domains.kind(one), status(one["status"]), health(one), room(one)
-        )
-    return table
+        name = f"{escape(one['name'] or '')}{' [cyan]master[/]' if one.get('role') == 'Master' else ''}"
+        how = health(one) if one["status"] == "Active" else status(one["status"])
+        table.add_row(one["id"], name, how, room(one, short=True))
+    return unfolded(table, "health", "used")
 
 
 def _hosts(found: Sequence[Row], known: dict[str, str]) -> Table:

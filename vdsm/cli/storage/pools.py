@@ -52,7 +52,7 @@ def table(pools: Sequence[Row]) -> Table:
 def spm(pool: Row) -> str:
     """In a few words."""
     if pool["spmStatus"] == "SPM":
-        return f"[green]this host[/], host id {pool['hostId']}"
+        return "[green]this host[/]"
     lease = pool["spmLease"]
     if pool["spmStatus"] == "Contend":
         return "[yellow]this host is about to be[/]"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from rich.markup import escape
+from rich.table import Table
 
 from vdsm.cli.output import bar, duration, size
 from vdsm.cli.storage.asked import Row
@@ -40,7 +41,7 @@ def health(of_domain: Row) -> str:
         return "[dim]not watched[/]"
     if not found["checked"]:
         return "[yellow]being looked at[/]"
-    word = "[green]valid[/]" if found["valid"] else f"[red]bad[/] (code {found['code']})"
+    word = "[green]valid[/]" if found["valid"] else f"[red]bad[/] ({found['code']})"
     return f"{word} [dim]for {duration(found['sinceSeconds'])}[/]"
 
 
@@ -52,10 +53,18 @@ def host_id(of_domain: Row) -> str:
     return f"{of_domain['hostId']} {state}"
 
 
-def room(of_domain: Row) -> str:
+def room(of_domain: Row, *, short: bool = False) -> str:
     """How full it is, with what is free."""
     found = of_domain["health"]
     if found is None or not found["total"]:
         return ""
     used = 100 * (found["total"] - found["free"]) / found["total"]
-    return f"{bar(used)} {size(found['free'] / _MIB)} free of {size(found['total'] / _MIB)}"
+    free = f"{size(found['free'] / _MIB)} free"
+    return f"{bar(used, 6)} {free}" if short else f"{bar(used)} {free} of {size(found['total'] / _MIB)}"
+
+
+def unfolded(table: Table, *columns: str) -> Table:
+    """What is read at a glance stays in one line: where that has no room, each row becomes a block."""
+    for column in table.columns:
+        column.no_wrap = column.no_wrap or column.header in columns
+    return table
