@@ -5,6 +5,7 @@ A block between fences says its language. One of ``sh`` is run by tests/hosts/te
 on a private host. Around it comments that readers do not see:
 
     <!-- not run: why, and what tests it instead -->     before the block
+    <!-- on: where -->                                    before it: tests/lab runs it there, not test_docs.py
     <!-- shows: text -->                                  after it, any number: in what the block prints
 """
 
@@ -19,6 +20,7 @@ TOP = Path(__file__).resolve().parents[2]
 LANGUAGES = frozenset({"sh", "text", "python", "json", "ini", "toml", "xml"})
 _FENCE = re.compile(r"```(.*)\n((?:.*\n)*?)```\n", re.M)
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->\n\Z")
+_ON = re.compile(r"<!-- on: (.+) -->\n\Z")
 _SHOWS = re.compile(r"\s*<!-- shows: (.+) -->")
 
 
@@ -29,11 +31,12 @@ class Block:
     language: str
     text: str
     not_run: str
+    on: str
     shows: tuple[str, ...]
 
     @property
     def is_run(self) -> bool:
-        return self.language == "sh" and not self.not_run
+        return self.language == "sh" and not self.not_run and not self.on
 
 
 def pages() -> Iterator[Path]:
@@ -49,13 +52,14 @@ def blocks(page: Path) -> list[Block]:
 
 def _blocks(name: str, text: str) -> Iterator[Block]:
     for fence in _FENCE.finditer(text):
-        reason = _NOT_RUN.search(text[: fence.start()])
+        reason, on = _NOT_RUN.search(text[: fence.start()]), _ON.search(text[: fence.start()])
         shows, place = [], fence.end()
         while found := _SHOWS.match(text, place):
             shows.append(found[1])
             place = found.end()
         line = text.count("\n", 0, fence.start()) + 1
-        yield Block(name, line, fence[1].strip(), fence[2], reason[1] if reason else "", tuple(shows))
+        why, where = reason[1] if reason else "", on[1] if on else ""
+        yield Block(name, line, fence[1].strip(), fence[2], why, where, tuple(shows))
 
 
 def script(found: list[Block]) -> str:

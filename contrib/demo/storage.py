@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``python -m contrib.demo.storage FILE``: the picture of `vdsm storage` in docs, from a real host, as an SVG file.
+"""``python -m contrib.demo.storage docs/storage.svg``: the picture of `vdsm storage` in docs/cli.md, from a real host.
 
 The host has a pool of two domains, and may not enter the second one any more.
 """

@@ -4,18 +4,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import subprocess
+import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
+from contrib.checks import pages
 from contrib.lab import engine
+from contrib.lab.agent_life import AGENT_SOCKET
 from contrib.lab.microvm import storage_server
 from contrib.lab.microvm.host import MicroHost
 from contrib.lab.microvm.san import SERVER, San, address
 from contrib.lab.microvm.storage_faults import storage_hung
+from vdsm.cli.connection import SOCKET_VARIABLE
 from vdsm.client import Client
 
 pytestmark = [pytest.mark.cost(25), pytest.mark.timeout(900), pytest.mark.usefixtures("nfs")]
@@ -24,6 +31,14 @@ NFS = 1
 MOUNTS = "/rhev/data-center/mnt"
 SLOW_S = 300.0
 """For calls, and starts, of an emulated host."""
+ON_SERVER, ON_HOST, GONE = "the NFS server", "a host", "a host whose server is gone"
+COMMAND = f'vdsm() {{ {sys.executable} -m vdsm.cli "$@"; }}'
+# the lab's server has an export with fsid=0, below which paths of version 4 begin; its hosts' sanlock is root
+LAB = (
+    ("/srv/vms 192.0.2.0/24(", f"{storage_server.EXPORT}/vms *(no_root_squash,"),
+    ("/srv/vms", f"{storage_server.EXPORT}/vms"),
+    (f"server:{storage_server.EXPORT}/vms", "server:/vms"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +129,43 @@ async def test_a_server_that_died_is_told_in_time_and_cut_off(agent: MicroHost, 
         assert took < 60
         assert [answer["status"] for answer in await ask(client, "connect", three)] == [0]
         assert [answer["status"] for answer in await ask(client, "disconnect", three)] == [0]
+
+
+async def test_the_walkthrough_of_the_page_does_what_it_says(agent: MicroHost, san: San) -> None:
+    """The host's commands run beside it, over its agent's socket: an emulated host takes seconds to begin each."""
+    agent.run(["sh", "-c", f"echo '{address('san-a', SERVER)} server' >> /etc/hosts"])
+    typed = {**os.environ, SOCKET_VARIABLE: agent.outer_socket(AGENT_SOCKET)}
+    blocks = [block for block in pages.blocks(pages.TOP / "docs/storage.md") if block.on]
+    ids = next(block.text for block in blocks if block.on == ON_HOST)
+    assert {block.on for block in blocks} == {ON_SERVER, ON_HOST, GONE}
+    began = time.monotonic()
+    for block in blocks:
+        script = "\n".join(["set -eu", COMMAND, ids, block.text])
+        for on_page, here in LAB:
+            script = script.replace(on_page, here)
+        async with _gone(agent, san) if block.on == GONE else contextlib.AsyncExitStack():
+            if block.on == ON_SERVER:
+                done = san.server.run(["bash", "-c", script], timeout_s=SLOW_S, check=False)
+            else:
+                done = subprocess.run(
+                    ["bash", "-c", script], env=typed, cwd=pages.TOP, capture_output=True, timeout=SLOW_S
+                )
+        told = f"line {block.line}:\n{done.stdout.decode()}\n{done.stderr.decode()}"
+        assert done.returncode == 0, told
+        assert [text for text in block.shows if text not in done.stdout.decode()] == [], told
+        print(f"line {block.line} after {time.monotonic() - began:.1f} s")
+    assert "/vms" not in mounted(agent)
+
+
+@contextlib.asynccontextmanager
+async def _gone(host: MicroHost, san: San) -> AsyncIterator[None]:
+    """The server, as the host has noticed."""
+    with storage_hung(san.server):
+        async with host.client() as client:
+
+            async def bad() -> bool:
+                stats = await client.call("Host.getStorageRepoStats", timeout_s=SLOW_S)
+                return bool(stats) and not any(entry["valid"] for entry in stats.values())
+
+            await engine.until("the host notices", bad, timeout_s=60)
+        yield

@@ -26,11 +26,12 @@ def test_no_block_is_overlooked(page: Path) -> None:
 def test_a_page_s_blocks_are_one_script_and_their_marks_are_found() -> None:
     text = (
         "x\n```sh\none\ntwo\n```\n<!-- shows: a -->\n<!-- shows: b -->\n\n"
-        "<!-- not run: why -->\n```sh\nthree\n```\n```text\nfour\n```\n"
+        "<!-- not run: why -->\n```sh\nthree\n```\n```text\nfour\n```\n<!-- on: there -->\n```sh\nfive\n```\n"
     )
-    first, second, third = pages._blocks("page", text)
+    first, second, third, fourth = pages._blocks("page", text)
     assert (first.line, first.text, first.shows, first.is_run) == (2, "one\ntwo\n", ("a", "b"), True)
     assert (second.not_run, second.is_run, third.is_run) == ("why", False, False)
+    assert (fourth.on, fourth.is_run) == ("there", False)
     assert pages.script([first]).splitlines() == ["set -eu", "echo; echo '@@ line 2'", "one", "two"]
 
 
