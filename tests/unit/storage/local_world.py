@@ -47,6 +47,14 @@ def mounted_domains(mounts: str, pools: IoPools, kept: Kept | None = None) -> Do
     return Domains(MountedFolders(mounts, lease_edges(kept), pools, io_timeout_s=1))
 
 
+def take_domain(made: Path, folder: Path, domain_id: str) -> None:
+    shutil.copytree(made, folder)
+    metadata = folder / domain_id / METADATA
+    made_there = domain_fields.decode(metadata.read_bytes(), str(metadata))
+    here = replace(made_there, fields={**made_there.fields, "REMOTE_PATH": str(folder)})
+    metadata.write_bytes(domain_fields.encode(here))
+
+
 @dataclass
 class World:
     """One host with one local folder. ``restart`` is what a killed and started agent does."""
@@ -86,10 +94,13 @@ class World:
         results = await self.storage.connections.connect([LocalFolder("c", str(self.folder))])
         assert results[0].error is None
 
-    async def create_domain(self, domain_id: str, folder: Path, **changes: Any) -> None:
-        folder.mkdir(exist_ok=True)
+    async def connect_folder(self, folder: Path) -> None:
         results = await self.storage.connections.connect([LocalFolder("d", str(folder))])
         assert results[0].error is None
+
+    async def create_domain(self, domain_id: str, folder: Path, **changes: Any) -> None:
+        folder.mkdir(exist_ok=True)
+        await self.connect_folder(folder)
         await self.storage.catalogue.create(
             domain_id,
             DomainKind.LOCALFS,
@@ -104,11 +115,7 @@ class World:
 
     def take(self, made: World) -> None:
         """The domain of another world, as if it had been created here: that takes most of a second."""
-        shutil.copytree(made.folder, self.folder)
-        metadata = self.domain / METADATA
-        made_there = domain_fields.decode(metadata.read_bytes(), str(metadata))
-        here = replace(made_there, fields={**made_there.fields, "REMOTE_PATH": str(self.folder)})
-        metadata.write_bytes(domain_fields.encode(here))
+        take_domain(made.folder, self.folder, self.domain_id)
 
     async def connect(self, master_version: int = 1) -> None:
         domains = {self.domain_id: DomainStatus.ACTIVE}

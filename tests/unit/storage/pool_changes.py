@@ -12,10 +12,10 @@ import fcntl
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from inside import Spm
-from local_world import World
+from local_world import World, take_domain
 
 from storage.ondisk.values import DomainStatus
 from storage.pool_master import ConnectedPool
@@ -71,6 +71,19 @@ class Change:
         self.ended = await world.start_volume(self.image, new_uuid())
         await world.finish(self.ended)
         await world.create_domain(self.second, self.folder, version=self.version)
+
+    def elsewhere(self, world: World) -> Self:
+        """The same, prepared, in a world of its own."""
+        take_domain(self.world.folder, world.folder, world.domain_id)
+        taken = type(self)(world, *self.ids)
+        take_domain(self.folder, taken.folder, self.second)
+        return taken
+
+    async def start(self) -> None:
+        """A host of that world, ready for the change."""
+        await self.world.start()
+        await self.world.connect_folder(self.folder)
+        await self.ready()
 
     async def _attach(self, status: DomainStatus = ACTIVE) -> None:
         await self.world.storage.pool_domains.attach(self.world.pool_id, self.second)
@@ -257,16 +270,10 @@ class Reconstruct(Change):
     async def prepare(self) -> None:
         await super().prepare()
         await self._attach()
-        pool = self.world.storage.pool
-        await pool.stop_spm(self.world.pool_id)
-        await pool.disconnect(self.world.pool_id)
-        (self.world.domain / "dom_md").rename(self.world.domain / "away")
-
-    async def join(self) -> None:
-        return
 
     async def ready(self) -> None:
-        return
+        with contextlib.suppress(FileNotFoundError):
+            (self.world.domain / "dom_md").rename(self.world.domain / "away")
 
     async def change(self) -> None:
         wanted = ConnectedPool(

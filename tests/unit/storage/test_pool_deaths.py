@@ -12,7 +12,8 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,7 @@ top, pool_id, domain_id, name, ids = json.loads(sys.argv[1])
 async def main():
     world = World(Path(top), pool_id=pool_id, domain_id=domain_id)
     change = getattr(pool_changes, name)(world, *ids)
-    await world.start()
-    await change.ready()
+    await change.start()
     try:
         await change.change()
     except AgentError:  # of the process that reached the point
@@ -62,34 +62,41 @@ async def main():
 asyncio.run(main())
 """
 
-Prepare = Callable[[str], Awaitable[Change]]
-
 
 @pytest.fixture(scope="module")
-def _made_old(make_pool: Callable[..., World]) -> World:
-    return make_pool(version=3)
+def _prepared(
+    tmp_path_factory: pytest.TempPathFactory, make_pool: Callable[..., World]
+) -> Callable[[type[Change]], Change]:
+    """Each change once, that far; no test touches it."""
+    made: dict[type[Change], Change] = {}
+
+    async def prepare(change: Change) -> None:
+        await change.world.start()
+        await change.world.connect()
+        await change.world.become_spm()
+        await change.prepare()
+        await change.world.stop()
+
+    def prepared(kind: type[Change]) -> Change:
+        if kind not in made:
+            of = make_pool(version=kind.version)
+            world = World(tmp_path_factory.mktemp("prepared"), pool_id=of.pool_id, domain_id=of.domain_id)
+            world.take(of)
+            made[kind] = kind(world)
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, prepare(made[kind])).result()
+        return made[kind]
+
+    return prepared
 
 
 @pytest.fixture
-async def prepare(tmp_path: Path, _made: World, _made_old: World) -> AsyncIterator[Prepare]:
-    """A pool to make the change of a point on; this host is its SPM, where the change is one of an SPM."""
-    worlds = []
-
-    async def made(point: str) -> Change:
-        kind = change_at(point)
-        of = _made if kind.version == 5 else _made_old
-        world = World(tmp_path, pool_id=of.pool_id, domain_id=of.domain_id)
-        world.take(of)
-        worlds.append(world)
-        await world.start()
-        await world.connect()
-        await world.become_spm()
-        change = kind(world)
-        await change.prepare()
-        return change
-
-    yield made
-    for world in worlds:
+async def change(point: str, tmp_path: Path, _prepared: Callable[[type[Change]], Change]) -> AsyncIterator[Change]:
+    """What the point is one of, about to be made; no agent runs yet."""
+    made = _prepared(change_at(point))
+    world = World(tmp_path, pool_id=made.world.pool_id, domain_id=made.world.domain_id)
+    yield made.elsewhere(world)
+    if hasattr(world, "storage"):
         await world.stop()
 
 
@@ -110,8 +117,8 @@ def test_each_point_of_storage_is_died_at_somewhere() -> None:
 
 
 @pytest.mark.parametrize("point", OTHERS)
-async def test_a_process_that_dies_in_the_middle(prepare: Prepare, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
-    change = await prepare(point)
+async def test_a_process_that_dies_in_the_middle(change: Change, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    await change.start()
     world, spm = change.world, change.world.storage.pool.spm
     marker = world.top / point
     with monkeypatch.context() as patched:
@@ -133,27 +140,23 @@ async def test_a_process_that_dies_in_the_middle(prepare: Prepare, monkeypatch: 
 
 
 @pytest.mark.parametrize("point", POINTS)
-async def test_an_agent_that_dies_in_the_middle(prepare: Prepare, point: str) -> None:
-    change = await prepare(point)
+async def test_an_agent_that_dies_in_the_middle(change: Change, point: str) -> None:
     world = change.world
-    await world.stop()
     marker = world.top / point
     arguments = json.dumps([str(world.top), world.pool_id, world.domain_id, type(change).__name__, change.ids])
     code = AGENT.replace("HERE", repr(str(Path(__file__).parent)))
     environment = {"PATH": "/usr/bin:/bin", "VDSM_CRASH_AT": f"{point}:{marker}"}
     died = subprocess.run([sys.executable, "-c", code, arguments], env=environment, check=False)
     assert (died.returncode, marker.exists()) == (-9, True)
-    restarted = type(change)(World(world.top, pool_id=world.pool_id, domain_id=world.domain_id), *change.ids)
-    await restarted.world.start()
-    await _goes_on(restarted)
-    await restarted.world.stop()
+    await world.start()
+    await _goes_on(change)
 
 
 @pytest.mark.parametrize(("point", "dead"), DEAD)
 async def test_storage_that_dies_in_the_middle_and_comes_back(
-    prepare: Prepare, monkeypatch: pytest.MonkeyPatch, point: str, dead: str
+    change: Change, monkeypatch: pytest.MonkeyPatch, point: str, dead: str
 ) -> None:
-    change = await prepare(point)
+    await change.start()
     world = change.world
     places = {"master": [world.folder], "second": [change.folder], "both": [world.folder, change.folder]}[dead]
     mounts = {f"{world.paths.mounts}/{mount_name(str(place))}" for place in places}
@@ -197,10 +200,10 @@ async def test_storage_that_dies_in_the_middle_and_comes_back(
 
 @pytest.mark.parametrize("point", AGENTS)
 async def test_a_master_that_dies_before_the_pool_s_map_is_written(
-    prepare: Prepare, monkeypatch: pytest.MonkeyPatch, point: str
+    change: Change, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
     """Of a pool whose engine leaves its map to the master."""
-    change = await prepare(point)
+    await change.start()
     world, pool = change.world, change.world.storage.pool
     await pool.stop_spm(world.pool_id)
     await pool.disconnect(world.pool_id)
