@@ -27,6 +27,7 @@ from storage.locks import LockTable, Mode
 from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainClass, DomainRole
 from storage.spm.errors import UpgradeRunning
+from storage.tasks.files import empty
 from vdsm.common.clocks import Clock
 from vdsm.common.errors import AgentError
 
@@ -73,6 +74,9 @@ class Activations:
             await domain.change_metadata(
                 lambda metadata: {"ROLE": DomainRole.REGULAR.value} if self._is_leftover(metadata) else {}
             )
+            if domain.domain_id != self._led.master_id:
+                async with domain.master_files() as folders:
+                    await empty(folders.tasks)
 
     async def convert(self, domain: Domain, version: int) -> None:
         """Alone on the domain. Seen through, whoever is cancelled."""

@@ -24,6 +24,7 @@ from storage.ondisk.values import DomainClass, DomainRole, DomainStatus
 from storage.spm.attachments import FREED, check_can_be_master
 from storage.spm.errors import DomainHasPool, MixedDomainVersions
 from storage.spm.own_lease import OwnLease
+from storage.tasks.files import empty
 from vdsm.common.crashpoints import crash_point
 from vdsm.common.errors import RemoteError
 from vdsm.common.types import Json
@@ -93,12 +94,12 @@ class Once:
             if metadata.domain_class is DomainClass.DATA and metadata.version != master.version:
                 raise MixedDomainVersions(domain_id, int(metadata.version), int(master.version))
         await self._take(master, RESERVED_HOST_ID)
-        _check_free(await master.read_metadata(), master_id, pool_id)
+        before = await master.read_metadata()
+        _check_free(before, master_id, pool_id)
         for domain_id in all_ids[1:]:
             await (await self._domains.get(domain_id)).change_metadata(lambda metadata: _joined(metadata, pool_id))
         POOL_OTHERS.reach()
-        async with master.master_files():  # its folders are made
-            pass
+        await _make_folders(master, before)
         domains = dict.fromkeys(all_ids, DomainStatus.ATTACHED)
         domains[master_id] = DomainStatus.ACTIVE
         fields = master_fields(pool_id=pool_id, pool_description=name, domains=domains, master_version=master_version)
@@ -120,8 +121,7 @@ class Once:
         _check_free(await master.read_metadata(), master_id, pool_id)
         await self._take(master, host_id)
         RECONSTRUCT_TAKEN.reach()
-        async with master.master_files():
-            pass
+        await _make_folders(master, await master.read_metadata())
         statuses = {domain_id: DomainStatus(status) for domain_id, status in domains.items()}
         fields = master_fields(pool_id=pool_id, pool_description=name, domains=statuses, master_version=master_version)
 
@@ -158,6 +158,15 @@ class Once:
         await self._tell_step(f"it joins the lockspace of {at} and takes its lease")
         await self._lease.take(domain, host_id, timeout_s=ACQUIRE_S)
         await self._tell_step(f"it has the lease and writes the metadata of {at}")
+
+
+async def _make_folders(master: Domain, before: DomainMetadata) -> None:
+    """Of who becomes a master. Tasks that an earlier time as one left there would be undone by its first SPM, on
+    volumes that are in use since. One that says Master already has the pool's own.
+    """
+    async with master.master_files() as folders:
+        if before.role is not DomainRole.MASTER:
+            await empty(folders.tasks)
 
 
 async def _change(domain: Domain, change: ChangeFields) -> None:

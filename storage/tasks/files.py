@@ -54,14 +54,19 @@ class MasterFolders:
     ovfs: Files
 
 
+async def empty(files: Files) -> None:
+    """Of a domain that is no master: nothing there counts any more."""
+    for name in await files.listdir():
+        if name not in EXPECTED:
+            await files.remove_tree(name)
+
+
 async def copy_all(source: Files, target: Files) -> list[str]:
     """Each entry, into an emptied ``target``; sentences on those that are no folder with files, which are not copied.
 
     Raises what reading or writing met: then the copy is not complete.
     """
-    for name in await target.listdir():
-        if name not in EXPECTED:
-            await target.remove_tree(name)
+    await empty(target)
     odd = []
     for name in await source.listdir():
         if name in EXPECTED:

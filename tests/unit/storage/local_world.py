@@ -139,7 +139,7 @@ class World:
                 await asyncio.sleep(0.01)
 
     async def start_volume(self, image_id: str, volume_id: str, **changes: Any) -> str:
-        source = changes.pop("source_image_id", "")
+        source, domain_id = changes.pop("source_image_id", ""), changes.pop("domain_id", self.domain_id)
         volume = {
             "image_id": image_id,
             "volume_id": volume_id,
@@ -148,7 +148,7 @@ class World:
             "allocation": "SPARSE",
             **changes,
         }
-        params = {"domain_id": self.domain_id, "source_image_id": source, "volume": volume}
+        params = {"domain_id": domain_id, "source_image_id": source, "volume": volume}
         task_id: str = await self.storage.pool.call_spm("volume.create", params)
         return task_id
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -239,12 +240,15 @@ async def test_an_activated_domain_is_no_leftover_master(spm: World, second: Sec
 
 
 async def test_whoever_becomes_spm_puts_back_a_leftover_master(spm: World, second: Second) -> None:
-    """However long ago this host saw that the domain is well."""
+    """However long ago this host saw that the domain is well. Its tasks are copies, or were never seen."""
+    task_id = await _ended_task(spm)
+    (second.path / "master" / "tasks").mkdir(parents=True)
+    _leave_task(spm, task_id, second.path)
     await spm.storage.pool.stop_spm(spm.pool_id)
     _edit(second.path, "ROLE=Regular", "ROLE=Master")
     await spm.become_spm()
     async with asyncio.timeout(10):
-        while _fields(second.path)["ROLE"] != "Regular":
+        while _fields(second.path)["ROLE"] != "Regular" or _tasks(second.path):
             await asyncio.sleep(0.01)
     assert _fields(spm.domain)["ROLE"] == "Master"
 
@@ -274,6 +278,49 @@ async def test_a_pool_is_made_anew_on_another_of_its_domains(spm: World, second:
     assert (found["POOL_SPM_ID"], found["LOCKPOLICY"]) == ("-1", "ON")
     await spm.storage.pool.connect(spm.pool_id, 1, second.domain_id, 7, None)
     assert (await spm.become_spm())["taskResult"] == "success"
+
+
+def _leave_task(spm: World, task_id: str, path: Path) -> None:
+    """Of a creation that runs still, as far as this domain knows."""
+    left = path / "master" / "tasks" / task_id
+    shutil.copytree(spm.domain / "master" / "tasks" / task_id, left)
+    for file in left.iterdir():
+        file.write_bytes(file.read_bytes().replace(b"state = finished", b"state = running"))
+
+
+async def test_a_master_that_is_made_anew_undoes_nothing_of_an_earlier_time(spm: World, second: Second) -> None:
+    image = new_uuid()
+    task_id = await spm.start_volume(image, new_uuid(), domain_id=second.domain_id)
+    await spm.finish(task_id)
+    (second.path / "master" / "tasks").mkdir(parents=True)
+    _leave_task(spm, task_id, second.path)
+    await _lost(spm, second)
+    await spm.storage.new_pools.reconstruct(_wanted(spm, second.domain_id), "again", {})
+    await spm.storage.pool.connect(spm.pool_id, 1, second.domain_id, 7, None)
+    assert (await spm.become_spm())["taskResult"] == "success"
+    assert await spm.storage.tasks.of_spm() == []
+    assert await spm.storage.volumes.images(second.domain_id) == [image]
+
+
+async def test_a_master_that_is_made_anew_on_itself_keeps_its_tasks(spm: World) -> None:
+    task_id = await _ended_task(spm)
+    await spm.storage.pool.stop_spm(spm.pool_id)
+    await spm.storage.pool.disconnect(spm.pool_id)
+    wanted = ConnectedPool(spm.pool_id, 1, spm.domain_id, 7, {spm.domain_id: DomainStatus.ACTIVE}, True)
+    await spm.storage.new_pools.reconstruct(wanted, "again", {})
+    assert _tasks(spm.domain) == [task_id]
+
+
+async def test_a_new_pool_undoes_nothing_of_an_earlier_one(spm: World, second: Second) -> None:
+    task_id = await _ended_task(spm)
+    (second.path / "master" / "tasks").mkdir(parents=True)
+    _leave_task(spm, task_id, second.path)
+    await spm.storage.pool_domains.deactivate(spm.pool_id, second.domain_id)
+    await spm.storage.pool_domains.detach(spm.pool_id, second.domain_id)
+    await spm.storage.pool.stop_spm(spm.pool_id)
+    await spm.storage.pool.disconnect(spm.pool_id)
+    await spm.storage.new_pools.create(new_uuid(), "new", second.domain_id, 1, [second.domain_id], {})
+    assert _tasks(second.path) == []
 
 
 async def test_a_pool_is_made_anew_by_a_host_that_is_in_none(spm: World, second: Second) -> None:

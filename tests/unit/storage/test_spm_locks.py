@@ -239,7 +239,10 @@ async def test_a_change_that_is_interrupted_writes_nothing_after_its_lease_is_gi
             ended.append(attaching.done())
             await super().give_back()
 
-    once = Once(Watched(inside.domains, inside.pools, Kept(), inside.world.paths.leased), inside.domains)
+    async def unheard(_step: str) -> None:
+        return
+
+    once = Once(Watched(inside.domains, inside.pools, Kept(), inside.world.paths.leased), inside.domains, unheard)
     writing = stop_at(monkeypatch, DomainFiles, "write_metadata")
     params = {"pool_id": inside.world.pool_id, "host_id": 1, "domain_id": other, "master_version": 5}
     attaching = asyncio.ensure_future(once.serve("domain.attach", params))
