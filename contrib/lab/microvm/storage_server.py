@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contrib.lab.microvm.host import MicroHost
@@ -84,8 +84,12 @@ def serve_iscsi(server: MicroHost, devices: Sequence[str], portals: Sequence[str
     _script(server, "set -e\n" + "\n".join(lines) + "\necho 1 > $tpg/enable")
 
 
-def serve_nfs(server: MicroHost) -> None:
-    """`EXPORT`, by v3 and v4, owned by vdsm and with root's rights left to root."""
+def serve_nfs(server: MicroHost, exports: Mapping[str, str] | None = None) -> None:
+    """`EXPORT`, by v3 and v4, owned by vdsm and with root's rights left to root.
+
+    ``exports``: those that clients have mounted, with their options, after the server's power was cut. The files are on
+    its disk. Whoever asks before its export is there would be told that the file system was made anew.
+    """
     start_lock_daemons(server)
     script = f"""
         set -e
@@ -94,6 +98,12 @@ def serve_nfs(server: MicroHost) -> None:
         chown 36:36 {EXPORT}
         echo '{EXPORT} *(rw,sync,no_subtree_check,no_root_squash,fsid=0)' > /etc/exports
         mount -t nfsd nfsd /proc/fs/nfsd
+    """
+    _script(server, script)
+    for name, options in (exports or {}).items():
+        export(server, name, options)
+    script = """
+        set -e
         exportfs -ra
         rpc.mountd
         # the shortest that the kernel takes: a server just started has nobody's locks to wait for
