@@ -5,6 +5,7 @@
 - ``pool``: the connected pool and the SPM role; ``pool_domains``: what belongs to it;
 - ``volumes``: images and volumes, read here and changed by the SPM process;
 - ``tasks``: tasks of the SPM and of this host, by one id space;
+- ``under_way``: changes that outlast their callers;
 - ``reports``: all of it as people look at it.
 
 VMs and statistics use the methods of `Storage` itself.
@@ -119,7 +120,7 @@ class Storage:
                 "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
             },
         )
-        self._under_way = UnderWay(
+        self.under_way = UnderWay(
             lambda about, sentence: events.publish("storage", "change_ended", about, {"message": sentence})
         )
         self.pool = Pool(
@@ -129,14 +130,14 @@ class Storage:
             spm,
             self.lockspaces,
             turns,
-            self._under_way,
+            self.under_way,
             watch_s=max(1.0, 2.0 * io_timeout_s),
         )
-        self.new_pools = NewPools(self.pool, self.domains, self.lockspaces, turns, self._under_way)
-        self.forced_detach = ForcedDetach(self.pool, self.domains, self.in_use, self.lockspaces, turns, self._under_way)
+        self.new_pools = NewPools(self.pool, self.domains, self.lockspaces, turns, self.under_way)
+        self.forced_detach = ForcedDetach(self.pool, self.domains, self.in_use, self.lockspaces, turns, self.under_way)
         self.versions = PoolVersions(self.pool, self.domains)
         self.iso_files = IsoFiles(self.domains, qemu_users)
-        self.pool_domains = PoolDomains(self.pool, self.domains, self.in_use, self.lockspaces, turns, self._under_way)
+        self.pool_domains = PoolDomains(self.pool, self.domains, self.in_use, self.lockspaces, turns, self.under_way)
         self.catalogue = Catalogue(
             self.domains,
             below.sources,
@@ -144,7 +145,7 @@ class Storage:
             self.in_use,
             self.lockspaces,
             turns,
-            self._under_way,
+            self.under_way,
         )
         self.tasks = PoolTasks(self.pool, self._code_of, self.locks)
         self.volumes = VolumeReader(self.domains)
@@ -173,7 +174,7 @@ class Storage:
         self._earlier.stop()
         await self.connections.close()
         await self.reports.close()
-        await self._under_way.stop()
+        await self.under_way.stop()
         await self.pool.spm.end()
         self.monitors.abandon_all()
         await self.domains.close()

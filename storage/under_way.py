@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from storage.spm.errors import ChangeUnderWay
@@ -38,16 +40,30 @@ class Step:
         self.at = at
 
 
+@dataclass(frozen=True)
+class Change:
+    """One that is under way, for people."""
+
+    what: str
+    about: str
+    at: str
+    seconds: float
+
+
 class UnderWay:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
-        self._changes: set[asyncio.Task[Any]] = set()
+        self._changes: dict[asyncio.Task[Any], tuple[str, str, Step, float]] = {}
+
+    def changes(self) -> list[Change]:
+        now = time.monotonic()
+        return [Change(what, about, step.at, now - since) for what, about, step, since in self._changes.values()]
 
     async def wait(self, what: str, about: str, step: Step, work: Coroutine[Any, Any, T]) -> T:
         """What ``work`` gives. ``what`` begins a sentence. Raises what it raises, and `ChangeUnderWay`."""
         change = asyncio.get_running_loop().create_task(work, name=what, context=masking.outside())
-        self._changes.add(change)
-        change.add_done_callback(self._changes.discard)
+        self._changes[change] = (what, about, step, time.monotonic())
+        change.add_done_callback(self._changes.pop)
         try:
             done, _ = await asyncio.wait([change], timeout=ANSWER_S)
         except asyncio.CancelledError:
@@ -60,9 +76,10 @@ class UnderWay:
 
     async def stop(self) -> None:
         """With the agent."""
-        for change in self._changes:
+        changes = list(self._changes)
+        for change in changes:
             change.cancel()
-        await asyncio.gather(*self._changes, return_exceptions=True)
+        await asyncio.gather(*changes, return_exceptions=True)
 
     def _tell_later(self, change: asyncio.Task[Any], what: str, about: str) -> None:
         def ended(_: object) -> None:

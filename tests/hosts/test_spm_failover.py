@@ -66,6 +66,14 @@ async def test_the_role_is_one_host_s_and_moves_when_it_dies(cluster: Cluster) -
         assert await center.spm() is second
 
         client = center.client(second)
+        ((found,), (leases,)) = [await client.call(f"storage.get{what}") for what in ("Hosts", "Leases")]
+        assert {host["hostId"]: (host["status"], host["here"]) for host in found["hosts"]} == {
+            1: ("dead", False),
+            2: ("live", True),
+            3: ("live", False),
+        }
+        assert {host["name"] for host in found["hosts"]} >= {host.spec.host_id for host in (first, second)}
+        assert [(lease["hostId"], lease["status"]) for lease in leases["leases"]] == [(2, "live")]
         tasks = await clear_all(client)
         assert [task["taskResult"] for task in tasks.values()] == ["cleanSuccess"]
         images = await client.call("StorageDomain.getImages", {"storagedomainID": pool.domain_id})

@@ -17,6 +17,7 @@ from storage.reports.domains import DomainSeen
 from storage.reports.hosts import DomainHosts
 from storage.reports.leases import DomainLeases, LeaseSeen
 from storage.reports.pools import PoolSeen
+from storage.under_way import Change
 from vdsm.api.call import Call
 from vdsm.api.codes import code_of
 from vdsm.api.registry import verb
@@ -67,13 +68,14 @@ async def storage_get_leases(call: Call, params: OfDomain) -> list[JsonDict]:
 
 @verb("storage.getTasks", role=Role.READER)
 async def storage_get_tasks(call: Call, params: NoParams) -> list[JsonDict]:
-    """Tasks of this host and, when it is SPM, of the pool; jobs of this host."""
+    """Tasks of this host and, when it is SPM, of the pool; jobs of this host; changes that outlast their callers."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             tasks = await call.agent.storage.tasks.all()
     except TimeoutError:
         raise DeadlineExceeded("asking the SPM process for its tasks", PATIENCE_S) from None
-    return [*map(_task, tasks), *map(_job, call.agent.jobs.all())]
+    changes = call.agent.storage.under_way.changes()
+    return [*map(_task, tasks), *map(_job, call.agent.jobs.all()), *map(_change, changes)]
 
 
 def _pool(pool: PoolSeen) -> JsonDict:
@@ -187,6 +189,22 @@ def _task(task: Mapping[str, Any]) -> JsonDict:
         "code": task["code"],
         "message": masking.hide(str(task["message"])),
         "result": task["result"],
+    }
+
+
+def _change(change: Change) -> JsonDict:
+    """It has no id of its own: that of the domain or pool that it changes."""
+    return {
+        "id": change.about,
+        "kind": "change",
+        "verb": change.what,
+        "state": change.at,
+        "isDone": False,
+        "failed": False,
+        "progress": None,
+        "code": 0,
+        "message": f"It is under way for {change.seconds:.0f} s",
+        "result": "",
     }
 
 

@@ -345,6 +345,18 @@ def test_bars_of_followed_tasks_move_on_a_terminal(agent, monkeypatch):
     assert shown.index("50 %") < shown.index("75 %") < shown.index("volume-1")
 
 
+def test_tasks_that_are_cleared_meanwhile_end_the_following(agent, monkeypatch):
+    class Screen(output._Screen):
+        def __init__(self, **_):
+            super().__init__(highlight=False, width=80, force_terminal=True)
+
+    monkeypatch.setattr(output, "_Screen", Screen)
+    monkeypatch.setattr(tasks, "LOOK_S", 0.01)
+    agent.answers["storage.getTasks"] = iter([[RUNNING], []])
+    done = run("tasks", "--follow")
+    assert (done.exit_code, "50 %" in done.stdout) == (0, True)
+
+
 def test_a_followed_task_that_failed_is_an_error(agent, monkeypatch):
     agent.answers["storage.getTasks"] = [FAILED]
     assert run("tasks", "--follow").exit_code == 1

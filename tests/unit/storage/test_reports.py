@@ -26,6 +26,7 @@ from storage.ondisk.crc32c import checksum
 from storage.ondisk.values import DomainStatus
 from storage.reports import Reports, asking
 from storage.spm.control import SpmStatus
+from storage.under_way import Step
 from tests.undying import undying
 from vdsm.api import storage_reports as api
 from vdsm.common import groups
@@ -145,6 +146,18 @@ async def test_tasks_are_told_with_how_far_they_are_and_their_end(spm: World) ->
     made = told[status["taskID"]]
     assert (made["verb"], made["isDone"], made["failed"], made["result"]) == ("createVolume", True, False, volume_id)
     assert made["progress"] == 100.0
+
+
+async def test_a_change_that_is_under_way_is_told_with_what_it_is_at(world: World) -> None:
+    go = asyncio.Event()
+    change = asyncio.create_task(world.storage.under_way.wait("Making it", "about", Step("it writes"), go.wait()))
+    await asyncio.sleep(0)
+    (told,) = await api.storage_get_tasks(agent_of(world), api.NoParams())
+    assert (told["id"], told["kind"], told["verb"], told["state"]) == ("about", "change", "Making it", "it writes")
+    assert not told["isDone"]
+    go.set()
+    await change
+    assert await api.storage_get_tasks(agent_of(world), api.NoParams()) == []
 
 
 # A shared domain

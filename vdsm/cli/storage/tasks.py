@@ -46,8 +46,9 @@ async def follow() -> bool:
             with Live(_drawn(found), console=out, auto_refresh=False) as live:
                 while not all(task["isDone"] for task in found):
                     await asyncio.sleep(LOOK_S)
-                    found = await rows(client, "storage.getTasks") or found
-                    live.update(_drawn(found), refresh=True)
+                    found = await rows(client, "storage.getTasks")
+                    if found:  # what was cleared meanwhile stays to be read
+                        live.update(_drawn(found), refresh=True)
             return any(task["failed"] for task in found)
         told: dict[str, str] = {}
         while True:
