@@ -25,6 +25,7 @@ PARTS = (
     "fairness",
     "footprint",
     "storage_io",
+    "storage_flows",
     "vms",
     "many_vms",
     "vm_statistics",

@@ -54,11 +54,11 @@ def run(host: PrivateHost) -> list[Table]:
 async def _memory(host: PrivateHost) -> Table:
     rows: list[Row] = []
     async with host.client() as client:
-        pool = await engine.new_pool(client, domain_type=engine.LOCALFS, connection=_folder(host, 0))
+        pool = await engine.new_pool(client, domain_type=engine.LOCALFS, connection=local_folder(host, 0))
         for count in COUNTS:
             for number in range(len(await _statuses(client)), count):
-                await _add(client, pool, _folder(host, number))
-            await engine.until("all domains are valid", lambda: _all_valid(client), timeout_s=STEP_S)
+                await _add(client, pool, local_folder(host, number))
+            await until_valid(client)
             await asyncio.sleep(KEPT_S + IDLE_S + 5)  # what only starting needed has ended
             found = await asyncio.to_thread(footprint.measure, host)
             helpers = [p for p in footprint.ours(host) if any(HELPER in part for part in p.cmdline())]
@@ -72,7 +72,8 @@ async def _memory(host: PrivateHost) -> Table:
     return Table("Memory by the number of domains", columns, rows, note)
 
 
-def _folder(host: PrivateHost, number: int) -> dict[str, str]:
+def local_folder(host: PrivateHost, number: int) -> dict[str, str]:
+    """A connection for one more domain."""
     folder = f"{LOCAL_FOLDER}/domain{number}"
     host.run(["install", "-d", "-o", "36", "-g", "36", folder])
     return engine.local_connection(folder)
@@ -85,6 +86,11 @@ async def _add(client: Client, pool: engine.Pool, connection: dict[str, str]) ->
     }
     await client.call("StorageDomain.attach", ids, timeout_s=STEP_S)
     await client.call("StorageDomain.activate", ids, timeout_s=STEP_S)
+
+
+async def until_valid(client: Client) -> None:
+    """All domains of the pool are. Raises `HostFailed` when one is not."""
+    await engine.until("all domains are valid", lambda: _all_valid(client), timeout_s=STEP_S)
 
 
 async def _statuses(client: Client) -> dict[str, Any]:
