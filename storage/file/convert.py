@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from storage import conversion
 from storage.conversion import Step
 from storage.domain import ChangeFields
-from storage.errors import DAMAGED, IoFailed, StorageError
+from storage.errors import DAMAGED, StorageError
 from storage.file.create import FILE_MODE, write_index
 from storage.file.files import DomainFiles
 from storage.file.volumes import FileVolumes
@@ -51,14 +51,11 @@ def _version_5(files: DomainFiles) -> dict[str, str | None]:
 
 
 async def _make_index(files: DomainFiles) -> None:
-    """No lease of a later version can be in it yet: an index that an earlier conversion left is formatted anew."""
+    """No lease of a later version can be in it yet, so what an earlier conversion left goes: a write of that one which
+    the server carries out late lands in a file that nobody has any more, never over leases."""
     path = files.place(XLEASES)
-    try:
-        await files.io.create(path, mode=FILE_MODE)
-    except IoFailed as e:
-        if e.error != "EEXIST":
-            raise
-        await files.io.chmod(path, FILE_MODE)
+    await files.io.remove(path)
+    await files.io.create(path, mode=FILE_MODE)
     await write_index(files)
 
 
