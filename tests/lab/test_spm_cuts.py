@@ -42,7 +42,7 @@ from tests.soak import SOAK
 from vdsm.client import ClientError, RpcError
 from vdsm.common.crashpoints import REGISTRY
 
-pytestmark = [pytest.mark.cost(200), pytest.mark.timeout(900), pytest.mark.usefixtures("nfs")]
+pytestmark = [pytest.mark.cost(230), pytest.mark.timeout(900), pytest.mark.usefixtures("nfs")]
 
 # of all flows the two with the most to lose, in the middle: two masters, and volumes of which some are converted
 OFTEN = [("master.move.written", "domain.convert.both")]
