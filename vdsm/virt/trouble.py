@@ -6,6 +6,10 @@
     kill          as auto_resume, but not after `KILL_AFTER_S`: by then the engine may have started it elsewhere, where
                   it holds the VM's lease; so it is ended without grace (exit reason 14)
 
+What was asked of the storage before it was back may fail afterwards, when the kernel gives it up. That pauses a VM on
+a storage that is well, and nobody would let it go on. So each return of a domain lets a VM go on once more, within
+`LATE_S`; a disk that fails again and again stays as it is.
+
 Only VMs paused by trouble of a disk: what somebody paused stays paused. The time counts from the first trouble, and is
 on record, so a restart of the agent does not begin it anew.
 """
@@ -15,16 +19,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 
 from vdsm.common.errors import AgentError
-from vdsm.virt.capability import Capability, Handle
+from vdsm.virt.capability import Capability, Handle, Reaction
 from vdsm.virt.errors import Superseded
+from vdsm.virt.hypervisor import DiskTrouble, VmEvent
 from vdsm.virt.running import Running
 from vdsm.virt.states import DISK_TROUBLE, ExitReason, VmState, exit_for
 
 log = logging.getLogger("vdsm.virt")
 
 KILL_AFTER_S = 80.0  # 8 x sanlock's io_timeout: a lease that is not renewed is free then
+# how long the kernel keeps what was asked: 60 s by the usual options of a mount
+LATE_S = 60.0
 
 
 class ResumeBehaviour(Capability):
@@ -33,6 +41,8 @@ class ResumeBehaviour(Capability):
         self._vm = vm
         self._slots = slots
         self._running = running
+        self._late_until_s = 0.0
+        self._late: asyncio.Task[None] | None = None
 
     @property
     def troubled(self) -> bool:
@@ -41,8 +51,26 @@ class ResumeBehaviour(Capability):
     def uses(self, domain_id: str) -> bool:
         return any(image.domain_id == domain_id for image in self._vm.record.images)
 
+    def hears(self) -> Mapping[type[VmEvent], Reaction]:
+        return {DiskTrouble: self._failed}
+
+    def close(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+
     async def storage_is_back(self) -> None:
         """A storage domain that the VM uses became valid."""
+        self._late_until_s = time.monotonic() + LATE_S
+        await self._go_on()
+
+    async def _failed(self, event: DiskTrouble) -> None:
+        if event.paused and time.monotonic() < self._late_until_s:
+            self._late_until_s = 0.0
+            self._late = asyncio.create_task(self._go_on(), name=f"late trouble of {self._vm.vm_id}")
+
+    async def _go_on(self) -> None:
+        if self._vm.record.trouble is not None and not self.troubled:  # heard of, and not seen yet
+            await self._vm.look.fresh()
         if not self._may_go_on():
             return
         try:

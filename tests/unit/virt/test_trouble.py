@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -200,3 +201,54 @@ async def test_a_trouble_of_which_no_event_told_has_libvirts_code_and_its_time_c
     vm.look.soon()
     await until(lambda: world.vms.stats(VM).get("pauseCode") == "ENOSPC")
     assert vm.record.trouble is not None
+
+
+async def test_it_goes_on_although_its_trouble_is_not_seen_yet_when_its_storage_is_back(world: World) -> None:
+    vm = await world.vms.create(VM, xml_of(disks=[disk()]))
+    await until(lambda: vm.status.reported == "Up" and "after_vm_start" in world.hooks.ran)
+    late = LateLook(world)
+    vm.look.soon()
+    await late.began.wait()
+    stop(world, "eio")
+    await until(lambda: vm.record.trouble is not None)
+    world.vms.storage_is_back(DOMAIN)
+    await settle()
+    late.go.set()
+    await until(lambda: "resume" in world.hypervisor.calls)
+    await until(lambda: vm.status.reported == "Up")
+
+
+async def test_what_was_asked_of_the_storage_before_it_was_back_stops_it_once(world: World) -> None:
+    """The kernel gives it up afterwards. A disk that fails again and again is another thing: it stands."""
+    vm = await stopped(world, reason="eio")
+    world.vms.storage_is_back(DOMAIN)
+    await until(lambda: vm.status.reported == "Up")
+    stop(world, "eio")
+    await until(lambda: world.hypervisor.calls.count("resume") == 2)
+    await until(lambda: vm.status.reported == "Up")
+    stop(world, "eio")
+    await until(lambda: vm.status.reported == "Paused")
+    await settle()
+    assert (vm.status.reported, world.hypervisor.calls.count("resume")) == ("Paused", 2)
+
+
+async def test_long_after_its_storage_was_back_a_trouble_is_a_new_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = await stopped(world, reason="eio")
+    world.vms.storage_is_back(DOMAIN)
+    await until(lambda: vm.status.reported == "Up")
+    now = trouble.time.monotonic()
+    monkeypatch.setattr(trouble, "time", SimpleNamespace(monotonic=lambda: now + trouble.LATE_S + 1))
+    stop(world, "eio")
+    await until(lambda: vm.status.reported == "Paused")
+    await settle()
+    assert vm.status.reported == "Paused"
+
+
+async def test_late_trouble_of_a_vm_that_is_to_stay_lets_nothing_go_on(world: World) -> None:
+    vm = await stopped(world, "leave_paused", reason="eio")
+    world.vms.storage_is_back(DOMAIN)
+    stop(world, "eio")
+    await settle()
+    assert (vm.status.reported, "resume" in world.hypervisor.calls) == ("Paused", False)
