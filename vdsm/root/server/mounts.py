@@ -27,7 +27,16 @@ from vdsm.common import mountinfo
 from vdsm.common.errors import CommandFailed, DeadlineExceeded
 from vdsm.common.owners import Lane
 from vdsm.common.types import Json
-from vdsm.root.server import export_look, export_verdict, mount_points, mount_records, mount_secrets, mount_users, walk
+from vdsm.root.server import (
+    export_look,
+    export_verdict,
+    lost_locks,
+    mount_points,
+    mount_records,
+    mount_secrets,
+    mount_users,
+    walk,
+)
 from vdsm.root.server.export_verdict import Look
 from vdsm.root.server.mount_errors import MountAccessRefused, MountInUse, MountUnfit, MountUsed
 from vdsm.root.server.mount_points import PLACE, Slot
@@ -89,6 +98,7 @@ async def mount(helper: Helper, params: MountId) -> Json:
         record = mount_records.read(helper, mount_id)
         with mount_points.folder(helper) as mnt:
             if _mounted(target):
+                _see_to_locks(record)
                 return {"path": target, "mounted": False, "notes": []}
             secrets = helper.secrets.get(mount_id, {})
             if sorted(secrets) != record.secrets:
@@ -100,6 +110,7 @@ async def mount(helper: Helper, params: MountId) -> Json:
                 _remove_mount_point(mnt, mount_id)
                 raise
             helper.secrets.pop(mount_id, None)
+            _see_to_locks(record)
     return {"path": target, "mounted": True, "notes": notes}
 
 
@@ -219,6 +230,11 @@ async def _can(ids: Sequence[str], slot: Slot, rights: str, target: str) -> bool
 def _remove_mount_point(mnt: int, mount_id: str) -> None:
     with contextlib.suppress(OSError):  # it may hold something, or still be mounted below: then it stays
         os.rmdir(mount_id, dir_fd=mnt)
+
+
+def _see_to_locks(record: Record) -> None:
+    if record.vfs_type in NFS_TYPES:
+        lost_locks.take_again()
 
 
 def _mounted(target: str) -> bool:
