@@ -346,3 +346,16 @@ async def test_a_stop_in_the_middle_of_tasks_leaves_them_to_the_next(spm: World)
             result = "unknown"
         assert (result == "success") == (image in listed)
         assert bool(spm.image_files(image)) == (image in listed)
+
+
+async def test_the_spm_process_has_nothing_of_the_agents_environment_but_what_is_meant_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_PRELOAD_X", "secret")
+    monkeypatch.setenv("VDSM_OF_A_TEST", "meant")
+    await world.become_spm()
+    data = Path(f"/proc/{world.storage.pool.spm.pid}/environ").read_text()
+    found = dict(line.split("=", 1) for line in data.split("\0") if line)
+    assert found["VDSM_OF_A_TEST"] == "meant"
+    others = {name for name in found if not name.startswith(("VDSM_", "SANLOCK_", "PYTHON"))}
+    assert others == {"PATH", "LC_ALL"}
