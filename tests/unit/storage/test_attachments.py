@@ -78,6 +78,10 @@ async def test_the_master_does_not_leave_its_pool_whoever_asks(inside: Spm, seco
         await inside.serve("domain.detach", {"domain_id": second.name})
 
 
+async def _unheard(_step: str) -> None:
+    return
+
+
 class Meanwhile(OwnLease):
     """Another host attaches the domain while this one waits for its lease."""
 
@@ -113,7 +117,7 @@ async def test_what_another_host_attached_meanwhile_is_not_taken_from_it(inside:
     await domain.change_metadata(lambda _: {"POOL_UUID": ""})
     lease = Meanwhile(inside.domains, inside.pools, Kept(), inside.world.paths.leased)
     with pytest.raises(DomainHasPool, match=ELSEWHERE):
-        await Once(lease, inside.domains).serve(verb, {"pool_id": new_uuid(), **CHANGES[verb](second.name)})
+        await Once(lease, inside.domains, _unheard).serve(verb, {"pool_id": new_uuid(), **CHANGES[verb](second.name)})
     assert (_fields(second)["ROLE"], _fields(second)["POOL_UUID"]) == ("Regular", ELSEWHERE)
     await domain.leases.release(domain.sdm_lease)
 

@@ -111,3 +111,44 @@ async def test_a_daemon_that_does_not_answer_fails_nothing_and_leaves_nothing(
 async def test_without_a_daemon_nothing_is_joined(socket: Path) -> None:
     socket.unlink()
     assert await _of(Daemon(_member("a", 250))).is_joined("a") is False
+
+
+async def _attach(daemon: Daemon, *, dies: bool) -> None:
+    """A change that joins the domain for a moment."""
+    async with _of(daemon).joined_for_once("a"):
+        if "a" not in daemon.names:
+            daemon.members.append(_member("a", 1))
+        if dies:
+            raise SanlockUnavailable("killed")
+
+
+async def test_what_a_change_joined_is_left_after_it() -> None:
+    daemon = Daemon(_member("other", 1))
+    await _attach(daemon, dies=False)
+    with pytest.raises(SanlockUnavailable):
+        await _attach(daemon, dies=True)
+    assert daemon.names == ["other"]
+
+
+async def test_what_was_joined_before_a_change_stays_joined() -> None:
+    daemon = Daemon(_member("a", 1))
+    await _attach(daemon, dies=False)
+    assert daemon.names == ["a"]
+
+
+async def test_a_lockspace_that_is_not_left_in_time_keeps_nobody_waiting_and_takes_no_other_along(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lockspaces, "LEAVE_S", 0.05)
+    daemon = Daemon(_member("hangs", 1), _member("b", 1))
+    leave = daemon.leave
+
+    async def hangs(space: Membership, host_id: int) -> None:
+        if space.name == "hangs":
+            await asyncio.Event().wait()
+        await leave(space, host_id)
+
+    daemon.leave = hangs  # type: ignore[method-assign]
+    async with asyncio.timeout(5):
+        await _of(daemon).keep_only([], 1)
+    assert daemon.names == ["hangs"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,14 +116,18 @@ async def test_a_lease_whose_record_can_not_be_written_is_taken_all_the_same(tmp
     assert await _own(domain, tmp_path / "leased").take(domain, OURS, timeout_s=5) == 1
 
 
-@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize(
+    ("here", "ours", "kept"),
+    [(True, True, True), (False, True, False), (True, False, False)],
+    ids=["a writer", "elsewhere", "of another process"],
+)
 async def test_a_lease_goes_alone_unless_a_writer_of_its_domain_hangs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: subprocess.Popen[bytes], here: bool, ours: bool, kept: bool
 ) -> None:
     domain = _domain(MemoryLeases())
     own = _own(domain, tmp_path)
     await own.take(domain, OURS, timeout_s=5)
-    place = domain.place if here else "/elsewhere"
-    monkeypatch.setattr(hanging, "pids", lambda asked: [1234] if asked == place else [])
+    place, pid = domain.place if here else "/elsewhere", os.getpid() if ours else left.pid
+    monkeypatch.setattr(hanging, "pids", lambda asked: [pid] if asked == place else [])
     await own.release()
-    assert await domain.leases.held(domain.sdm_lease) is here
+    assert await domain.leases.held(domain.sdm_lease) is kept
