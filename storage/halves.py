@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from storage.edges import LeasesOf
+from storage.file import iopool
 from storage.file.domain import FILE_KINDS
 from storage.file.folders import MountedLooks
 from storage.file.iopool import IoPools
@@ -22,6 +23,9 @@ from storage.source import DomainSource
 from storage.spm.own_lease import Writers
 from storage.tasks import steps
 from storage.tasks.steps import Read
+
+REQUEST_S = iopool.REQUEST_S
+
 
 STEPS_BACK: Mapping[str, Read] = {**steps.READERS, **READERS}
 """How stored steps back are read, of whatever kind of domain."""
@@ -38,8 +42,9 @@ class Halves:
     folders: Folders
 
 
-def halves(mounts: str, leases_of: LeasesOf, *, io_timeout_s: int) -> Halves:
-    """``mounts``: ``<repository>/mnt``; ``io_timeout_s``: the lock daemon's."""
-    pools = IoPools()
+def halves(mounts: str, leases_of: LeasesOf, *, io_timeout_s: int, request_timeout_s: float = REQUEST_S) -> Halves:
+    """``mounts``: ``<repository>/mnt``; ``io_timeout_s``: the lock daemon's; ``request_timeout_s``: of one request to a
+    mount, its wait included."""
+    pools = IoPools(request_timeout_s)
     mounted = MountedFolders(mounts, leases_of, pools, io_timeout_s=io_timeout_s)
     return Halves(mounted, dict.fromkeys(FILE_KINDS, mounted), pools, MountedLooks(pools))

@@ -146,6 +146,7 @@ class PoolDomains:
 
     async def _deactivate_master(self, pool: ConnectedPool, new_master_id: str, version: int) -> None:
         moving = _moving(pool, pool.master_id, new_master_id, version)
+        await self._see_well(new_master_id)
         async with self._turns.alone([pool.master_id, new_master_id], "StorageDomain.deactivate") as grant:
             await self._pool.call_under(grant, pool, "master.move", moving, timeout_s=MOVE_S)
         await self._give_up(pool.pool_id, pool.master_id)
@@ -163,10 +164,14 @@ class PoolDomains:
         Raises `WrongMaster`, `DomainNotInPool`, `DomainNotActive`, `NotSpm`; the task also `IsoMaster`, `BackupMaster`,
         `MixedDomainVersions`.
         """
-        task_id: str = await self._pool.call_spm(
-            "master.switch", _moving(self._pool.require(pool_id), old_id, new_id, version)
-        )
+        moving = _moving(self._pool.require(pool_id), old_id, new_id, version)
+        await self._see_well(new_id)
+        task_id: str = await self._pool.call_spm("master.switch", moving)
         return task_id
+
+    async def _see_well(self, domain_id: str) -> None:
+        """Before it is to be the master: where it hangs, both domains would be locked for minutes."""
+        await (await self._domains.get(domain_id)).read_metadata()
 
     async def _set_status(self, pool_id: str, domain_id: str, status: DomainStatus) -> Awaitable[object]:
         self._check_in_pool(pool_id, domain_id)  # it may have gone meanwhile

@@ -26,7 +26,7 @@ from storage.domains import Domains
 from storage.earlier_writers import EarlierWriters
 from storage.edges import lease_edges
 from storage.forced_detach import ForcedDetach
-from storage.halves import halves
+from storage.halves import REQUEST_S, halves
 from storage.holders import PREPARE
 from storage.images import Images, PreparedImage, VolumePath
 from storage.in_use import InUse
@@ -74,6 +74,7 @@ class Storage:
         host_name: str,
         error_codes: Mapping[type[AgentError], int] | None = None,
         monitor_interval_s: float = INTERVAL_S,
+        request_timeout_s: float = REQUEST_S,
         qemu_users: Sequence[Identity] | None = None,
     ) -> None:
         """``qemu_users``: who must be able to use local folders; by default the users that QEMU has on this host."""
@@ -82,7 +83,7 @@ class Storage:
         self._paths = paths
         self._leases_of = lease_edges()
         self._links = PoolLinks(paths.repository, root)
-        below = halves(paths.mounts, self._leases_of, io_timeout_s=io_timeout_s)
+        below = halves(paths.mounts, self._leases_of, io_timeout_s=io_timeout_s, request_timeout_s=request_timeout_s)
         self._io = below.writers
         self.domains = Domains(below.source)
         self.lockspaces = Lockspaces(paths.mounts, self._leases_of)
@@ -116,6 +117,7 @@ class Storage:
                 "mounts": paths.mounts,
                 "repository": paths.repository,
                 "io_timeout_s": io_timeout_s,
+                "request_timeout_s": request_timeout_s,
                 "codes": codes,
                 "log_level": logging.getLevelName(logging.getLogger().getEffectiveLevel()),
             },

@@ -145,6 +145,7 @@ def build(paths: Paths, settings: Settings) -> Agent:
         host_name=uuid,
         error_codes=all_codes(),
         monitor_interval_s=settings.health_check_delay_s,
+        request_timeout_s=settings.io_request_timeout_s,
     )
     hypervisor = LibvirtHypervisor(settings.libvirt_uri)
     vms = Vms(

@@ -40,6 +40,7 @@ class Settings:
 
     sanlock_io_timeout_s: int = 10
     health_check_delay_s: float = 10.0
+    io_request_timeout_s: float = 60.0
     log_level: str = "INFO"
     # plain HTTP on a TCP address, never above role reader; empty: none
     plain_http_address: str = ""
@@ -139,6 +140,12 @@ FOREIGN: dict[str, dict[str, Key]] = {
         ),
     },
     "irs": {
+        "process_pool_timeout": Key(
+            "io_request_timeout_s",
+            _seconds,
+            "seconds that a request to a mount may take, its wait included; with less than the mount's own time-out "
+            "nobody hears what it says",
+        ),
         "sd_health_check_delay": Key("health_check_delay_s", _seconds, "seconds between two looks at a storage domain"),
     },
 }

@@ -19,9 +19,6 @@ from storage.file.iolanes import Lane
 from storage.file.iopool import IoPools, Request
 from storage.file.ioprocess import Progress
 
-REQUEST_S = 60.0
-"""The default deadline: the time after which a mount with the field's options gives up by itself."""
-
 MAX_CONTENT = 8 << 20
 
 # what was abandoned of these can't land on what comes later (`iohelper.requests`)
@@ -55,18 +52,18 @@ class FileIo:
     """Requests to files under ``name``, the path that messages and metrics show.
 
     ``mount`` is what hangs as one when it hangs; by default ``name`` itself. ``pools`` are those of the process:
-    without, it has helpers of its own.
+    without, it has helpers of its own. ``timeout_s`` is theirs unless it is given.
     """
 
     def __init__(
-        self, name: str, *, mount: str = "", timeout_s: float = REQUEST_S, pools: IoPools | None = None
+        self, name: str, *, mount: str = "", timeout_s: float | None = None, pools: IoPools | None = None
     ) -> None:
         self.name = name
-        self.timeout_s = timeout_s
         self.order = asyncio.Lock()
         self.closed = False
         self._alone = pools is None
         self._pools = pools or IoPools()
+        self.timeout_s = self._pools.request_s if timeout_s is None else timeout_s
         self._pool = self._pools.of(mount or name)
         self._pool.join(self)
 

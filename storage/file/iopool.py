@@ -33,6 +33,8 @@ from vdsm.common import hanging, masking, metrics
 log = logging.getLogger("vdsm.storage.io")
 
 CLOSE_S = 1.0
+REQUEST_S = 60.0
+"""The default deadline: the time after which a mount with the field's options gives up by itself."""
 
 _SECONDS = metrics.histogram(
     "vdsm_storage_io_seconds", "Requests to mounts from asking to the answer, their wait included", ("lane", "result")
@@ -274,7 +276,9 @@ class IoPool:
 class IoPools:
     """The pools of a process, by mount: one object, whose owner `close`s it."""
 
-    def __init__(self) -> None:
+    def __init__(self, request_s: float = REQUEST_S) -> None:
+        """``request_s``: for a request whose user says nothing else, its wait included."""
+        self.request_s = request_s
         self._nursery = Nursery()
         self._kept: tuple[int, ...] = ()
         self._pools: dict[str, IoPool] = {}

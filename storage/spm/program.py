@@ -65,7 +65,12 @@ def main(what: str, fd: int) -> None:
 async def _serve(what: str, fd: int, settings: dict[str, Any]) -> None:
     groups.set_folder(settings["commands"])
     kept = Kept()
-    below = halves(settings["mounts"], lease_edges(kept), io_timeout_s=settings["io_timeout_s"])
+    below = halves(
+        settings["mounts"],
+        lease_edges(kept),
+        io_timeout_s=settings["io_timeout_s"],
+        request_timeout_s=settings["request_timeout_s"],
+    )
     domains = Domains(below.source)
     reader, writer = await asyncio.open_connection(sock=socket.socket(fileno=fd))
     agent, held = AgentByLink(), LocksByLink()

@@ -50,7 +50,7 @@ def test_what_the_engine_writes_and_bad_values_are_told_never_fatal(paths):
         ("[hook_timeout]\nbefore_vm_start = 5\n", "did you mean [hook_timeouts]?"),
         ("[sanlock]\nio_timeouts = 5\n", "did you mean io_timeout?"),
         ("[gluster]\nx = y\n", "is ignored"),
-        ("[irs]\nprocess_pool_size = 5\n", "is ignored"),
+        ("[irs]\nmaximum_allowed_tasks = 5\n", "is ignored"),
         ("[vars]\nssl_excludes = x\n", "is ignored"),
     ],
 )
