@@ -41,6 +41,7 @@ async def test_a_host_that_is_not_spm_lists_its_own_tasks(world: World, monkeypa
             "tag": "",
             "state": "running",
             "result": "",
+            "progress": None,
         }
     ]
     assert await world.storage.tasks.info(task_id) == {"id": task_id, "verb": "spmStart"}
