@@ -7,6 +7,7 @@ import errno
 import os
 from typing import Self
 
+from storage import holders
 from vdsm.common.errors import AgentError
 
 
@@ -267,8 +268,12 @@ class VolumesInUse(StorageError):
     domain_id: str
     what: str
     users: list[str]
-    msg = "{self.what} of domain {self.domain_id} is in use on this host by {self.users}"
+    msg = "{self.what} of domain {self.domain_id} is in use on this host by {self.named}"
     remedy = "Stop the VM, or end what prepared the image with Image.teardown"
+
+    @property
+    def named(self) -> str:
+        return ", ".join(map(holders.shown, self.users))
 
 
 class BeingRemoved(StorageError):

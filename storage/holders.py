@@ -27,6 +27,11 @@ def job(job_id: str) -> str:
     return f"job:{job_id}"
 
 
+def shown(name: str) -> str:
+    """A name as people read it: who prepared an image is known by the verb that did."""
+    return "Image.prepare" if name == PREPARE else name
+
+
 def read(name: str) -> str:
     """A name as it stood on record, in today's form."""
     return _WRITTEN_BEFORE.get(name, name)

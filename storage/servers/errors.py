@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from storage import holders
 from storage.errors import StorageError
 
 
@@ -54,5 +55,9 @@ class DirectIoRefused(StorageError):
 class ConnectionUsed(StorageError):
     connection: str
     users: list[str]
-    msg = "Storage {self.connection!r} is not disconnected: it is in use by {self.users}"
+    msg = "Storage {self.connection!r} is not disconnected: it is in use by {self.named}"
     remedy = "Deactivate these domains or leave the pool, stop these VMs, end what prepared images with Image.teardown"
+
+    @property
+    def named(self) -> str:
+        return ", ".join(map(holders.shown, self.users))

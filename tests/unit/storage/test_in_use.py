@@ -37,6 +37,7 @@ def test_a_used_volume_is_not_removed_and_the_refusal_names_the_users(in_use: In
     with pytest.raises(VolumesInUse) as e, in_use.removing(D, IMAGE, ["base"]):
         pass
     assert e.value.users == [PREPARE, VM]
+    assert str(e.value).endswith("in use on this host by Image.prepare, vm:1")
 
 
 def test_an_image_whose_record_cannot_be_read_counts_as_used(in_use: InUse, tmp_path: Path) -> None:
