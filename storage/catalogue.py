@@ -37,7 +37,7 @@ class VersionUnsupported(StorageError):
     domain_class: str
     version: int
     known: str
-    msg = "A {self.domain_class} domain of format version {self.version} cannot be made: only of {self.known}"
+    msg = "No {self.domain_class} domain of format version {self.version} can be made: its version is {self.known}"
 
 
 @dataclass(frozen=True)
