@@ -472,12 +472,17 @@ def test_a_connection_that_failed_is_a_fault():
     well = Seen("f", "NFS", SERVER, "connected", "", [], [])
     (told,) = faults.of_connections([failed, well])
     assert told.what == f"NFS connection {SERVER} has failed: access denied"
+    assert "disconnectStorageServer" in told.do  # one that was mistyped stays until it is given up
 
 
 def test_who_waits_long_for_a_lock_is_told_with_who_has_it():
     (told,) = faults.of_locks([LOCK])
     assert told.what == f"StorageDomain.detach waits for 1 min for 00_storage/{DATA}, which task 1 (deleteImage) has"
     assert list(faults.of_locks([{**LOCK, "waiting": [{**LOCK["waiting"][0], "seconds": 5.0}]}])) == []
+
+
+def test_no_lock_at_all_is_said_so(agent):
+    assert run("locks").stdout == "No lock is held, and nobody waits for one.\n"
 
 
 # The doctor

@@ -98,7 +98,7 @@ def of_connections(found: Iterable[Seen]) -> Iterator[Fault]:
     for one in found:
         if one.state in ("failed", "lost"):
             what = f"{one.kind} connection {one.connection} {'has failed' if one.state == 'failed' else 'is lost'}"
-            yield Fault(f"{what}: {one.reason}", "mend that, then connect it again")
+            yield Fault(f"{what}: {one.reason}", "mend that and connect it again; or give it up: vdsm call StoragePool.disconnectStorageServer")
 
 
 def of_locks(found: Iterable[Row]) -> Iterator[Fault]:

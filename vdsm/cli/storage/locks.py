@@ -13,6 +13,7 @@ from vdsm.cli.connection import connect
 from vdsm.cli.output import console, duration, plain, print_json, show
 
 TIMEOUT_S = 10.0
+NONE = "No lock is held, and nobody waits for one."
 
 
 async def show_locks(as_json: bool) -> None:
@@ -20,10 +21,10 @@ async def show_locks(as_json: bool) -> None:
         locks = await client.call("storage.getLocks", timeout_s=TIMEOUT_S)
     if as_json:
         print_json(locks)
-    elif locks:
+    elif not locks:
+        console().print(NONE)
+    else:
         show(table_of(locks))
-    elif console().is_terminal:
-        console().print("[dim]none[/]")
 
 
 def table_of(locks: list[Mapping[str, Any]]) -> Table:
