@@ -406,6 +406,12 @@ def test_a_question_without_an_answer_costs_its_part_only(agent):
     assert DATA in done.stdout
 
 
+def test_a_pool_that_is_not_told_is_not_said_to_be_none(agent):
+    agent.answers["storage.getPools"] = {"code": -32001, "message": "Access denied"}
+    done = run()
+    assert (done.exit_code, "pools: Access denied" in done.stdout, "no pool" in done.stdout) == (5, True, False)
+
+
 def test_all_of_it_as_json_has_the_faults_too(agent):
     agent.answers["storage.getLocks"] = [LOCK]
     told = json.loads(run("--json").stdout)
@@ -465,6 +471,12 @@ def test_a_lease_that_left_over_writers_keep_is_a_fault():
 def test_a_pool_without_a_live_spm_is_told(lease, told):
     found = list(faults.of_pools([{**POOL_ROW, "spmStatus": "Free", "spmLease": lease}]))
     assert [told in fault.what for fault in found] == ([] if told is None else [True])
+
+
+def test_a_pool_without_an_spm_says_how_this_hosts_ended():
+    pool = {**POOL_ROW, "spmStatus": "Free", "spmLease": FREE, "spmEnded": "process 42 was killed by signal 9"}
+    (told,) = faults.of_pools([pool])
+    assert told.what.endswith("(on this host: process 42 was killed by signal 9)")
 
 
 def test_a_connection_that_failed_is_a_fault():

@@ -31,6 +31,8 @@ _OF_ANY = {
     469: "user 36:36 must own the folder and be able to enter it: chown, chmod",
 }
 
+_GIVE_UP = "vdsm call StoragePool.disconnectStorageServer"
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -87,6 +89,8 @@ def of_pools(pools: Iterable[Row]) -> Iterator[Fault]:
             continue
         if lease["hostId"] is None:
             what = f"pool {pool['id']} has no SPM: disks can't be made or removed"
+            if pool["spmEnded"]:
+                what += f" (on this host: {pool['spmEnded']})"
             yield Fault(what, "an engine elects one; by hand: vdsm call StoragePool.spmStart", is_warning=True)
         elif lease["status"] in ("dead", "fail"):
             name = f" ({lease['name']})" if lease["name"] else ""
@@ -98,7 +102,7 @@ def of_connections(found: Iterable[Seen]) -> Iterator[Fault]:
     for one in found:
         if one.state in ("failed", "lost"):
             what = f"{one.kind} connection {one.connection} {'has failed' if one.state == 'failed' else 'is lost'}"
-            yield Fault(f"{what}: {one.reason}", "mend that and connect it again; or give it up: vdsm call StoragePool.disconnectStorageServer")
+            yield Fault(f"{what}: {one.reason}", f"mend that and connect it again; or give it up: {_GIVE_UP}")
 
 
 def of_locks(found: Iterable[Row]) -> Iterator[Fault]:

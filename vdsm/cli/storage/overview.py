@@ -87,7 +87,8 @@ def screen(seen: Overview) -> Group:
     known = {domain["id"]: str(domain["name"] or "") for domain in seen.answers["domains"]}
     found = seen.answers["pools"]
     pool: RenderableType = Group(*(fitted(pools.table([one]), INDENT) for one in found)) if found else pools.NO_POOL
-    parts += _part("Pool", pool)
+    if "pools" not in seen.problems:  # without an answer it is not known whether there is one
+        parts += _part("Pool", pool)
     if seen.answers["domains"]:
         parts += _part("Domains", fitted(_domains(seen.answers["domains"]), INDENT))
     if seen.answers["hosts"]:
