@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from contrib.lab.microvm import storage_server
 from contrib.lab.microvm.faults import paused
 from contrib.lab.microvm.host import MicroHost
 
@@ -19,6 +20,30 @@ def storage_hung(server: MicroHost) -> Iterator[None]:
     """The server answers nothing; its connections stay as they are."""
     with paused(server):
         yield
+
+
+@contextlib.contextmanager
+def export_changed(server: MicroHost, name: str, before: str, now: str = "") -> Iterator[None]:
+    """The export has other options; none: it is withdrawn."""
+    storage_server.withdraw(server, name)
+    try:
+        if now:
+            storage_server.export(server, name, now)
+        yield
+    finally:
+        storage_server.withdraw(server, name)
+        storage_server.export(server, name, before)
+
+
+@contextlib.contextmanager
+def export_owned(server: MicroHost, name: str, owner: str) -> Iterator[None]:
+    """The exported folder is somebody else's, who lets nobody in."""
+    folder = f"{storage_server.EXPORT}/{name}"
+    server.run(["sh", "-c", 'chown "$2" "$1" && chmod 0700 "$1"', "own", folder, owner])
+    try:
+        yield
+    finally:
+        server.run(["sh", "-c", 'chown 36:36 "$1" && chmod 0755 "$1"', "own", folder])
 
 
 @contextlib.contextmanager
