@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 FILE_KINDS = frozenset({DomainKind.LOCALFS, DomainKind.POSIXFS, DomainKind.NFS})
+GONE = ("ENOENT", "ENOTDIR")
 
 find_file_domains = find_domains
 
@@ -68,7 +69,7 @@ async def open_file_domain(
     try:
         metadata = domain_fields.decode(await io.read_direct(metadata_path, size=LIMIT_READ), metadata_path)
     except IoFailed as e:
-        if e.error in ("ENOENT", "ENOTDIR"):
+        if e.error in GONE:
             raise DomainNotFound(domain_id) from e
         raise
     if metadata.domain_id != domain_id:
@@ -188,7 +189,12 @@ class FileDomain:
 
     async def probe(self) -> float:
         path = self.files.place(METADATA)
-        took_s, content = await self.files.io.read_timed(path, size=LIMIT_READ)
+        try:
+            took_s, content = await self.files.io.read_timed(path, size=LIMIT_READ)
+        except IoFailed as e:
+            if e.error in GONE:  # removed under who has it open
+                raise DomainNotFound(self.files.domain_id) from e
+            raise
         with contextlib.suppress(StorageError):  # the storage answers; who needs what is damaged is told so
             self._followed(domain_fields.decode(content, path))
         return took_s

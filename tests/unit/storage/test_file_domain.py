@@ -136,6 +136,14 @@ async def test_a_domain_that_its_storage_cannot_hold_leaves_nothing(tmp_path, io
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_look_at_a_domain_that_was_removed_says_that_it_is_not_there(domain):
+    os.rename(domain.folder, f"{domain.folder}.away")
+    with pytest.raises(DomainNotFound):
+        await domain.probe()
+    os.rename(f"{domain.folder}.away", domain.folder)
+    assert await domain.probe() > 0
+
+
 async def test_a_domain_whose_leases_lie_where_no_version_puts_them_is_refused(domain, tmp_path, io):
     path = f"{domain.folder}/dom_md/metadata"
     with open(path, "rb") as f:
