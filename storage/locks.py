@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 
 from storage.errors import StorageError
 
-WAIT_S = 120.0
+WAIT_S = 60.0
 DOMAINS = "00_storage"
 PREPARED = "06_prepared_"
 
