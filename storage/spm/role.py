@@ -26,6 +26,7 @@ from storage import conversion, locks
 from storage.domain import Claims, Domain
 from storage.domains import Domains
 from storage.locks import LockTable
+from storage.ondisk.domain_fields import DomainMetadata
 from storage.ondisk.values import DomainRole
 from storage.spm.activations import Activations
 from storage.spm.agent import Agent
@@ -132,6 +133,8 @@ class Role:
             with clock.step("lease"):
                 version = await master.take(wanted.pool_id, wanted.host_id, watch_s=wanted.watch_s)
             self._master = master
+            # another host's SPM may have moved the role while this one waited for the lease
+            await _check_master(master.domain, wanted)
             START_ACQUIRED.reach()
             if wanted.max_version is not None and master.domain.version < wanted.max_version:
                 with clock.step("convert"):
@@ -177,9 +180,7 @@ class Role:
 
     async def _open_master(self, wanted: Wanted) -> Domain:
         master = await self.domains.get(wanted.master_id)
-        metadata = await master.read_metadata()
-        if metadata.role is not DomainRole.MASTER or wanted.pool_id not in metadata.pools:
-            raise WrongMaster(wanted.pool_id, wanted.master_id, "its metadata says otherwise")
+        metadata = await _check_master(master, wanted)
         if wanted.max_version is not None and metadata.version > wanted.max_version:
             raise DomainVersionTooNew(wanted.master_id, int(metadata.version), wanted.max_version)
         if wanted.max_version is not None:  # refused while nothing is taken yet
@@ -242,6 +243,14 @@ class Role:
             async with self._locks.hold(needed, who=f"removing what is left of image {removed}"):
                 await domain.volumes.purge(removed)
             log.warning("domain %s: removed what was left of image %s", domain_id, removed)
+
+
+async def _check_master(master: Domain, wanted: Wanted) -> DomainMetadata:
+    """Raises `WrongMaster`."""
+    metadata = await master.read_metadata()
+    if metadata.role is not DomainRole.MASTER or wanted.pool_id not in metadata.pools:
+        raise WrongMaster(wanted.pool_id, wanted.master_id, "its metadata says otherwise")
+    return metadata
 
 
 def _tell_late(task: asyncio.Task[object]) -> None:
