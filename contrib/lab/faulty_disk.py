@@ -7,7 +7,8 @@ how the file behaves from then on, and is answered with itself once it does:
     well      as the file below it
     ENOSPC    no write finds room; reads are well
     EIO       neither reads nor writes succeed
-    hang      nothing is answered, and who waits can't be killed; the next word answers what was held back
+    hang      nothing is answered, and who waits can't be killed; the next word answers what was held back.
+              But its attributes are: `mount -o loop` asks each loop device of the machine for those of its file
 
 A file system in user space (the kernel's FUSE protocol, /dev/fuse) whose root is that one file. When it is killed, the
 kernel fails all that waits.
@@ -90,7 +91,7 @@ class FaultyDisk:
         _, opcode, unique = struct.unpack_from("<IIQ", request)
         if opcode in UNANSWERED:
             return
-        if self._word == "hang":
+        if self._word == "hang" and opcode != GETATTR:
             self._held.append(request)
             return
         try:
