@@ -146,6 +146,7 @@ class PoolDomains:
 
     async def _deactivate_master(self, pool: ConnectedPool, new_master_id: str, version: int) -> None:
         moving = _moving(pool, pool.master_id, new_master_id, version)
+        self._pool.spm.require(pool.pool_id)
         await self._see_well(new_master_id)
         async with self._turns.alone([pool.master_id, new_master_id], "StorageDomain.deactivate") as grant:
             await self._pool.call_under(grant, pool, "master.move", moving, timeout_s=MOVE_S)
@@ -165,6 +166,7 @@ class PoolDomains:
         `MixedDomainVersions`.
         """
         moving = _moving(self._pool.require(pool_id), old_id, new_id, version)
+        self._pool.spm.require(pool_id)
         await self._see_well(new_id)
         task_id: str = await self._pool.call_spm("master.switch", moving)
         return task_id
