@@ -24,16 +24,13 @@ def test_every_crash_point_is_died_at(monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "certificates")
     certificates = importlib.import_module("test_certificates")
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "storage")
-    names = ("test_file_domain", "test_conversion", "test_attach_deaths", "test_master_move")
-    file_domains, conversion, attaches, masters = map(importlib.import_module, names)
+    names = ("test_file_domain", "test_pool_deaths")
+    file_domains, pools = map(importlib.import_module, names)
     died_at = {
         *(point for point in file_domains.OURS if point.startswith("domain.format.")),
-        *attaches.POINTS,
         *certificates.POINTS,
-        *conversion.POINTS,
-        *masters.MOVE,
-        *masters.RECONSTRUCT,
         *networks.POINTS,
+        *pools.POINTS,
         *volumes.POINTS,
         *vms.CREATE,
         *vms.DESTROY,

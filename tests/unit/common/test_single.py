@@ -120,7 +120,7 @@ def test_a_second_spm_process_says_who_runs_before_it_is_asked_for_anything(tmp_
     try:
         ended = subprocess.run(
             [sys.executable, "-m", "storage.spm", "spm", "99"],
-            input=f'{{"locks": {{"spm": "{lock}"}}, "commands": "{tmp_path}/commands"}}\n',
+            input=f'{{"locks": {{"spm": "{lock}"}}, "about": "", "commands": "{tmp_path}/commands"}}\n',
             check=False,
             capture_output=True,
             text=True,

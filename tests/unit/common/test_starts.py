@@ -72,7 +72,7 @@ def test_a_process_ends_while_a_child_starts(main, start):
         text=True,
     )
     try:
-        process.stdin.write('{"locks": {"spm": ""}, "log_level": "INFO"}\n')
+        process.stdin.write('{"locks": {"spm": ""}, "about": "", "log_level": "INFO"}\n')
         process.stdin.flush()
         assert process.stdout.readline() == "connecting\n", process.communicate(timeout=5)
         process.terminate()
