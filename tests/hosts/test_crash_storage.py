@@ -166,6 +166,7 @@ async def _make_pool(client: Client, kind: int, connection: dict[str, str], doma
         "typeArgs": connection["connection"],
         "name": "data",
         "domainClass": 1,
+        "version": 5,
     }
     if domain_id not in await client.call("Host.getStorageDomains", {}):
         await client.call("StorageDomain.create", params)
