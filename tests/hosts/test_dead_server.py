@@ -43,8 +43,10 @@ LOST_LEASE_S = 60.0
 MOUNT_S = 100.0
 
 PATIENT_S = 200.0
-OTHERS_S = 3.0
-"""Under a second where nothing else works on the machine. Who waits for the server waits for R at least."""
+OTHERS_S = 1.0
+"""Of verbs about other domains: 49 of 50, and none `WAITS_S`."""
+WAITS_S = 3.0
+"""Who waits for the server waits for R at least: twice as long."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ class Window:
     def __init__(self, host: PrivateHost, calls: Sequence[tuple[str, dict[str, Any]]]) -> None:
         self._host = host
         self._calls = calls
-        self.slow: list[str] = []
+        self.took: list[tuple[float, str]] = []
         self.rounds = 0
 
     async def run(self) -> None:
@@ -206,8 +208,7 @@ class Window:
                 for verb, params in self._calls:
                     began = time.monotonic()
                     await client.call(verb, params, timeout_s=PATIENT_S)
-                    if (took := time.monotonic() - began) > OTHERS_S:
-                        self.slow.append(f"{verb}: {took:.1f} s")
+                    self.took.append((time.monotonic() - began, verb))
                 self.rounds += 1
                 await asyncio.sleep(0.2)
 
@@ -393,7 +394,10 @@ async def test_no_verb_waits_longer_than_promised_for_a_server_that_hangs_and_al
             for outcome in sorted(outcomes, key=lambda one: -one.seconds):
                 print(f"{outcome.seconds:6.1f} s of {outcome.call.limit_s:g}: {outcome.call} {outcome.error[:150]}")
             assert [wrong for one in (*outcomes, destroyed) if (wrong := one.check())] == []
-            assert others.slow == []
+            took = sorted(others.took)
+            print(f"{len(took)} verbs about other domains, the slowest: {took[-3:]}")
+            assert took[-1] < (WAITS_S, "")
+            assert took[len(took) * 49 // 50] < (OTHERS_S, "")
             assert others.rounds > 3
             assert await late_turns(spm) == late
 
