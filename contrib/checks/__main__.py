@@ -19,6 +19,7 @@ CHECKS: dict[str, list[str]] = {
     "mypy fakes": [str(BIN / "mypy"), "--no-error-summary", "--cache-dir", ".mypy_cache/fakes", *FAKES],
     "lint-imports": [str(BIN / "lint-imports")],
     "circles": [sys.executable, "-m", "contrib.checks.circles"],
+    "namesakes": [sys.executable, "-m", "contrib.checks.namesakes"],
     "ratchet": [sys.executable, "-m", "contrib.checks.ratchet"],
     "forgotten": [sys.executable, "-m", "contrib.checks.forgotten"],
 }
