@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from vdsm.root.server import export_look, export_verdict
+from vdsm.root.server import export_look, export_verdict, mounts
 from vdsm.root.server.export_verdict import Look
 from vdsm.root.server.mount_errors import ExportAccessRefused, MountNoDirectIo, MountUnfit
 from vdsm.root.server.registry import dispatch
@@ -177,5 +177,17 @@ async def test_a_look_that_tells_nonsense_is_a_refusal(helper, program, monkeypa
         f.write("print('{\"owner\": 1}')")
     monkeypatch.setattr(export_look, "__file__", script)
     with pytest.raises(MountUnfit, match="told nothing that can be read"):
+        await mounted(helper, program, "mode=0755,uid=36,gid=36")
+    assert nothing_stays(helper)
+
+
+@as_root
+async def test_a_look_without_an_end_says_what_may_keep_it(helper, program, monkeypatch, own_folder):
+    script = f"{own_folder}/look.py"
+    with open(script, "w") as f:
+        f.write("import time; time.sleep(60)")
+    monkeypatch.setattr(export_look, "__file__", script)
+    monkeypatch.setattr(mounts, "CHECK_S", 0.2)
+    with pytest.raises(MountUnfit, match=r"did not end within 0 s; .*grace time"):
         await mounted(helper, program, "mode=0755,uid=36,gid=36")
     assert nothing_stays(helper)

@@ -38,6 +38,14 @@ def refusal(found: Look, path: str, uid: int, gid: int) -> AgentError | None:
     return MountUnfit(path, _reason(step, number))
 
 
+def silence(seconds: float) -> str:
+    """The server took the mount, and gave no end to what was tried on it."""
+    return (
+        f"a file was made, locked and written there, and that did not end within {seconds:.0f} s; "
+        "for up to 90 s after its start a server of version 4 lets nobody lock (its grace time): try again then"
+    )
+
+
 def notes(found: Look, uid: int, gid: int, *, root_is_squashed: bool) -> list[str]:
     """What is no reason to refuse it, and good to know."""
     said = []

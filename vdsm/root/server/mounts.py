@@ -24,7 +24,7 @@ import msgspec
 
 from storage.ondisk.remote_path import mount_name
 from vdsm.common import mountinfo
-from vdsm.common.errors import CommandFailed, DeadlineExceeded
+from vdsm.common.errors import CommandFailed, CommandHangs, DeadlineExceeded
 from vdsm.common.owners import Lane
 from vdsm.common.types import Json
 from vdsm.root.server import (
@@ -185,7 +185,12 @@ async def _look_at_export(helper: Helper, slot: Slot, target: str) -> list[str]:
     """What the server lets the agent's user do. Raises what `export_verdict` says of it."""
     path = f"/proc/self/fd/{slot.fd}/{PLACE}"
     argv = ["setpriv", *_agent_ids(helper), "--", sys.executable, "-I", "-S", export_look.__file__, path]
-    told = await mount_points.run(argv, CHECK_S, target, pass_fds=[slot.fd], into=slot)
+    try:
+        told = await mount_points.run(argv, CHECK_S, target, pass_fds=[slot.fd], into=slot)
+    except CommandHangs:
+        raise
+    except DeadlineExceeded:
+        raise MountUnfit(target, export_verdict.silence(CHECK_S)) from None
     try:
         found = msgspec.json.decode(told.out, type=Look)
     except msgspec.MsgspecError as e:
