@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A storage server that answers nothing while each verb of storage is under way, in one window.
 
-Three hosts see it: one is SPM of a pool whose master is well, one of a pool whose master lies there, one is in no pool.
+Two hosts see it: one is SPM of a pool whose master is well, one is in no pool.
 The server is a file system in user space below their file systems (`contrib.lab.faulty_disk`): reads and writes hang in
 the kernel, and never fail. What each verb may take is in docs/storage.md; R is there what `[irs] process_pool_timeout`
 says, which is short here, and the default in `make soak`.
